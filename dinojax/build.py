@@ -1,0 +1,152 @@
+"""From a configuration to the collaborators of a train step."""
+
+import dataclasses
+
+from dinojax.config import Config, HeadConfig, ScheduleConfig
+from dinojax.models.head import DinoHead
+from dinojax.models.presets import get_preset
+from dinojax.models.vit import VisionTransformer
+from dinojax.optim.optimizer import AdamW
+from dinojax.precision import Precision, get_precision
+from dinojax.schedules import (
+    Schedule,
+    cosine_schedule,
+    linear_warmup_cosine_decay,
+    scale_by_batch,
+    zero_before,
+)
+from dinojax.ssl.forward import SslModel
+from dinojax.ssl.inputs import DrawRates
+from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
+from dinojax.ssl.step import Loss, Schedules
+
+CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
+
+NOT_MODEL_FIELDS = (
+    "arch",
+    "in_chans",
+    "drop_path_rate",
+    "pos_embed_rope_shift_coords",
+    "pos_embed_rope_jitter_coords",
+    "pos_embed_rope_rescale_coords",
+)
+
+
+def build_backbone(config: Config, precision: Precision) -> VisionTransformer:
+    """The preset with the fields that the configuration overrides."""
+    fields = dict(get_preset(config.student.arch).model)
+    for name, value in dataclasses.asdict(config.student).items():
+        if name not in NOT_MODEL_FIELDS and value is not None:
+            fields[name] = value
+    if fields.get("pos_embed_rope_base") == 0:
+        fields["pos_embed_rope_base"] = None
+    return VisionTransformer(precision=precision, **fields)
+
+
+def build_head(head: HeadConfig, precision: Precision) -> DinoHead:
+    return DinoHead(
+        head.n_prototypes,
+        precision,
+        hidden_dim=head.hidden_dim,
+        bottleneck_dim=head.bottleneck_dim,
+        layers=head.nlayers,
+    )
+
+
+def build_model(config: Config) -> SslModel:
+    precision = get_precision(config.train.precision)
+    return SslModel(
+        build_backbone(config, precision),
+        build_head(config.dino.head, precision),
+        build_head(config.ibot.head, precision),
+    )
+
+
+def build_schedule(schedule: ScheduleConfig, total_steps: int) -> Schedule:
+    """A schedule of either family over `total_steps`."""
+    if schedule.family == "dinov3":
+        return linear_warmup_cosine_decay(
+            start=schedule.start,
+            peak=schedule.peak,
+            end=schedule.end,
+            warmup_steps=schedule.warmup_steps,
+            total_steps=total_steps,
+            cosine_steps=schedule.cosine_steps,
+        )
+    if schedule.family == "dinov2":
+        return cosine_schedule(
+            base=schedule.peak,
+            final=schedule.end,
+            total_steps=total_steps,
+            warmup_steps=schedule.warmup_steps,
+            start=schedule.start,
+            trunc_extra=schedule.trunc_extra,
+        )
+    raise ValueError(f"schedule family={schedule.family!r} is unknown; use 'dinov3' or 'dinov2'")
+
+
+def build_schedules(config: Config) -> Schedules:
+    """All schedules, the learning rate scaled to the batch size."""
+    optim, steps, batch = config.optim, config.train.steps, config.train.batch_size
+
+    def scaled(value: float) -> float:
+        return scale_by_batch(value, optim.scaling_rule, batch)
+
+    lr = dataclasses.replace(optim.lr, peak=scaled(optim.lr.peak))
+    if lr.family == "dinov3":
+        lr = dataclasses.replace(lr, end=scaled(lr.end))
+    rate = build_schedule(lr, steps)
+    return Schedules(
+        lr=rate,
+        last_layer_lr=zero_before(rate, optim.freeze_last_layer_steps),
+        weight_decay=build_schedule(optim.weight_decay, steps),
+        momentum=build_schedule(optim.momentum, steps),
+        teacher_temp=build_schedule(optim.teacher_temp, steps),
+        dino_local_loss_weight=build_schedule(config.dino.local_loss_weight, steps),
+    )
+
+
+def draw_group_size(config: Config) -> int:
+    """Images per group of shared draws."""
+    return config.train.draw_group_size or config.train.batch_size
+
+
+def build_objective(config: Config) -> Objective:
+    return Objective(
+        dino_loss_weight=config.dino.loss_weight,
+        global_ignore_diagonal=config.dino.global_ignore_diagonal,
+        ibot_loss_weight=config.ibot.loss_weight,
+        koleo_loss_weight=config.dino.koleo_loss_weight,
+        koleo_group_size=config.dino.koleo_group_size or draw_group_size(config),
+        koleo_topk=config.dino.koleo_topk,
+    )
+
+
+def build_loss(config: Config) -> Loss:
+    return Loss(
+        build_model(config),
+        build_objective(config),
+        CENTERINGS[config.train.centering],
+        build_schedules(config),
+    )
+
+
+def build_optimizer(config: Config) -> AdamW:
+    optim = config.optim
+    return AdamW(
+        beta1=optim.adamw_beta1,
+        beta2=optim.adamw_beta2,
+        clip_grad=optim.clip_grad,
+        layerwise_decay=optim.layerwise_decay,
+        patch_embed_lr_mult=optim.patch_embed_lr_mult,
+    )
+
+
+def build_draw_rates(config: Config) -> DrawRates:
+    student = config.student
+    return DrawRates(
+        drop_path_rate=student.drop_path_rate,
+        shift_coords=student.pos_embed_rope_shift_coords,
+        jitter_coords=student.pos_embed_rope_jitter_coords,
+        rescale_coords=student.pos_embed_rope_rescale_coords,
+    )

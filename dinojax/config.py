@@ -1,0 +1,303 @@
+"""The configuration of a pretraining run: its schema, defaults and validation.
+
+Defaults are those of the DINOv3 reference; recipe files in ``configs/`` state only what differs.
+The words are the reference's where it has one. This module and the apps are the only ones that see a
+``ConfigDict``: everything below them gets plain arguments.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """A value over the run, in steps. See `dinojax.schedules` for the two families."""
+
+    family: str = "dinov3"
+    """"dinov3" (linear_warmup_cosine_decay) or "dinov2" (cosine_schedule)."""
+    start: float = 0.0
+    peak: float = 0.0
+    end: float = 0.0
+    warmup_steps: int = 0
+    cosine_steps: int | None = None
+    """dinov3 only; None: the rest of the run."""
+    trunc_extra: float = 0.0
+    """dinov2 only."""
+
+
+def _flat(value: float) -> ScheduleConfig:
+    return ScheduleConfig(start=value, peak=value, end=value)
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """The backbone: a preset, and what differs from it. None keeps the preset's value."""
+
+    arch: str = "vitl16"
+    in_chans: int = 3
+    embed_dim: int | None = None
+    depth: int | None = None
+    num_heads: int | None = None
+    patch_size: int | None = None
+    ffn_layer: str | None = None
+    ffn_ratio: float | None = None
+    qkv_bias: bool | None = None
+    proj_bias: bool | None = None
+    ffn_bias: bool | None = None
+    mask_k_bias: bool | None = None
+    norm_layer: str | None = None
+    layerscale: float | None = None
+    """0 means no LayerScale."""
+    n_storage_tokens: int | None = None
+    untie_cls_and_patch_norms: bool | None = None
+    untie_global_and_local_cls_norm: bool | None = None
+    pos_embed_rope_base: float | None = None
+    """0 means: take the periods from the two bounds."""
+    pos_embed_rope_min_period: float | None = None
+    pos_embed_rope_max_period: float | None = None
+    pos_embed_rope_normalize_coords: str | None = None
+    pos_embed_rope_shift_coords: float | None = None
+    pos_embed_rope_jitter_coords: float | None = None
+    pos_embed_rope_rescale_coords: float | None = None
+    drop_path_rate: float = 0.3
+    remat: str = "none"
+    """What layers keep for the backward pass: none, dots or full rematerialisation."""
+    scan_unroll: int = 1
+    """Layers per iteration of the scan over depth."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Size of a projection head."""
+
+    n_prototypes: int = 65536
+    bottleneck_dim: int = 256
+    nlayers: int = 3
+    hidden_dim: int = 2048
+
+
+@dataclass(frozen=True)
+class DinoConfig:
+    """CLS objective and KoLeo."""
+
+    loss_weight: float = 1.0
+    global_ignore_diagonal: bool = True
+    head: HeadConfig = HeadConfig()
+    koleo_loss_weight: float = 0.1
+    koleo_group_size: int | None = None
+    """Images among which nearest neighbours are searched; None: draw_group_size."""
+    koleo_topk: int = 1
+    local_loss_weight: ScheduleConfig = _flat(1.0)
+
+
+@dataclass(frozen=True)
+class IbotConfig:
+    """Masked-patch objective."""
+
+    loss_weight: float = 1.0
+    mask_sample_probability: float = 0.5
+    mask_ratio_min_max: tuple[float, float] = (0.1, 0.5)
+    mask_random_circular_shift: bool = False
+    head: HeadConfig = HeadConfig()
+
+
+@dataclass(frozen=True)
+class CropsConfig:
+    """Multi-crop views, in pixels and fractions of the image area."""
+
+    global_crops_size: int = 224
+    global_crops_scale: tuple[float, float] = (0.32, 1.0)
+    local_crops_number: int = 8
+    local_crops_size: int = 96
+    local_crops_scale: tuple[float, float] = (0.05, 0.32)
+    localcrops_subset_of_globalcrops: bool = False
+    share_color_jitter: bool = False
+    horizontal_flips: bool = True
+    rgb_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    rgb_std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW and what changes over the run."""
+
+    lr: ScheduleConfig = ScheduleConfig(
+        family="dinov2", start=0.0, peak=1e-3, end=1e-6, warmup_steps=12_500
+    )
+    scaling_rule: str = "sqrt_wrt_1024"
+    """How lr follows train.batch_size; the start is never scaled, the end only in dinov3 family."""
+    freeze_last_layer_steps: int = 1250
+    weight_decay: ScheduleConfig = ScheduleConfig(family="dinov2", peak=0.04, end=0.4)
+    momentum: ScheduleConfig = ScheduleConfig(family="dinov2", peak=0.992, end=1.0)
+    """Of the teacher's moving average."""
+    teacher_temp: ScheduleConfig = ScheduleConfig(
+        family="dinov2", start=0.04, peak=0.07, end=0.07, warmup_steps=37_500
+    )
+    clip_grad: float | None = 3.0
+    layerwise_decay: float = 0.9
+    patch_embed_lr_mult: float = 0.2
+    adamw_beta1: float = 0.9
+    adamw_beta2: float = 0.999
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The run."""
+
+    steps: int = 125_000
+    batch_size: int = 2048
+    """Images per step over all devices."""
+    draw_group_size: int | None = 64
+    """Images that share stochastic-depth, RoPE and mask draws; None: the whole batch."""
+    seed: int = 0
+    precision: str = "bfloat16"
+    centering: str = "sinkhorn_knopp"
+    log_every_steps: int = 10
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices per axis; -1: all that the others leave."""
+
+    data: int = -1
+    fsdp: int = 1
+
+
+@dataclass(frozen=True)
+class ScenesConfig:
+    """Size of the embedded procedural dataset, when data.source is "scenes"."""
+
+    num_images: int = 4096
+    image_px: int = 64
+    num_classes: int = 10
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images come from."""
+
+    source: str = "scenes"
+    """"scenes", a folder of images, or a .tar of images."""
+    holdout: float = 0.1
+    """Share of the records kept out of training, as queries of the kNN monitor."""
+    canvas_px: int = 512
+    num_workers: int = 0
+    """Decoding processes; 0 decodes in threads of the main one."""
+    verify_images: int = 2048
+    """Records decoded before training starts, spread over the source, to find unreadable ones."""
+    scenes: ScenesConfig = ScenesConfig()
+
+
+@dataclass(frozen=True)
+class KnnConfig:
+    """The online monitor: weighted kNN of the teacher's CLS feature."""
+
+    every_steps: int = 5000
+    """0: never. With it also before the first step (untrained) and after the last."""
+    k: int = 20
+    temperature: float = 0.07
+    image_px: int = 224
+    max_bank: int = 20_000
+    max_queries: int = 5_000
+    batch_size: int = 256
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save and what to keep."""
+
+    every_steps: int = 3750
+    keep_last: int = 3
+    keep_every_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on."""
+
+    student: StudentConfig = StudentConfig()
+    dino: DinoConfig = DinoConfig()
+    ibot: IbotConfig = IbotConfig()
+    crops: CropsConfig = CropsConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    mesh: MeshConfig = MeshConfig()
+    data: DataConfig = DataConfig()
+    knn: KnnConfig = KnnConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """The defaults as a locked ConfigDict, for recipe files to change."""
+    return _to_config_dict(Config()).lock()
+
+
+def parse_config(config: ml_collections.ConfigDict) -> Config:
+    """Typed configuration from a recipe.
+
+    Raises:
+        ValueError: an unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    return _parse(Config, config.to_dict(), "")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict, as stored in ``config.json``."""
+    return dataclasses.asdict(config)
+
+
+def _to_config_dict(node: Any) -> ml_collections.ConfigDict:
+    out = ml_collections.ConfigDict()
+    hints = typing.get_type_hints(type(node))
+    for item in dataclasses.fields(node):
+        value = getattr(node, item.name)
+        if dataclasses.is_dataclass(value):
+            value = _to_config_dict(value)
+        elif value is None or type(None) in typing.get_args(hints[item.name]):
+            kind = next(t for t in typing.get_args(hints[item.name]) if t is not type(None))
+            value = config_dict.placeholder(kind) if value is None else value
+        out[item.name] = value
+    return out
+
+
+def _parse(kind: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"config {where or 'root'} must be a section with keys, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"; did you mean {where}{near[0]}?" if near else f"; known: {sorted(hints)}"
+            raise ValueError(f"config has an unknown key {where}{key}{hint}")
+    parsed = {}
+    for key, value in values.items():
+        name, hint = f"{where}{key}", hints[key]
+        if dataclasses.is_dataclass(hint):
+            parsed[key] = _parse(typing.cast(type, hint), value, f"{name}.")
+        else:
+            parsed[key] = _check_type(value, hint, name)
+    return kind(**parsed)
+
+
+def _check_type(value: Any, hint: Any, name: str) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
+            element, *rest = typing.get_args(option)
+            if Ellipsis in rest or len(value) == 1 + len(rest):
+                return tuple(_check_type(v, element, f"{name}[{i}]") for i, v in enumerate(value))
+        elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        elif isinstance(option, type) and isinstance(value, option):
+            if option is not int or not isinstance(value, bool):
+                return value
+    raise ValueError(f"config {name}={value!r} has the wrong type; it must be {hint}")

@@ -1,0 +1,59 @@
+"""Loading ahead with Grain, in a thread or in worker processes.
+
+The element that Grain sees is a whole batch, so neither threads nor workers can change what a batch
+holds or the order of batches.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+
+def iterate(
+    batches: Any, prefetch: int, start_step: int = 0, num_workers: int = 0
+) -> Generator[Any, None, None]:
+    """Items of the sequence `batches` from `start_step` on; `close()` ends threads and workers.
+
+    Args:
+        batches: random access by step (`__len__`, `__getitem__`), picklable if there are workers.
+        prefetch: items that each process keeps ready.
+        num_workers: processes; 0 loads in one thread of this one.
+    """
+    steps = grain.MapDataset.source(batches)[start_step:]
+    if not num_workers:
+        dataset = steps.to_iter_dataset(grain.ReadOptions(1, prefetch))
+    else:
+        if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which a notebook never parses
+            flags.FLAGS.mark_as_parsed()
+        # A worker decodes in the foreground: its own output buffer is the prefetch.
+        workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=prefetch)
+        dataset = steps.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
+            workers, _follow_parent
+        )
+    with contextlib.closing(iter(dataset)) as iterator:
+        for batch in iterator:
+            # Out of the shared memory of a worker, whose lifetime would otherwise be the caller's.
+            yield _copy(batch) if num_workers else batch
+
+
+def _follow_parent(worker: int, count: int) -> None:
+    """Leave Ctrl-C to the parent, which closes its workers, and do not outlive its SIGKILL."""
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _copy(batch: dict[str, Any]) -> dict[str, Any]:
+    return {k: np.array(v) if isinstance(v, np.ndarray) else v for k, v in batch.items()}

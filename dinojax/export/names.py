@@ -1,0 +1,139 @@
+"""The bijection between our parameters and the state dicts of the PyTorch reference.
+
+Only names and layouts change, never values: linear weights are ``[out, in]`` there and ``[in, *out]``
+here, convolutions ``[D, C, p, p]`` there and ``[p, p, C, D]`` here, and the blocks that the reference
+numbers are stacked along a leading layer axis here.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from dinojax.typing import Params
+
+
+class Rule(NamedTuple):
+    """How one of our leaves (path regex) is called and laid out in the reference."""
+
+    pattern: str
+    name: str
+    to_torch: Callable[[np.ndarray], np.ndarray]
+    from_torch: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+
+
+def _reshape(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return x.reshape(shape)
+
+
+def _linear_to_torch(kernel: np.ndarray) -> np.ndarray:
+    return kernel.reshape(kernel.shape[0], -1).T
+
+
+def _linear_from_torch(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return weight.T.reshape(shape)
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1)
+
+
+RULES = (
+    Rule(r"embed/cls_token", "cls_token", lambda x: x[None], _reshape),
+    Rule(r"embed/storage_tokens", "storage_tokens", lambda x: x[None], _reshape),
+    Rule(r"embed/mask_token", "mask_token", lambda x: x[None], _reshape),
+    Rule(
+        r"embed/patch_embed/kernel",
+        "patch_embed.proj.weight",
+        lambda x: x.transpose(3, 2, 0, 1),
+        lambda x, _: x.transpose(2, 3, 1, 0),
+    ),
+    Rule(r"embed/patch_embed/bias", "patch_embed.proj.bias", _flat, _reshape),
+    Rule(r"(.*norm\d?)/scale", r"\1.weight", _flat, _reshape),
+    Rule(r"mlp_(\d+)/(kernel)", r"mlp.#\1.weight", _linear_to_torch, _linear_from_torch),
+    Rule(r"mlp_(\d+)/(bias)", r"mlp.#\1.bias", _flat, _reshape),
+    Rule(r"last_layer", "last_layer.weight", _linear_to_torch, _linear_from_torch),
+    Rule(r"(.*)/kernel", r"\1.weight", _linear_to_torch, _linear_from_torch),
+    Rule(r"(.*)/(bias|gamma)", r"\1.\2", _flat, _reshape),
+)
+
+BUFFERS = re.compile(r"(^|.*\.)(rope_embed\.periods|attn\.qkv\.bias_mask)$")
+"""Entries of a reference state dict that are constants, not parameters."""
+
+
+def _rule_for(path: str) -> tuple[Rule, str]:
+    for rule in RULES:
+        if match := re.fullmatch(rule.pattern, path):
+            return rule, match.expand(rule.name).replace("/", ".")
+    raise ValueError(f"parameter {path!r} has no counterpart in the reference's state dict")
+
+
+def _torch_name(path: str, head_layers: int) -> tuple[Rule, str]:
+    """Rule and reference name of our unstacked path."""
+    rule, name = _rule_for(path)
+    # nn.Sequential interleaves activations: layers are 0, 2, 4 ...; a single layer has no index.
+    if "#" in name:
+        index = int(name.split("#")[1].split(".")[0])
+        name = name.replace(f".#{index}", "" if head_layers == 1 else f".{2 * index}")
+    return rule, name
+
+
+def _leaves(params: Params) -> dict[str, Any]:
+    return {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
+
+
+def _head_layers(paths: Mapping[str, Any]) -> int:
+    return sum(bool(re.fullmatch(r"mlp_\d+/kernel", path)) for path in paths)
+
+
+def to_torch(params: Params) -> dict[str, np.ndarray]:
+    """Reference state dict (parameters only) of one submodule: a backbone or a head."""
+    leaves = _leaves(params)
+    state = {}
+    for path, leaf in leaves.items():
+        leaf = np.asarray(leaf)
+        if path.startswith("blocks/"):
+            rule, name = _torch_name(path.removeprefix("blocks/"), 0)
+            for layer, values in enumerate(leaf):
+                state[f"blocks.{layer}.{name}"] = np.ascontiguousarray(rule.to_torch(values))
+        else:
+            rule, name = _torch_name(path, _head_layers(leaves))
+            state[name] = np.ascontiguousarray(rule.to_torch(leaf))
+    return state
+
+
+def from_torch(state: Mapping[str, np.ndarray], like: Params) -> Params:
+    """Our parameters from a reference state dict; `like` gives structure and shapes.
+
+    Raises:
+        ValueError: an entry is missing, left over, or has another number of elements.
+    """
+    used: set[str] = set()
+
+    def take(rule: Rule, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if name not in state:
+            raise ValueError(f"state dict has no entry {name!r}")
+        used.add(name)
+        value = np.asarray(state[name])
+        if value.size != np.prod(shape):
+            raise ValueError(f"{name!r} has shape {value.shape}, which does not fit {shape}")
+        return rule.from_torch(value, shape)
+
+    leaves = _leaves(like)
+    out = {}
+    for path, leaf in leaves.items():
+        if path.startswith("blocks/"):
+            rule, name = _torch_name(path.removeprefix("blocks/"), 0)
+            layers = [
+                take(rule, f"blocks.{i}.{name}", leaf.shape[1:]) for i in range(leaf.shape[0])
+            ]
+            out[path] = np.stack(layers)
+        else:
+            rule, name = _torch_name(path, _head_layers(leaves))
+            out[path] = take(rule, name, leaf.shape)
+    left = sorted(k for k in state if k not in used and not BUFFERS.match(k))
+    if left:
+        raise ValueError(f"state dict has {len(left)} entries the model lacks: {left[:5]}")
+    return unflatten_dict({tuple(path.split("/")): value for path, value in out.items()})

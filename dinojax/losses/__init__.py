@@ -1,0 +1,1 @@
+"""Self-supervised objectives as pure functions on arrays: one idea per file."""

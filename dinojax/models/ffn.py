@@ -1,0 +1,56 @@
+"""Feed-forward layers: MLP with exact GELU, and SwiGLU (arXiv:2002.05202)."""
+
+import flax.linen as nn
+import jax
+
+from dinojax.models.dense import Dense
+from dinojax.precision import Precision
+from dinojax.typing import Array, Float
+
+FFN_ALIGNMENT = {"mlp": None, "swiglu": 8, "swiglu32": 32, "swiglu64": 64, "swiglu128": 128}
+"""Names of the reference; for SwiGLU the multiple that the hidden width is rounded up to."""
+
+
+def hidden_width(width: int, ratio: float, layer: str) -> int:
+    """Hidden width of `layer`: ``int(D * ratio)``; SwiGLU takes two thirds of it, rounded up.
+
+    Raises:
+        ValueError: unknown `layer`.
+    """
+    if layer not in FFN_ALIGNMENT:
+        raise ValueError(f"ffn_layer={layer!r} is unknown; use one of {sorted(FFN_ALIGNMENT)}")
+    hidden, alignment = int(width * ratio), FFN_ALIGNMENT[layer]
+    if alignment is None:
+        return hidden
+    two_thirds = int(hidden * 2 / 3)
+    return two_thirds + (-two_thirds) % alignment
+
+
+class Mlp(nn.Module):
+    """``fc2(gelu(fc1(x)))`` with the exact (erf) GELU."""
+
+    hidden: int
+    use_bias: bool
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        width = x.shape[-1]
+        x = Dense((self.hidden,), self.precision, self.use_bias, name="fc1")(x)
+        x = jax.nn.gelu(x, approximate=False)
+        return Dense((width,), self.precision, self.use_bias, name="fc2")(x)
+
+
+class SwiGlu(nn.Module):
+    """``w3(silu(w1 x) * w2 x)``; w1 is the gate."""
+
+    hidden: int
+    use_bias: bool
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        width = x.shape[-1]
+        gate = Dense((self.hidden,), self.precision, self.use_bias, name="w1")(x)
+        value = Dense((self.hidden,), self.precision, self.use_bias, name="w2")(x)
+        return Dense((width,), self.precision, self.use_bias, name="w3")(jax.nn.silu(gate) * value)

@@ -1,0 +1,48 @@
+"""The one place that names floating point widths.
+
+A `Precision` says in which dtype parameters live, matmuls run and RoPE tables are made. Everything
+that must not lose bits (softmax, norm statistics, losses, targets) goes through `widen`, which lifts
+16-bit inputs to float32 and leaves float32 and float64 alone, so that under the ``float64`` policy
+every stage is float64 without another switch.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from dinojax.typing import Array
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Dtypes of one run: ``param`` for master weights, ``compute`` for matmuls, ``rope`` for tables."""
+
+    param: DTypeLike
+    compute: DTypeLike
+    rope: DTypeLike
+
+
+POLICIES = {
+    "bfloat16": Precision(param=jnp.float32, compute=jnp.bfloat16, rope=jnp.float32),
+    "float32": Precision(param=jnp.float32, compute=jnp.float32, rope=jnp.float32),
+    "float64": Precision(param=jnp.float64, compute=jnp.float64, rope=jnp.float64),
+    # The published runs rotate in bf16 whatever their YAML says (docs/reference_behaviour.md).
+    "reference": Precision(param=jnp.float32, compute=jnp.bfloat16, rope=jnp.bfloat16),
+}
+
+
+def get_precision(name: str) -> Precision:
+    """Look a policy up by name.
+
+    Raises:
+        ValueError: the name is not a key of `POLICIES`.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"precision={name!r} is not a policy; use one of {sorted(POLICIES)}")
+    return POLICIES[name]
+
+
+def widen(x: Array) -> Array:
+    """At least float32: 16-bit floats are lifted, float32 and float64 stay as they are."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,95 @@
+"""From views to student and teacher outputs (DINOv3, section 3; the reference's forward pass)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dinojax.models.head import DinoHead
+from dinojax.models.vit import VisionTransformer
+from dinojax.ssl.inputs import StepInputs, to_groups, to_views
+from dinojax.typing import Array, Float, Int, Key, Params
+
+
+class SslModel(NamedTuple):
+    """A backbone and its two heads; parameters are a dict with the same three names."""
+
+    backbone: VisionTransformer
+    dino_head: DinoHead
+    ibot_head: DinoHead
+
+    def init(self, key: Key, channels: int = 3) -> Params:
+        """Parameters of all three, independent of any image size."""
+        side, width = self.backbone.patch_size, self.backbone.embed_dim
+        examples = {
+            "backbone": jnp.zeros((1, 1, side, side, channels)),
+            "dino_head": jnp.zeros((1, width)),
+            "ibot_head": jnp.zeros((1, width)),
+        }
+        keys = jax.random.split(key, len(examples))
+        return {
+            name: getattr(self, name).init(k, example)["params"]
+            for k, (name, example) in zip(keys, examples.items(), strict=True)
+        }
+
+
+class TeacherOutputs(NamedTuple):
+    """Of the unmasked global crops, before centering."""
+
+    cls_logits: Float[Array, "V B K"]
+    patch_logits: Float[Array, "G M J"]
+    """Only the patches that are masked for the student."""
+
+
+class StudentOutputs(NamedTuple):
+    """Of masked global crops and of local crops."""
+
+    global_cls: Float[Array, "V B D"]
+    """Normed CLS before the head, for KoLeo."""
+    global_logits: Float[Array, "V B K"]
+    local_logits: Float[Array, "W B K"]
+    patch_logits: Float[Array, "G M J"]
+
+
+def teacher_forward(model: SslModel, params: Params, inputs: StepInputs) -> TeacherOutputs:
+    """The teacher sees the same pixels as the student, whole, and only the global crops."""
+    groups, views = inputs.masks.shape[0], inputs.global_crops.shape[0]
+    crops = to_groups(inputs.global_crops, groups)
+    (features,) = model.backbone.apply({"params": params["backbone"]}, crops)
+    logits = model.dino_head.apply({"params": params["dino_head"]}, features.cls)
+    patches = gather_patches(features.patches, inputs.mask_indices)
+    return TeacherOutputs(
+        to_views(logits, views),
+        model.ibot_head.apply({"params": params["ibot_head"]}, patches),
+    )
+
+
+def student_forward(model: SslModel, params: Params, inputs: StepInputs) -> StudentOutputs:
+    """Both crop sizes in one pass over depth; one call of the DINO head for all CLS tokens."""
+    groups = inputs.masks.shape[0]
+    views, local_views = inputs.global_crops.shape[0], inputs.local_crops.shape[0]
+    whole, local = model.backbone.apply(
+        {"params": params["backbone"]},
+        to_groups(inputs.global_crops, groups),
+        to_groups(inputs.local_crops, groups),
+        masks=inputs.masks,
+        draws=inputs.draws,
+    )
+    cls = jnp.concatenate([whole.cls, local.cls], axis=1)
+    logits = model.dino_head.apply({"params": params["dino_head"]}, cls)
+    logits = to_views(logits, views + local_views)
+    patches = gather_patches(whole.patches, inputs.mask_indices)
+    return StudentOutputs(
+        global_cls=to_views(whole.cls, views),
+        global_logits=logits[:views],
+        local_logits=logits[views:],
+        patch_logits=model.ibot_head.apply({"params": params["ibot_head"]}, patches),
+    )
+
+
+def gather_patches(
+    patches: Float[Array, "G b P D"], indices: Int[Array, "G M"]
+) -> Float[Array, "G M D"]:
+    """Patches of each group at flat positions in its ``[b * P]``."""
+    flat = patches.reshape(patches.shape[0], -1, patches.shape[-1])
+    return jax.vmap(lambda rows, index: rows[index])(flat, indices)

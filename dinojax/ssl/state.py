@@ -1,0 +1,37 @@
+"""The state of a run: everything a checkpoint holds and a step changes."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dinojax.typing import Array, Float, Int, Params
+
+
+class Centers(NamedTuple):
+    """Moving averages of teacher logits, for softmax centering only."""
+
+    dino: Float[Array, " K"]
+    ibot: Float[Array, " J"]
+
+
+class TrainState(NamedTuple):
+    """A pytree; `step` counts batches consumed, so schedules and data are functions of it."""
+
+    step: Int[Array, ""]
+    student: Params
+    """``backbone``, ``dino_head`` and ``ibot_head``."""
+    teacher: Params
+    """Exponential moving average of the student, same structure."""
+    moments: optax.ScaleByAdamState
+    centers: Centers | None
+    refused_steps: Int[Array, ""]
+    """How many steps had a non-finite loss or gradient and changed nothing."""
+
+
+def init_state(student: Params, moments: optax.ScaleByAdamState, centers: Centers | None):
+    """State before the first step; the teacher starts as a copy of the student."""
+    zero = jnp.zeros((), jnp.int32)
+    teacher = jax.tree.map(jnp.copy, student)
+    return TrainState(zero, student, teacher, moments, centers, zero)

@@ -1,0 +1,105 @@
+"""One training step as a pure function ``(state, batch) -> (state, metrics)``."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dinojax import trees
+from dinojax.optim.optimizer import AdamW, Rates, ema
+from dinojax.schedules import Schedule
+from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
+from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.objective import Centering, Objective
+from dinojax.ssl.state import Centers, TrainState
+from dinojax.typing import Array, Float, Params, Step
+
+Metrics = dict[str, Float[Array, ""]]
+
+
+class Schedules(NamedTuple):
+    """All values that change with the step."""
+
+    lr: Schedule
+    last_layer_lr: Schedule
+    weight_decay: Schedule
+    momentum: Schedule
+    teacher_temp: Schedule
+    dino_local_loss_weight: Schedule
+
+
+class Loss(NamedTuple):
+    """The differentiable part of a step, as a function of the student's parameters."""
+
+    model: SslModel
+    objective: Objective
+    centering: Centering
+    schedules: Schedules
+
+    def __call__(
+        self,
+        student: Params,
+        teacher: Params,
+        centers: Centers | None,
+        inputs: StepInputs,
+        step: Step,
+    ) -> tuple[Float[Array, ""], tuple[Metrics, Centers | None]]:
+        """Total loss; its terms and the next centres ride along."""
+        outputs = teacher_forward(self.model, teacher, inputs)
+        targets, centers = self.centering(outputs, self.schedules.teacher_temp(step), centers)
+        targets, centers = jax.lax.stop_gradient((targets, centers))
+        total, terms = self.objective(
+            student_forward(self.model, student, inputs),
+            targets,
+            inputs,
+            self.schedules.dino_local_loss_weight(step),
+        )
+        return total, (terms, centers)
+
+
+def make_train_step(
+    *, loss: Loss, optimizer: AdamW, make_inputs: Callable[[Any, Step], StepInputs]
+) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """Build the step. `make_inputs` turns (batch, step) into crops, masks and draws.
+
+    A step whose loss or gradient is not finite changes nothing but `step` and `refused_steps`: the
+    schedules and the data move on, so the bad batch does not come back. Its metrics report
+    ``finite = 0``.
+    """
+    schedules = loss.schedules
+
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        step = state.step
+        with jax.named_scope("views"):
+            inputs = make_inputs(batch, step)
+        (_, (terms, centers)), grads = jax.value_and_grad(loss, has_aux=True)(
+            state.student, state.teacher, state.centers, inputs, step
+        )
+        rates = Rates(
+            schedules.lr(step), schedules.last_layer_lr(step), schedules.weight_decay(step)
+        )
+        momentum = schedules.momentum(step)
+        with jax.named_scope("optimizer"):
+            student, moments, norms = optimizer.update(grads, state.moments, state.student, rates)
+            teacher = ema(state.teacher, student, momentum)
+
+        finite = trees.is_finite((terms["total_loss"], norms))
+        proposed = TrainState(step, student, teacher, moments, centers, state.refused_steps)
+        kept = trees.where(finite, proposed, state)
+        refused = state.refused_steps + jnp.logical_not(finite)
+        metrics = {
+            **terms,
+            **{f"{name}_grad_norm": norm for name, norm in norms.items()},
+            "lr": rates.lr,
+            "last_layer_lr": rates.last_layer_lr,
+            "weight_decay": rates.weight_decay,
+            "momentum": momentum,
+            "teacher_temp": schedules.teacher_temp(step),
+            "dino_local_loss_weight": schedules.dino_local_loss_weight(step),
+            "finite": finite,
+            "refused_steps": refused,
+        }
+        return kept._replace(step=step + 1, refused_steps=refused), metrics
+
+    return train_step

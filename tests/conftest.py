@@ -1,0 +1,15 @@
+"""Eight CPU devices for every test, exact float32 products, and parsed flags for Grain."""
+
+import os
+
+# Before JAX starts: the device count can no longer change afterwards.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax
+from absl import flags
+
+jax.config.update("jax_default_matmul_precision", "highest")
+# Grain's workers read absl flags, which pytest never parses.
+flags.FLAGS.mark_as_parsed()

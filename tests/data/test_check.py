@@ -1,0 +1,86 @@
+"""`verify` finds unreadable records before a run, `fingerprint` other data before a resume."""
+
+import numpy as np
+import pytest
+from images import ArraySource, encode, smooth, write_folder, write_tar
+
+from dinojax.data.check import fingerprint, verify
+from dinojax.data.folder import FolderSource
+from dinojax.data.records import Record
+from dinojax.data.subset import Subset
+from dinojax.data.tar import TarSource
+
+GOOD = encode(smooth(12, 12))
+
+
+def folder(root, files):
+    return FolderSource(write_folder(root, files))
+
+
+def test_verify_counts_what_it_read(tmp_path):
+    source = folder(tmp_path, {f"{i:02d}.jpg": GOOD for i in range(20)})
+    assert verify(source, 16) == 20
+    assert verify(source, 16, limit=7) == 7
+
+
+def test_verify_samples_both_ends(tmp_path):
+    for bad in (0, 19):
+        files = {f"{i:02d}.jpg": b"junk" if i == bad else GOOD for i in range(20)}
+        with pytest.raises(ValueError, match=rf"1 of 5 checked records .*'{bad:02d}.jpg'"):
+            verify(folder(tmp_path / str(bad), files), 16, limit=5)
+
+
+def test_verify_names_the_first_few(tmp_path):
+    source = folder(tmp_path, {f"{i}.jpg": GOOD if i % 2 else GOOD[:-99] for i in range(10)})
+    with pytest.raises(ValueError) as error:
+        verify(source, 16)
+    text = str(error.value)
+    assert text.startswith("5 of 10 checked records cannot be read: record '0.jpg' cannot be")
+    assert "'4.jpg'" in text and "'6.jpg'" not in text
+    assert text.endswith("; ...; remove or replace them")
+
+
+def test_verify_reports_a_file_that_vanished(tmp_path):
+    source = folder(tmp_path, {"a.jpg": GOOD, "b.jpg": GOOD})
+    (tmp_path / "b.jpg").unlink()
+    with pytest.raises(ValueError, match=r"1 of 2 checked records .*b.jpg"):
+        verify(source, 16)
+
+
+def test_verify_checks_the_shape_of_arrays():
+    class Grey(ArraySource):
+        def __getitem__(self, index):
+            return Record(image=np.zeros((4, 4), np.uint8), id=self.record_id(index))
+
+    assert verify(ArraySource(3), 16) == 3
+    with pytest.raises(ValueError, match=r"record 'array/0' holds uint8 \[4, 4\]"):
+        verify(Grey(3), 16)
+
+
+def test_fingerprint_is_stable_and_independent_of_the_container(tmp_path):
+    files = {"cat/a.jpg": b"one", "dog/b.jpg": b"two"}
+    prints = {
+        fingerprint(folder(tmp_path / "one", files)),
+        fingerprint(folder(tmp_path / "two", dict(reversed(files.items())))),
+        fingerprint(TarSource(write_tar(tmp_path / "x.tar", files))),
+    }
+    assert prints == {"ada47b2d2c2c3a4bae276e1659ab93b8"}
+
+
+def test_fingerprint_notices_other_data(tmp_path):
+    base = {"a.jpg": b"1", "b.jpg": b"22"}
+    variants = [
+        base,
+        {"a.jpg": b"1"},
+        {"a.jpg": b"1", "c.jpg": b"22"},
+        {"a.jpg": b"3", "b.jpg": b"22"},
+    ]
+    variants.append({"a.jpg": b"12", "b.jpg": b"2"})
+    prints = [fingerprint(folder(tmp_path / str(i), files)) for i, files in enumerate(variants)]
+    source = ArraySource(100)
+    prints += [fingerprint(ArraySource(100)), fingerprint(ArraySource(101))]
+    prints += [
+        fingerprint(Subset(source, range(99))),
+        fingerprint(Subset(source, range(99, -1, -1))),
+    ]
+    assert len(set(prints)) == len(prints)

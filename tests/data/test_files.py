@@ -1,0 +1,149 @@
+"""Folders and tars of images: what is a record, in which order, and the errors."""
+
+import os
+import pickle
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from images import write_folder, write_tar
+
+from dinojax.data.folder import FolderSource
+from dinojax.data.source import Source
+from dinojax.data.tar import TarSource
+
+# Neither source decodes, so any bytes will do. Order of writing is not the order of names.
+FILES = {
+    "dog/2.JPG": b"dog two",
+    "cat/b/1.png": b"cat one",
+    "cat/a.webp": b"cat a",
+    "dog/10.jpeg": b"dog ten",
+    "dog/notes.txt": b"no image",
+    "cat/._a.webp": b"macOS resource fork",
+}
+IDS = ["cat/a.webp", "cat/b/1.png", "dog/10.jpeg", "dog/2.JPG"]
+
+
+def write(kind, tmp_path, files):
+    if kind is FolderSource:
+        return write_folder(tmp_path / "images", files)
+    return write_tar(tmp_path / "images.tar", files)
+
+
+@pytest.mark.parametrize("kind", [FolderSource, TarSource])
+class TestBoth:
+    def test_records(self, kind, tmp_path):
+        source = kind(write(kind, tmp_path, FILES))
+        assert isinstance(source, Source)
+        assert len(source) == 4
+        assert source.class_names == ["cat", "dog"]
+        records = [source[i] for i in range(4)]
+        assert [r.id for r in records] == IDS == [source.record_id(i) for i in range(4)]
+        assert [r.label for r in records] == [0, 0, 1, 1]
+        assert [r.image for r in records] == [FILES[name] for name in IDS]
+
+    def test_flat_has_no_labels(self, kind, tmp_path):
+        source = kind(write(kind, tmp_path, {"b.jpg": b"b", "a.jpg": b"a"}))
+        assert source.class_names is None
+        assert [(source[i].id, source[i].label) for i in range(2)] == [
+            ("a.jpg", None),
+            ("b.jpg", None),
+        ]
+
+    def test_image_beside_class_folders_has_no_label(self, kind, tmp_path):
+        source = kind(write(kind, tmp_path, {"cat/a.jpg": b"a", "z.jpg": b"z"}))
+        assert source.class_names == ["cat"]
+        assert [source[i].label for i in range(2)] == [0, None]
+
+    def test_pickles(self, kind, tmp_path):
+        source = pickle.loads(pickle.dumps(kind(write(kind, tmp_path, FILES))))
+        assert source[3].image == b"dog two" and source.class_names == ["cat", "dog"]
+
+    def test_reads_from_many_threads(self, kind, tmp_path):
+        files = {f"{i:03d}.jpg": bytes([i]) * 1000 for i in range(100)}
+        source = kind(write(kind, tmp_path, files))
+        with ThreadPoolExecutor(8) as pool:
+            records = list(pool.map(source.__getitem__, list(range(100)) * 3))
+        assert all(r.image == files[r.id] for r in records)
+
+    def test_index_outside(self, kind, tmp_path):
+        source = kind(write(kind, tmp_path, FILES))
+        for index in (-1, 4):
+            with pytest.raises(IndexError, match=rf"index={index} must lie in 0..3"):
+                source[index]
+
+    def test_missing(self, kind, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"nowhere.* is not a .*; give a"):
+            kind(tmp_path / "nowhere.tar")
+
+    def test_empty(self, kind, tmp_path):
+        path = write(kind, tmp_path, {"readme.txt": b""})
+        with pytest.raises(
+            ValueError, match=r"images.* holds no image .*\.jpg \.jpeg \.png \.webp.*; give"
+        ):
+            kind(path)
+
+
+def test_folder_follows_links(tmp_path):
+    write_folder(tmp_path / "elsewhere", {"a.jpg": b"a"})
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "cat").symlink_to(tmp_path / "elsewhere")
+    assert FolderSource(tmp_path / "images")[0].id == "cat/a.jpg"
+
+
+def test_tar_names_are_normalised_and_the_last_duplicate_counts(tmp_path):
+    path = write_tar(tmp_path / "x.tar", {"./cat/a.jpg": b"old"})
+    write_tar(path, {"cat/a.jpg": b"new", "/cat/../dog/b.jpg": b"b"}, mode="a")
+    source = TarSource(path)
+    assert [(source[i].id, source[i].image) for i in range(2)] == [
+        ("cat/a.jpg", b"new"),
+        ("dog/b.jpg", b"b"),
+    ]
+
+
+def test_tar_links_are_no_records(tmp_path):
+    path = write_tar(tmp_path / "x.tar", {"a.jpg": b"a"})
+    with tarfile.open(path, "a") as tar:
+        for name, kind in (("b.jpg", tarfile.SYMTYPE), ("c.jpg", tarfile.LNKTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "/etc/passwd"
+            tar.addfile(link)
+    assert len(TarSource(path)) == 1
+
+
+@pytest.mark.parametrize(
+    "mode, name, command",
+    [("w:gz", "gzip", "gunzip"), ("w:bz2", "bzip2", "bunzip2"), ("w:xz", "xz", "unxz")],
+)
+def test_compressed_tar_is_refused_with_the_fix(tmp_path, mode, name, command):
+    path = write_tar(tmp_path / "x.tar.z", FILES, mode)
+    with pytest.raises(ValueError, match=rf"is compressed \({name}\).*; run `{command} .*x.tar.z`"):
+        TarSource(path)
+
+
+def test_not_a_tar(tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"GIF89a" * 500)
+    with pytest.raises(ValueError, match=r"x.tar is not a complete tar .*; copy or pack it again"):
+        TarSource(tmp_path / "x.tar")
+
+
+def test_tar_cut_short(tmp_path):
+    path = write_tar(tmp_path / "x.tar", {"a.jpg": b"a" * 5000, "b.jpg": b"b" * 5000})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: 512 + 5120 + 512 + 3000])
+    with pytest.raises(ValueError, match=r"x.tar is not a complete tar"):
+        TarSource(path)
+    path.write_bytes(whole)
+    source = TarSource(path)
+    path.write_bytes(whole[:3000])
+    with pytest.raises(ValueError, match=r"x.tar ends inside 'a.jpg'; copy the tar again"):
+        source[0]
+
+
+def test_tar_closes_its_file(tmp_path):
+    before = set(os.listdir("/proc/self/fd"))
+    source = TarSource(write_tar(tmp_path / "x.tar", FILES))
+    copy = pickle.loads(pickle.dumps(source))
+    assert len(set(os.listdir("/proc/self/fd")) - before) == 2
+    del source, copy
+    assert set(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,242 @@
+"""Batches by step: the same records, bit for bit, for every start, host count and worker count."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from images import ArraySource, encode, smooth, write_folder, write_tar
+
+from dinojax.data.folder import FolderSource
+from dinojax.data.pipeline import StepBatches, make_loader, record_indices, sequential_batches
+from dinojax.data.tar import TarSource
+
+OPTIONS = {"global_batch": 8, "canvas_px": 16, "seed": 3}
+
+
+def take(count, source, **options):
+    with closing(make_loader(source, **{**OPTIONS, **options})) as loader:
+        return list(islice(loader, count))
+
+
+def assert_same(first, second):
+    assert [set(batch) for batch in first] == [set(batch) for batch in second]
+    for a, b in zip(first, second, strict=True):
+        assert type(a["step"]) is type(b["step"]) is int
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name], strict=name != "step")
+
+
+def run_script(path):
+    root = Path(__file__).parents[2]
+    return subprocess.run(
+        [sys.executable, str(path)],
+        env={"PYTHONPATH": f"{root}:{root / 'tests'}", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_order_is_pinned():
+    """A resumed run relies on these numbers; if Grain changes them, that is a breaking change."""
+    assert record_indices(range(20), 10, seed=0).tolist() == [
+        1,
+        2,
+        4,
+        5,
+        9,
+        7,
+        8,
+        6,
+        0,
+        3,
+        9,
+        6,
+        1,
+        8,
+        2,
+        0,
+        3,
+        5,
+        4,
+        7,
+    ]
+    assert record_indices([10**12], 1_281_167, seed=7).tolist() == [187243]
+
+
+def test_every_epoch_is_another_permutation():
+    epochs = record_indices(range(5 * 101), 101, seed=0).reshape(5, 101)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(101), (5, 1)))
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+    correlation = np.corrcoef(np.vstack([epochs, np.arange(101)])) - np.eye(6)
+    assert np.abs(correlation).max() < 0.35  # 3.5 sigma of independent orders
+
+
+def test_seeds_do_not_share_orders():
+    """Epoch 1 of a seed must not be epoch 0 of the next."""
+    epochs = {
+        tuple(epoch)
+        for seed in range(4)
+        for epoch in record_indices(range(4 * 50), 50, seed).reshape(4, 50)
+    }
+    assert len(epochs) == 16
+
+
+def test_batch_holds_the_records_of_its_positions():
+    batch = take(4, ArraySource(11))[3]
+    assert batch["step"] == 3
+    np.testing.assert_array_equal(batch["index"], record_indices(range(24, 32), 11, seed=3))
+    assert {k: (v.shape, v.dtype.name) for k, v in batch.items() if k != "step"} == {
+        "canvas": ((8, 16, 16, 3), "uint8"),
+        "size": ((8, 2), "int32"),
+        "index": ((8,), "int64"),
+    }
+    for canvas, (height, width), index in zip(
+        batch["canvas"], batch["size"], batch["index"], strict=True
+    ):
+        assert (height, width) == (2 + index % 5, 3)
+        assert (canvas[:height, :width] == index + 1).all()
+        assert canvas.sum() == (index + 1) * height * width * 3
+
+
+def test_starting_later_gives_the_same_batches():
+    whole = take(7, ArraySource(11))
+    assert_same(take(4, ArraySource(11), start_step=3), whole[3:])
+    batches = StepBatches(ArraySource(11), **OPTIONS)
+    assert_same([batches[5]], whole[5:6])
+    far = take(1, ArraySource(11), start_step=10**9)[0]
+    np.testing.assert_array_equal(
+        far["index"], record_indices(range(8 * 10**9, 8 * 10**9 + 8), 11, 3)
+    )
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_concatenate_to_the_global_batch(hosts):
+    whole = take(3, ArraySource(11))
+    parts = [take(3, ArraySource(11), process_index=i, process_count=hosts) for i in range(hosts)]
+    for step, batch in enumerate(whole):
+        for name in ("canvas", "size", "index"):
+            joined = np.concatenate([part[step][name] for part in parts])
+            np.testing.assert_array_equal(joined, batch[name])
+
+
+def test_threads_and_prefetch_change_nothing():
+    whole = take(5, ArraySource(11), num_threads=1, prefetch=1)
+    assert_same(take(5, ArraySource(11), num_threads=7, prefetch=4), whole)
+
+
+def test_workers_change_nothing(tmp_path):
+    """Real files through spawned processes, from the middle of the run."""
+    files = {f"{c}/{i}.jpg": encode(smooth(20 + i, 30 + 9 * c)) for c in range(3) for i in range(7)}
+    source = TarSource(write_tar(tmp_path / "images.tar", files))
+    expected = take(5, source, start_step=2)
+    assert_same(take(5, source, start_step=2, num_workers=2), expected)
+
+
+def test_workers_end_without_noise(tmp_path):
+    """A plain script: flags never parsed, batches alive at exit."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            from contextlib import closing
+            from images import ArraySource
+            from dinojax.data.pipeline import make_loader
+
+            if __name__ == "__main__":
+                options = dict(global_batch=4, canvas_px=8, seed=0, num_workers=2, num_threads=1)
+                with closing(make_loader(ArraySource(9), **options)) as loader:
+                    batches = [next(loader) for _ in range(3)]
+                print(batches[2]["step"])
+            """
+        )
+    )
+    done = run_script(script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
+
+
+def test_workers_die_with_a_killed_parent(tmp_path):
+    """The pipe that parent and workers share closes only when all of them are gone."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import os, signal
+            from images import ArraySource
+            from dinojax.data.pipeline import make_loader
+
+            if __name__ == "__main__":
+                options = dict(global_batch=4, canvas_px=8, seed=0, num_workers=2, num_threads=1)
+                loader = make_loader(ArraySource(9), **options)
+                next(loader)
+                os.kill(os.getpid(), signal.SIGKILL)
+            """
+        )
+    )
+    assert run_script(script).returncode == -signal.SIGKILL
+
+
+def test_unreadable_record_is_named(tmp_path):
+    source = FolderSource(write_folder(tmp_path, {"cat/broken.jpg": b"\xff\xd8\xff nothing"}))
+    with pytest.raises(ValueError, match=r"record 'cat/broken.jpg' cannot be decoded"):
+        take(1, source)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            {"process_count": 3},
+            "global_batch=8 must be a positive multiple of process_count=3; use 6",
+        ),
+        ({"global_batch": 0}, "global_batch=0 must be a positive multiple .*; use 1"),
+        ({"process_index": 2, "process_count": 2}, "process_index=2 must lie in 0..process_count"),
+        ({"start_step": -1}, "start_step=-1 must be at least 0; use 0"),
+        ({"num_workers": -1}, "num_workers=-1 must be at least 0; use 0"),
+        ({"prefetch": 0}, "prefetch=0 must be at least 1; use 1"),
+        ({"canvas_px": 0}, "canvas_px=0 must be at least 1; use 512"),
+        ({"seed": -1}, r"seed=-1 must lie in 0..2\*\*32 - 1; use 0"),
+    ],
+)
+def test_errors_come_before_the_first_batch(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_loader(ArraySource(11), **{**OPTIONS, **options})
+
+
+def test_empty_source():
+    with pytest.raises(ValueError, match=r"the source holds no records"):
+        make_loader(ArraySource(0), **OPTIONS)
+
+
+def test_sequential_is_one_pass_in_order_with_the_last_batch_filled_up():
+    batches = list(sequential_batches(ArraySource(10), 4, 8))
+    assert [batch["canvas"].shape for batch in batches] == [(4, 8, 8, 3)] * 3
+    assert [batch["valid"].tolist() for batch in batches[1:]] == [
+        [True] * 4,
+        [True, True, False, False],
+    ]
+    joined = {name: np.concatenate([b[name] for b in batches]) for name in batches[0]}
+    assert joined["canvas"][:, 0, 0, 0].tolist() == [*range(1, 11), 0, 0]
+    assert joined["label"].tolist() == [0, 1] * 5 + [-1, -1]
+    assert joined["label"].dtype == np.int32 and joined["valid"].dtype == bool
+    assert joined["size"][10:].tolist() == [[8, 8]] * 2
+
+
+def test_sequential_without_labels(tmp_path):
+    source = FolderSource(write_folder(tmp_path, {"a.png": encode(smooth(8, 8), "PNG")}))
+    (batch,) = sequential_batches(source, 1, 8)
+    assert batch["label"].tolist() == [-1] and batch["valid"].tolist() == [True]
+
+
+def test_sequential_can_be_left_early():
+    batches = sequential_batches(ArraySource(100), 2, 8)
+    next(batches)
+    batches.close()
+    with pytest.raises(ValueError, match=r"batch=0 must be at least 1; use 64"):
+        sequential_batches(ArraySource(1), 0, 8)

@@ -1,0 +1,65 @@
+"""Crop boxes: always inside, of the drawn shape, with torchvision's fallback."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dinojax.views.boxes import sample_box
+
+DRAWS = 2000
+
+
+@partial(jax.jit, static_argnames=("scale", "ratio"))
+def sample(keys, size_hw, scale, **options):
+    return jax.vmap(lambda k: sample_box(k, size_hw, scale, **options))(keys)
+
+
+def draw(size_hw, scale, **options):
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    return np.asarray(sample(keys, jnp.asarray(size_hw, jnp.int32), scale, **options))
+
+
+@pytest.mark.parametrize("size_hw", [(30, 40), (500, 375), (1, 1), (3, 200)])
+def test_boxes_lie_inside_the_image(size_hw):
+    boxes = draw(size_hw, (0.05, 1.0))
+    assert boxes.dtype == np.int32
+    assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] > 0).all()
+    assert (boxes[:, :2] + boxes[:, 2:] <= size_hw).all()
+
+
+def test_area_and_aspect_stay_in_range():
+    _, _, height, width = draw((600, 800), (0.05, 0.32)).T.astype(float)
+    area, aspect = height * width / 480_000, width / height
+    assert area.min() > 0.049 and area.max() < 0.322
+    assert aspect.min() > 0.74 and aspect.max() < 1.35
+
+
+def test_every_offset_occurs_including_the_last():
+    boxes = draw((6, 6), (0.4, 0.4), ratio=(1.0, 1.0))
+    assert set(boxes[:, 2]) == {4}
+    assert set(boxes[:, 0]) == set(boxes[:, 1]) == {0, 1, 2}
+    assert abs(np.corrcoef(boxes[:, 0], boxes[:, 1])[0, 1]) < 5 / np.sqrt(DRAWS)
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "box"),
+    [((100, 900), (0, 383, 100, 133)), ((900, 90), (390, 0, 120, 90))],
+)
+def test_fallback_is_the_largest_centred_box(size_hw, box):
+    np.testing.assert_array_equal(draw(size_hw, (0.9, 1.0)), np.tile(box, (DRAWS, 1)))
+
+
+def test_fallback_of_a_common_shape_is_the_whole_image():
+    boxes = draw((90, 100), (1.2, 1.5))
+    np.testing.assert_array_equal(boxes, np.tile((0, 0, 90, 100), (DRAWS, 1)))
+
+
+def test_size_may_differ_per_image():
+    sizes = jnp.asarray([(40, 30), (12, 17)], jnp.int32)
+    keys = jax.random.split(jax.random.key(3), 2)
+    batch = jax.jit(jax.vmap(lambda k, s: sample_box(k, s, (0.05, 1.0))))(keys, sizes)
+    for i in range(2):
+        np.testing.assert_array_equal(batch[i], sample(keys, sizes[i], (0.05, 1.0))[i])

@@ -1,0 +1,183 @@
+"""Crops as a whole: against a float64 oracle, and as a function of each image alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dinojax.views import colour
+from dinojax.views.blur import gaussian_blur
+from dinojax.views.params import sample_params
+from dinojax.views.recipe import ViewRecipe
+from dinojax.views.render import make_crops, normalise
+from dinojax.views.resample import resize, resized_crop
+
+CANVAS_PX = 64
+RECIPE = ViewRecipe(global_crops_size=48, local_crops_size=16, local_crops_number=4)
+PLAIN = dataclasses.replace(
+    RECIPE,
+    jitter_probability=0.0,
+    grey_probability=0.0,
+    blur_probabilities=(0.0, 0.0, 0.0),
+    solarize_probabilities=(0.0, 0.0, 0.0),
+)
+"""Geometry only."""
+JITTER = {
+    colour.BRIGHTNESS: jax.jit(colour.adjust_brightness),
+    colour.CONTRAST: jax.jit(colour.adjust_contrast),
+    colour.SATURATION: jax.jit(colour.adjust_saturation),
+    colour.HUE: jax.jit(colour.adjust_hue),
+}
+
+
+def batch(size: int = 3, channels: int = 3):
+    rng = np.random.default_rng(0)
+    canvas = rng.integers(0, 256, (size, 8, 8, channels), np.uint8).repeat(8, 1).repeat(8, 2)
+    canvas[canvas == 128] = 0  # no flat areas on the threshold of solarize
+    size_hw = rng.integers(30, CANVAS_PX + 1, (size, 2))
+    keys = jax.random.split(jax.random.key(17), size)
+    return jnp.asarray(canvas), jnp.asarray(size_hw, jnp.int32), keys
+
+
+make = jax.jit(make_crops, static_argnums=3, static_argnames="dtype")
+sample = jax.jit(sample_params, static_argnums=2)
+cut = jax.jit(resized_crop, static_argnums=2)
+
+
+@pytest.fixture(scope="module")
+def together():
+    return make(*batch(), RECIPE)
+
+
+def test_shapes_and_dtype(together):
+    assert together.global_crops.shape == (2, 3, 48, 48, 3)
+    assert together.local_crops.shape == (4, 3, 16, 16, 3)
+    assert together.gram_crops is None
+    assert together.global_crops.dtype == jnp.float32
+
+
+def test_images_do_not_see_each_other(together):
+    """Another batch size, order and padding: the same crops of the same image."""
+    canvas, size_hw, keys = batch(3)
+    inside = [jnp.arange(CANVAS_PX) < size_hw[:, i : i + 1] for i in range(2)]
+    content = (inside[0][:, :, None] & inside[1][:, None, :])[..., None]
+    chosen = jnp.asarray([2, 0])
+    repadded = jnp.where(content, canvas, 255 - canvas)
+    alone = make(repadded[chosen], size_hw[chosen], keys[chosen], RECIPE)
+    for a, b in zip(alone[:2], together[:2], strict=True):
+        np.testing.assert_allclose(a, b[:, chosen], atol=1e-4)
+    assert np.abs(together.global_crops[0, 0] - together.global_crops[1, 0]).max() > 0.1
+
+
+def test_shared_colour_ignores_the_padding():
+    canvas, size_hw, keys = batch(2)
+    recipe = dataclasses.replace(PLAIN, share_color_jitter=True, jitter_probability=1.0)
+    size_hw = jnp.minimum(size_hw, 40)
+    padded = canvas.at[:, 40:].set(255).at[:, :, 40:].set(0)
+    np.testing.assert_allclose(
+        make(canvas, size_hw, keys, recipe).global_crops,
+        make(padded, size_hw, keys, recipe).global_crops,
+        atol=1e-4,
+    )
+
+
+def test_float64_views_of_the_same_choices(together):
+    with jax.enable_x64(True):
+        wide = make(*batch(), RECIPE, dtype=jnp.float64)
+    assert wide.global_crops.dtype == np.float64
+    # One grey level is about 0.017; solarize jumps at its threshold, so a pixel there may differ.
+    for a, b in zip(together[:2], wide[:2], strict=True):
+        error = np.abs(np.asarray(a) - np.asarray(b))
+        assert np.quantile(error, 0.999) < 1e-4
+
+
+def test_order_of_the_chain_against_single_operations(together):
+    """Global crops rebuilt from their choices, one public operation after the other."""
+    canvas, size_hw, keys = batch()
+    params = jax.jit(jax.vmap(lambda k, s: sample_params(k, s, RECIPE)))(keys, size_hw)
+    seen = np.zeros(4, int)
+    for image in range(3):
+        for view in range(2):
+            box, flip = (leaf[image, view] for leaf in params.global_geometry)
+            chain = jax.tree.map(lambda leaf, i=image: leaf[i], params.photometric[view])
+            crop = cut(canvas[image].astype(float), box, 48)
+            crop = crop[:, ::-1] if flip else crop
+            for operation in np.asarray(chain.colour.order):
+                crop = JITTER[operation](crop, chain.colour.factors[operation])
+            if chain.colour.grey:
+                crop = jnp.broadcast_to(colour.to_grey(crop), crop.shape)
+            if blurred := chain.blur_sigma is not None and chain.blur_sigma > 0:
+                crop = gaussian_blur(crop, chain.blur_sigma)
+            if solarized := chain.solarize is not None and chain.solarize:
+                crop = colour.solarize(crop)
+            seen += [bool(x) for x in (flip, chain.colour.grey, blurred, solarized)]
+            expected = (np.asarray(crop) / 255 - RECIPE.rgb_mean) / RECIPE.rgb_std
+            error = np.abs(expected - together.global_crops[view, image])
+            assert np.quantile(error, 0.999) < 1e-4
+    assert (seen > 0).all() and (seen < 6).all(), "use a seed in which each operation occurs"
+
+
+def test_normalise():
+    value = normalise(jnp.asarray([[[0.0, 255.0, 51.0]]]), RECIPE)
+    expected = (np.array([0, 1, 0.2]) - RECIPE.rgb_mean) / RECIPE.rgb_std
+    np.testing.assert_allclose(value[0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("global_px", "gram_px"), [(32, 48), (48, 32)])
+def test_undistorted_gram_crops(global_px, gram_px):
+    """Both are plain resizes of one cut at the larger size, whatever is done to the global crop."""
+    recipe = dataclasses.replace(
+        PLAIN,
+        solarize_probabilities=(1.0, 1.0, 0.0),
+        global_crops_size=global_px,
+        gram_teacher_crops_size=gram_px,
+        gram_teacher_no_distortions=True,
+    )
+    canvas, size_hw, keys = batch(1)
+    crops = make(canvas, size_hw, keys, recipe)
+    params = sample(keys[0], size_hw[0], recipe)
+    whole = jnp.asarray((0, 0, 48, 48))
+    for view in range(2):
+        box, flip = (leaf[view] for leaf in params.global_geometry)
+        base = cut(canvas[0].astype(float), box, 48, flip=flip)
+        gram, student = (cut(base, whole, px) for px in (gram_px, global_px))
+        np.testing.assert_allclose(crops.gram_crops[view, 0], normalise(gram, recipe), atol=1e-4)
+        error = np.abs(normalise(colour.solarize(student), recipe) - crops.global_crops[view, 0])
+        assert np.quantile(error, 0.999) < 1e-4
+
+
+def test_distorted_gram_crops_share_the_distortions():
+    recipe = dataclasses.replace(PLAIN, jitter_probability=1.0, gram_teacher_crops_size=64)
+    crops = make(*batch(1), recipe)
+    for view in range(2):
+        smaller = jax.jit(resize, static_argnums=1)(crops.gram_crops[view, 0], (48, 48))
+        np.testing.assert_allclose(crops.global_crops[view, 0], smaller, atol=1e-4)
+
+
+def test_local_crops_out_of_global_ones():
+    """Without distortions each is a window of its global crop: half of them per global crop."""
+    recipe = dataclasses.replace(PLAIN, localcrops_subset_of_globalcrops=True)
+    canvas, size_hw, keys = batch(2)
+    crops = make(canvas, size_hw, keys, recipe)
+    for image in range(2):
+        boxes = sample(keys[image], size_hw[image], recipe).local_geometry.box
+        for view, (top, left, height, width) in enumerate(np.asarray(boxes)):
+            window = crops.global_crops[view // 2, image, top : top + height, left : left + width]
+            np.testing.assert_allclose(crops.local_crops[view, image], window, atol=1e-4)
+
+
+def test_single_channel_images():
+    recipe = dataclasses.replace(
+        PLAIN,
+        rgb_mean=(0.5,),
+        rgb_std=(0.2,),
+        jitter_probability=1.0,
+        jitter_strengths=(0.4, 0.4, 0.0, 0.0),
+    )
+    crops = make(*batch(2, channels=1), recipe)
+    assert crops.local_crops.shape == (4, 2, 16, 16, 1)
+    assert np.isfinite(crops.local_crops).all()
+    with pytest.raises(ValueError, match="one per channel"):
+        make_crops(*batch(2, channels=1), RECIPE)

@@ -15,6 +15,8 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+from dinojax.views.recipe import ViewRecipe
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -106,22 +108,6 @@ class IbotConfig:
     mask_ratio_min_max: tuple[float, float] = (0.1, 0.5)
     mask_random_circular_shift: bool = False
     head: HeadConfig = HeadConfig()
-
-
-@dataclass(frozen=True)
-class CropsConfig:
-    """Multi-crop views, in pixels and fractions of the image area."""
-
-    global_crops_size: int = 224
-    global_crops_scale: tuple[float, float] = (0.32, 1.0)
-    local_crops_number: int = 8
-    local_crops_size: int = 96
-    local_crops_scale: tuple[float, float] = (0.05, 0.32)
-    localcrops_subset_of_globalcrops: bool = False
-    share_color_jitter: bool = False
-    horizontal_flips: bool = True
-    rgb_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    rgb_std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -225,7 +211,7 @@ class Config:
     student: StudentConfig = StudentConfig()
     dino: DinoConfig = DinoConfig()
     ibot: IbotConfig = IbotConfig()
-    crops: CropsConfig = CropsConfig()
+    crops: ViewRecipe = ViewRecipe()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = MeshConfig()

@@ -7,9 +7,21 @@ import goldens
 import numpy as np
 from einops import rearrange
 
+from dinojax.config import (
+    Config,
+    DinoConfig,
+    HeadConfig,
+    IbotConfig,
+    OptimConfig,
+    ScheduleConfig,
+    StudentConfig,
+    TrainConfig,
+)
 from dinojax.export.names import to_torch
 from dinojax.models.vit import Features, VisionTransformer
 from dinojax.precision import POLICIES
+from dinojax.ssl.forward import SslModel
+from dinojax.views.recipe import ViewRecipe
 
 RENAMED = {"layerscale_init": "layerscale"}
 TRAINING_ONLY = (
@@ -65,3 +77,144 @@ def check_gradients(path: str, tag: str, grads: Any, *, atol: float | None = Non
 
 def to_nchw(x: Any) -> np.ndarray:
     return rearrange(np.asarray(x), "b h w c -> b c h w")
+
+
+def model_from_reference(recorded: dict[str, Any], model: SslModel) -> SslModel:
+    """The same model with the precision that a recorded run used."""
+    precision = dataclasses.replace(
+        POLICIES["float32"], rope=ROPE_PRECISION[recorded["rope_dtype"]]
+    )
+    return SslModel(*(module.clone(precision=precision) for module in model))
+
+
+def schedules_from_reference(cfg: dict[str, Any]) -> dict[str, Any]:
+    """The optimizer's schedules from the reference's keys, already scaled by its batch size."""
+    epoch, optim = cfg["train"]["OFFICIAL_EPOCH_LENGTH"], cfg["optim"]
+    if "schedules" in cfg:
+        given = cfg["schedules"]
+        return {
+            "lr": schedule_v2(given["lr"], epoch),
+            "weight_decay": schedule_v2(given["weight_decay"], epoch),
+            "momentum": schedule_v2(given["momentum"], epoch),
+            "teacher_temp": schedule_v2(given["teacher_temp"], epoch),
+            "freeze_last_layer_steps": given["lr"].get("freeze_last_layer_epochs", 0) * epoch,
+        }
+    teacher = cfg["teacher"]
+
+    def v1(start, peak, end, warmup_epochs=0):
+        return ScheduleConfig(
+            family="dinov2",
+            start=float(start),
+            peak=float(peak),
+            end=float(end),
+            warmup_steps=warmup_epochs * epoch,
+            trunc_extra=float(optim["schedule_trunc_extra"]),
+        )
+
+    return {
+        "lr": v1(0, optim["lr"], optim["min_lr"], optim["warmup_epochs"]),
+        "weight_decay": v1(0, optim["weight_decay"], optim["weight_decay_end"]),
+        "momentum": v1(0, teacher["momentum_teacher"], teacher["final_momentum_teacher"]),
+        "teacher_temp": dataclasses.replace(
+            v1(
+                teacher["warmup_teacher_temp"],
+                teacher["teacher_temp"],
+                teacher["teacher_temp"],
+                teacher["warmup_teacher_temp_epochs"],
+            ),
+            trunc_extra=0.0,
+        ),
+        "freeze_last_layer_steps": optim["freeze_last_layer_epochs"] * epoch,
+    }
+
+
+def schedule_v2(given: dict[str, Any], epoch: int) -> ScheduleConfig:
+    cosine = given.get("cosine_epochs")
+    return ScheduleConfig(
+        family="dinov3",
+        start=float(given["start"]),
+        peak=float(given["peak"]),
+        end=float(given["end"]),
+        warmup_steps=given["warmup_epochs"] * epoch,
+        cosine_steps=None if cosine is None else cosine * epoch,
+    )
+
+
+def config_from_reference(recorded: dict[str, Any]) -> Config:
+    """Our configuration of a recorded run (``meta/*/config.json``)."""
+    cfg = recorded["cfg"]
+    student, dino, ibot, optim = (cfg[k] for k in ("student", "dino", "ibot", "optim"))
+    arch = recorded["archs"][student["arch"]]
+    same = (
+        "patch_size",
+        "ffn_layer",
+        "qkv_bias",
+        "proj_bias",
+        "ffn_bias",
+        "mask_k_bias",
+        "norm_layer",
+        "layerscale",
+        "n_storage_tokens",
+        "untie_cls_and_patch_norms",
+        "untie_global_and_local_cls_norm",
+        "pos_embed_rope_min_period",
+        "pos_embed_rope_max_period",
+        "pos_embed_rope_normalize_coords",
+        "pos_embed_rope_shift_coords",
+        "pos_embed_rope_jitter_coords",
+        "pos_embed_rope_rescale_coords",
+        "drop_path_rate",
+    )
+
+    def head(section):
+        return HeadConfig(
+            section["head_n_prototypes"],
+            section["head_bottleneck_dim"],
+            section["head_nlayers"],
+            section["head_hidden_dim"],
+        )
+
+    epoch = cfg["train"]["OFFICIAL_EPOCH_LENGTH"]
+    local_weight = ScheduleConfig(start=1.0, peak=1.0, end=1.0)
+    if dino["reweight_dino_local_loss"]:
+        local_weight = schedule_v2(dino["local_loss_weight_schedule"], epoch)
+    steps = optim["epochs"] * epoch
+    return Config(
+        student=StudentConfig(
+            arch="vits16",
+            embed_dim=arch["embed_dim"],
+            depth=arch["depth"],
+            num_heads=arch["num_heads"],
+            ffn_ratio=float(arch["ffn_ratio"]),
+            pos_embed_rope_base=student["pos_embed_rope_base"] or 0.0,
+            **{k: student[k] for k in same},
+        ),
+        dino=DinoConfig(
+            loss_weight=dino["loss_weight"],
+            global_ignore_diagonal=dino["global_ignore_diagonal"],
+            head=head(dino),
+            koleo_loss_weight=dino["koleo_loss_weight"],
+            koleo_group_size=dino["koleo_distributed_loss_group_size"],
+            koleo_topk=dino["koleo_topk"],
+            local_loss_weight=local_weight,
+        ),
+        ibot=IbotConfig(loss_weight=ibot["loss_weight"], head=head(ibot)),
+        crops=ViewRecipe(local_crops_number=cfg["crops"]["local_crops_number"]),
+        optim=OptimConfig(
+            # Recorded configs are after apply_scaling_rules_to_cfg, which touches v1 values only.
+            scaling_rule=optim["scaling_rule"] if "schedules" in cfg else "none",
+            clip_grad=optim["clip_grad"],
+            layerwise_decay=optim["layerwise_decay"],
+            patch_embed_lr_mult=optim["patch_embed_lr_mult"],
+            adamw_beta1=optim["adamw_beta1"],
+            adamw_beta2=optim["adamw_beta2"],
+            **schedules_from_reference(cfg),
+        ),
+        train=TrainConfig(
+            steps=steps,
+            batch_size=cfg["train"]["batch_size_per_gpu"],
+            draw_group_size=None,
+            precision="float32",
+            centering=cfg["train"]["centering"],
+        ),
+    )

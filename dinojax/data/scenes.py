@@ -241,10 +241,15 @@ class ScenesSource:
     def __getitem__(self, index: SupportsIndex) -> Record:
         """The record at `index`. Raises IndexError outside 0..num_images - 1."""
         index = operator.index(index)
-        if not 0 <= index < self.num_images:
-            raise IndexError(f"index={index} must lie in 0..{self.num_images - 1}; use 0")
+        name = self.record_id(index)
         rng = Generator(Philox(SeedSequence([self.seed, SPLITS.index(self.split), index])))
         label = int(rng.integers(self.num_classes))
         image, mask, depth = _draw(*CLASSES[label], self.image_px, rng)
-        name = f"scenes/{self.split}/{index:06d}"
         return Record(image, name, label, segmentation=mask * np.uint8(1 + label), depth=depth)
+
+    def record_id(self, index: SupportsIndex) -> str:
+        """Id of the record at `index`; nothing is rendered."""
+        index = operator.index(index)
+        if not 0 <= index < self.num_images:
+            raise IndexError(f"index={index} must lie in 0..{self.num_images - 1}; use 0")
+        return f"scenes/{self.split}/{index:06d}"

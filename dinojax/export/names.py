@@ -1,8 +1,8 @@
 """The bijection between our parameters and the state dicts of the PyTorch reference.
 
-Only names and layouts change, never values: linear weights are ``[out, in]`` there and ``[in, *out]``
-here, convolutions ``[D, C, p, p]`` there and ``[p, p, C, D]`` here, and the blocks that the reference
-numbers are stacked along a leading layer axis here.
+Only names and layouts change, never values: linear weights are ``[out, in]`` there and
+``[in, *out]`` here, convolutions ``[D, C, p, p]`` there and ``[p, p, C, D]`` here, and the blocks
+that the reference numbers are stacked along a leading layer axis here.
 """
 
 import re
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
+from dinojax.trees import flatten
 from dinojax.typing import Params
 
 
@@ -80,8 +80,16 @@ def _torch_name(path: str, head_layers: int) -> tuple[Rule, str]:
     return rule, name
 
 
-def _leaves(params: Params) -> dict[str, Any]:
-    return {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
+def _nest(leaves: Mapping[str, Any]) -> Params:
+    """Nested dicts from leaves by path: the inverse of `trees.flatten` for dicts."""
+    tree: Params = {}
+    for path, leaf in leaves.items():
+        *parents, last = path.split("/")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[last] = leaf
+    return tree
 
 
 def _head_layers(paths: Mapping[str, Any]) -> int:
@@ -90,7 +98,7 @@ def _head_layers(paths: Mapping[str, Any]) -> int:
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
     """Reference state dict (parameters only) of one submodule: a backbone or a head."""
-    leaves = _leaves(params)
+    leaves = flatten(params)
     state = {}
     for path, leaf in leaves.items():
         leaf = np.asarray(leaf)
@@ -121,7 +129,7 @@ def from_torch(state: Mapping[str, np.ndarray], like: Params) -> Params:
             raise ValueError(f"{name!r} has shape {value.shape}, which does not fit {shape}")
         return rule.from_torch(value, shape)
 
-    leaves = _leaves(like)
+    leaves = flatten(like)
     out = {}
     for path, leaf in leaves.items():
         if path.startswith("blocks/"):
@@ -136,4 +144,4 @@ def from_torch(state: Mapping[str, np.ndarray], like: Params) -> Params:
     left = sorted(k for k in state if k not in used and not BUFFERS.match(k))
     if left:
         raise ValueError(f"state dict has {len(left)} entries the model lacks: {left[:5]}")
-    return unflatten_dict({tuple(path.split("/")): value for path, value in out.items()})
+    return _nest(out)

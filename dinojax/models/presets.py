@@ -1,4 +1,4 @@
-"""Every published DINOv3 ViT by name: the numbers of arXiv:2508.10104 (tables 2 and 17) and its hub."""
+"""Every DINOv3 ViT by name: the numbers of arXiv:2508.10104 (tables 2 and 17) and its code."""
 
 import dataclasses
 from typing import Any
@@ -38,9 +38,10 @@ PRESETS: dict[str, Preset] = {
     "vitb16": _vit(768, 12, 12, 85_669_632),
     "vitl16": _vit(1024, 24, 16, 303_154_176),
     "vitl16plus": _vit(1024, 24, 16, 403_915_776, **_SWIGLU),
-    "vitso400m16": _vit(1152, 27, 18, 0, ffn_ratio=3.777777778),
+    "vitso400m16": _vit(1152, 27, 18, 415_411_200, ffn_ratio=3.777777778),
+    "vithuge2": _vit(1280, 32, 20, 630_754_560),
     "vith16plus": _vit(1280, 32, 20, 840_633_600, **_SWIGLU),
-    "vitgiant2": _vit(1536, 40, 24, 0),
+    "vitgiant2": _vit(1536, 40, 24, 1_134_577_152),
     "vit7b16": _vit(4096, 40, 32, 6_716_043_264, **_7B),
 }
 

@@ -14,10 +14,7 @@ from dinojax.precision import POLICIES
 
 pytestmark = pytest.mark.golden
 
-NOT_COVERED_YET = ("convnext", "dinov2")
-PATHS = [
-    p for p in goldens.files("param_groups/") if not any(x in p for x in NOT_COVERED_YET)
-]
+PATHS = goldens.covered("param_groups/")
 
 
 def parameters_like(rows: list[dict]) -> dict:
@@ -58,7 +55,10 @@ def test_multipliers(path):
         )
         # Spread each multiplier over its leaf, so that the name map splits stacked leaves.
         spread = jax.tree.map(lambda m, leaf: np.broadcast_to(np.asarray(m), leaf.shape), lr, like)
-    full = lambda tree: jax.tree.map(lambda m, leaf: np.full(leaf.shape, m), tree, like)
+
+    def full(tree):
+        return jax.tree.map(lambda m, leaf: np.full(leaf.shape, m), tree, like)
+
     ours = to_torch(spread), to_torch(full(is_decayed(like))), to_torch(full(is_last_layer(like)))
     assert set(ours[0]) == {row["name"] for row in rows}
     for row in rows:

@@ -1,7 +1,8 @@
 """Block masks against DINOv3: counts exactly, collation exactly, shapes of blocks in distribution.
 
 ``masking/exact.npz`` fixes masks bit by bit for implementations that consume Python's and NumPy's
-generators in the reference's order. Ours draws from JAX keys, so only distributions can agree.
+generators in the reference's order. Ours draws from JAX keys, so only counts and distributions can
+agree.
 """
 
 import re
@@ -24,10 +25,9 @@ from dinojax.views.masks import (
 
 pytestmark = pytest.mark.golden
 
+EXACT = "masking/exact.npz"
 STATS, ARRAYS = "masking/stats.json", "masking/stats_arrays.npz"
 COUNTS, COLLATE = "masking/batch_counts.json", "masking/collate.npz"
-COVERED = "dinov3/"
-"""DINOv2's generator (at most, not exactly, the target count) belongs to a later stage."""
 DRAWS = 4000
 SEMS = 5
 
@@ -42,6 +42,17 @@ def test_counts_of_every_batch():
         )
         assert counts.tolist() == row["sorted_counts"], row
         assert counts.sum() == row["upperbound"] == row["n_masked_patches"]
+
+
+@pytest.mark.parametrize("name", list(goldens.arrays(EXACT)))
+def test_recorded_masks_are_complete(name):
+    """The reference's masks have exactly the target count, so ours adds nothing to them."""
+    mask = jnp.asarray(goldens.arrays(EXACT)[name])
+    target = int(re.search(r"target(\d+)", name)[1])
+    filled = fill_at_random(jax.random.key(0), mask, jnp.asarray(target))
+    np.testing.assert_array_equal(filled, mask)
+    indices = masked_indices(mask.reshape(1, -1), target)
+    np.testing.assert_array_equal(indices, np.flatnonzero(mask))
 
 
 def collated(prefix: str) -> dict[str, np.ndarray]:
@@ -71,14 +82,15 @@ def test_views_first_is_the_order_of_the_reference():
         np.testing.assert_array_equal(flat, collated("collated")[f"collated_{name}"])
 
 
-CASES = [k for k in goldens.read_json(STATS)["stats"] if k.startswith(COVERED)]
+# DINOv2's generator (at most, not exactly, the target count) belongs to a later stage.
+CASES = [k for k in goldens.read_json(STATS)["stats"] if goldens.is_covered(f"{STATS}:{k}")]
 GRIDS = sorted({k.split("/")[1] for k in CASES})
 
 
 def max_patches(grid: str) -> int:
     """From the recorded call, checked against ours for the patch size of the reference's models."""
     height, width = grid.split("x")
-    pattern = rf"{COVERED[:-1]}\..*input_size=\({height}, {width}\), max_num_patches=([\d.]+)"
+    pattern = rf"dinov3\..*input_size=\({height}, {width}\), max_num_patches=([\d.]+)"
     lines = goldens.read_json(STATS)["generators"]
     (limit,) = {float(m[1]) for line in lines if (m := re.match(pattern, line))}
     assert max_block_patches(16 * int(height), 16) == limit

@@ -1,0 +1,87 @@
+"""Features of a whole source from a frozen encoder, and the raw pixels as their honest baseline."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dinojax.data.pipeline import EvalBatch
+from dinojax.mesh import split_batch
+from dinojax.models.vit import VisionTransformer
+from dinojax.precision import widen
+from dinojax.typing import Array, Float, Int, Params, UInt8
+from dinojax.views.colour import WHITE
+from dinojax.views.resample import resized_crop
+
+Canvases = UInt8[Array | np.ndarray, "b C C 3"]
+Sizes = Int[Array | np.ndarray, "b 2"]
+
+
+def extract(
+    encode: Callable[..., Float[Array, "b D"]], batches: Iterable[EvalBatch]
+) -> tuple[Float[np.ndarray, "n D"], Int[np.ndarray, " n"]]:
+    """Features and labels of all valid records, in source order.
+
+    Args:
+        encode: ``(canvas, size) -> [b, D]``, jitted.
+        batches: of `dinojax.data.pipeline.sequential_batches`, which decodes ahead meanwhile.
+
+    Raises:
+        ValueError: there are no batches.
+    """
+    features, labels = [], []
+    for batch in batches:
+        valid = batch["valid"]
+        features.append(np.asarray(encode(batch["canvas"], batch["size"]))[valid])
+        labels.append(batch["label"][valid])
+    if not features:
+        raise ValueError("batches is empty; give a source that holds at least 1 record")
+    return np.concatenate(features), np.concatenate(labels)
+
+
+def make_encoder(
+    backbone: VisionTransformer,
+    *,
+    image_px: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Callable[..., Float[Array, "b D"]]:
+    """A jitted ``(backbone parameters, canvas, size) -> normed CLS`` on centre crops, float32.
+
+    Under `jax.set_mesh` the batch is shared among the devices.
+    """
+
+    @jax.jit
+    def encode(params: Params, canvas: Canvases, size: Sizes) -> Float[Array, "b D"]:
+        crops = centre_crops(split_batch(canvas), size, image_px)
+        images = (crops / WHITE - jnp.asarray(mean)) / jnp.asarray(std)
+        (features,) = backbone.apply({"params": params}, images[None])
+        return widen(features.cls[0])
+
+    return encode
+
+
+@jax.jit(static_argnames="image_px")
+def pixel_features(canvas: Canvases, size: Sizes, image_px: int = 32) -> Float[Array, "b D"]:
+    """The same centre crops as an encoder gets, small, flattened, each with zero mean.
+
+    What a trained encoder has to beat: an untrained one can look good on easy data. Without the
+    mean, cosine similarity compares patterns and not brightness.
+    """
+    pixels = centre_crops(canvas, size, image_px).reshape(len(canvas), -1) / WHITE
+    return pixels - pixels.mean(axis=1, keepdims=True)
+
+
+def centre_crops(canvas: Canvases, size: Sizes, out_px: int) -> Float[Array, "b S S 3"]:
+    """The largest centred square of each image, resampled once to `out_px`; grey levels 0..255.
+
+    Equals resizing the shorter side to `out_px` and cutting the middle, up to a pixel of rounding.
+    """
+
+    def crop(canvas: UInt8[Array, "C C 3"], size: Int[Array, "2"]) -> Float[Array, "S S 3"]:
+        side = size.min()
+        top, left = (size - side) // 2
+        return resized_crop(canvas.astype(float), jnp.stack([top, left, side, side]), out_px)
+
+    return jax.vmap(crop)(canvas, size)

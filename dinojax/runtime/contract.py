@@ -1,0 +1,128 @@
+"""What a workdir belongs to: one configuration and one dataset, written at the first start.
+
+A run is a function of (config, data, seed), so a workdir that meets another configuration or other
+data would silently hold the mixture of two runs. Later starts are compared with the first.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+
+import dinojax
+from dinojax.runtime.atomic import replace_text
+
+FILE = "config.json"
+FREE_KEYS = ("mesh.", "data.num_workers", "train.log_every_steps", "checkpoint.", "knn.")
+"""Prefixes of keys that may change between starts, because no training step depends on them: where
+arrays lie, how many processes decode, what is logged, saved and monitored. A mesh changes the order
+of sums, so the last bits, but not the run."""
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
+ABSENT = "absent"
+SHOWN = 3
+
+
+def write_or_check(
+    workdir: str | os.PathLike[str], config: dict[str, Any], fingerprint: str
+) -> None:
+    """Make `workdir` belong to this configuration and data, or check that it does.
+
+    All processes check, the first one writes. A restart rewrites the file, with the new values of
+    `FREE_KEYS` and the new versions; other versions than before only warn.
+
+    Args:
+        workdir: created if absent.
+        config: nested, of JSON values and tuples.
+        fingerprint: of the data (`dinojax.data.check.fingerprint`).
+
+    Raises:
+        ValueError: the workdir belongs to another configuration or other data, or its file cannot
+            be read.
+    """
+    path = Path(workdir) / FILE
+    text = json.dumps(_contract(config, fingerprint), indent=2, sort_keys=True) + "\n"
+    if path.exists():
+        _check(path, _read(path), json.loads(text))
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, text)
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """16 hex digits, equal for configurations that differ in `FREE_KEYS` only."""
+    text = json.dumps(_binding(config), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _contract(config: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "config": config,
+        "config_hash": config_hash(config),
+        "data_fingerprint": fingerprint,
+        "versions": {"dinojax": dinojax.__version__, **versions},
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for key, kind in (("config", dict), ("data_fingerprint", str), ("versions", dict)):
+            if not isinstance(found[key], kind):
+                raise TypeError(f"{key} is no {kind.__name__}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}); restore the file or use another "
+            f"workdir"
+        ) from error
+    return found
+
+
+def _check(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    changed = _changes(_binding(before["config"]), _binding(now["config"]))
+    changed += _changes(
+        {"data fingerprint": before["data_fingerprint"]},
+        {"data fingerprint": now["data_fingerprint"]},
+    )
+    if changed:
+        more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        raise ValueError(
+            f"workdir {path.parent} belongs to another run: {'; '.join(changed[:SHOWN])}{more}; "
+            f"use another workdir or restore the value"
+        )
+    upgraded = _changes(before["versions"], now["versions"])
+    if upgraded:
+        logging.warning("%s: continuing with other versions: %s", path.parent, "; ".join(upgraded))
+
+
+def _binding(config: dict[str, Any]) -> dict[str, Any]:
+    """Values that may not change, by dotted key, as JSON would return them."""
+    flat = _flatten(json.loads(json.dumps(config)))
+    return {key: value for key, value in flat.items() if not key.startswith(FREE_KEYS)}
+
+
+def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    return [
+        f"{key} was {_show(key, before)} and is {_show(key, now)}"
+        for key in sorted(before.keys() | now.keys())
+        if _show(key, before) != _show(key, now)
+    ]
+
+
+def _show(key: str, values: dict[str, Any]) -> str:
+    return json.dumps(values[key]) if key in values else ABSENT

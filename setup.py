@@ -1,0 +1,77 @@
+"""Packaging of dinojax; every dependency has a lower and an upper bound."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+JAX = ">=0.10,<0.13"
+
+INSTALL = [
+    f"jax{JAX}",
+    "flax>=0.12,<0.14",
+    "optax>=0.2.6,<0.4",
+    "orbax-checkpoint>=0.12,<0.13",
+    "grain>=0.2.18,<0.3",
+    "ml_collections>=1.1,<2",
+    "einops>=0.8,<0.9",
+    "jaxtyping>=0.3.2,<0.4",
+    "absl-py>=2.1,<3",
+    "numpy>=2.1,<3",
+    "pillow>=11,<14",
+    "simplejpeg>=1.8,<2",
+    "safetensors>=0.5,<0.9",
+    "tensorboardX>=2.6.2,<3",
+    "tensorflow-datasets>=4.9.8,<5",  # data sources only; TensorFlow itself is not needed
+]
+
+EXTRAS = {
+    "tpu": [f"jax[tpu]{JAX}"],
+    "cuda": [f"jax[cuda13]{JAX}"],
+    "test": ["pytest>=8.3,<10", "beartype>=0.20,<0.24"],
+    "parity": [
+        "pytest>=8.3,<10",
+        "beartype>=0.20,<0.24",
+        # The golden files were computed with this torch. Unpinned, it would be the newest CUDA
+        # build: gigabytes of libraries that no test uses.
+        "torch==2.13.0",
+        # The release made for that torch; timm imports it.
+        "torchvision==0.28.0",
+        "transformers>=5.20,<6",
+        "timm>=1.0.20,<1.1",
+    ],
+    "track": ["wandb>=0.24,<0.40"],
+    "dev": [
+        "ruff>=0.17,<0.18",
+        "pyright[nodejs]>=1.1.400,<1.2",  # with its own Node.js, from PyPI
+        "pre-commit>=4,<5",
+        "pre-commit-hooks>=6,<7",
+        "build>=1.2,<2",
+    ],
+}
+
+
+def version() -> str:
+    text = (ROOT / "dinojax" / "__init__.py").read_text()
+    match = re.search(r'^__version__ = "([^"]+)"', text, re.M)
+    if match is None:
+        raise RuntimeError("dinojax/__init__.py has no line like __version__ = '0.1.0'")
+    return match[1]
+
+
+README = ROOT / "README.md"
+
+setup(
+    name="dinojax",
+    version=version(),
+    description="DINOv2/DINOv3-class pretraining of vision backbones in JAX",
+    long_description=README.read_text() if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["dinojax", "dinojax.*"]),
+    install_requires=INSTALL,
+    extras_require=EXTRAS,
+)

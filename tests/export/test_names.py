@@ -1,0 +1,119 @@
+"""The name map: a bijection for every head and ViT structure, and errors that name the entry."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dinojax import trees
+from dinojax.export.names import from_torch, to_torch
+from dinojax.models.head import DinoHead
+from dinojax.models.vit import VisionTransformer
+from dinojax.precision import POLICIES
+
+HEAD_DEPTHS = range(1, 5)
+
+
+def random_like(like):
+    """Every element different, so that a swapped axis or layer shows."""
+    leaves, structure = jax.tree.flatten(like)
+    starts = np.cumsum([0, *(leaf.size for leaf in leaves)])
+    values = [
+        np.arange(start, start + leaf.size, dtype=np.float32).reshape(leaf.shape)
+        for start, leaf in zip(starts, leaves, strict=False)
+    ]
+    return jax.tree.unflatten(structure, values)
+
+
+def head_like(layers: int = 3, bias: bool = True):
+    head = DinoHead(
+        7, POLICIES["float32"], hidden_dim=5, bottleneck_dim=3, layers=layers, mlp_bias=bias
+    )
+    return jax.eval_shape(head.init, jax.random.key(0), jnp.zeros((1, 4)))["params"]
+
+
+def vit_like(**options):
+    options = {"embed_dim": 8, "depth": 3, "num_heads": 2, "patch_size": 2, **options}
+    model = VisionTransformer(precision=POLICIES["float32"], **options)
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1, 2, 4, 3)))["params"]
+
+
+STRUCTURES = {
+    **{f"head{n}": lambda n=n: head_like(n) for n in HEAD_DEPTHS},
+    "head without bias": lambda: head_like(bias=False),
+    "mlp": vit_like,
+    "swiglu, untied": lambda: vit_like(
+        ffn_layer="swiglu",
+        n_storage_tokens=4,
+        untie_cls_and_patch_norms=True,
+        untie_global_and_local_cls_norm=True,
+    ),
+    "no bias, no layerscale, rmsnorm": lambda: vit_like(
+        qkv_bias=False, layerscale=None, norm_layer="rmsnorm"
+    ),
+}
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_bijection(structure):
+    like = STRUCTURES[structure]()
+    params = random_like(like)
+    state = to_torch(params)
+    back = from_torch(state, like)
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+    again = to_torch(back)
+    assert list(again) == list(state)
+    for name, value in state.items():
+        np.testing.assert_array_equal(again[name], value)
+    assert sum(value.size for value in state.values()) == trees.count(like)
+
+
+@pytest.mark.parametrize("layers", HEAD_DEPTHS)
+def test_head_names_skip_the_activations(layers):
+    weights = {"mlp.weight"} if layers == 1 else {f"mlp.{2 * i}.weight" for i in range(layers)}
+    names = {name for name in to_torch(random_like(head_like(layers))) if "weight" in name}
+    assert names == weights | {"last_layer.weight"}
+
+
+def test_layouts():
+    """Linear maps are ``[out, in]``, convolutions ``[D, C, p, p]``, blocks are numbered."""
+    like = vit_like()
+    params = random_like(like)
+    state = to_torch(params)
+    for layer in range(3):
+        kernel = params["blocks"]["attn"]["qkv"]["kernel"][layer]  # [8, 3, 2, 4]
+        weight = state[f"blocks.{layer}.attn.qkv.weight"]
+        assert weight.shape == (24, 8)
+        assert weight[1 * 8 + 1 * 4 + 2, 5] == kernel[5, 1, 1, 2]
+    assert state["patch_embed.proj.weight"].shape == (8, 3, 2, 2)
+    assert (
+        state["patch_embed.proj.weight"][6, 2, 0, 1]
+        == params["embed"]["patch_embed"]["kernel"][0, 1, 2, 6]
+    )
+    shapes = {name: state[name].shape for name in ("cls_token", "mask_token")}
+    assert shapes == {"cls_token": (1, 1, 8), "mask_token": (1, 8)}
+
+
+def test_buffers_of_the_reference_are_ignored():
+    like = vit_like()
+    state = to_torch(random_like(like))
+    buffers = {"rope_embed.periods": np.ones(1), "blocks.0.attn.qkv.bias_mask": np.ones(24)}
+    jax.tree.map(
+        np.testing.assert_array_equal, from_torch({**state, **buffers}, like), random_like(like)
+    )
+
+
+def test_errors_name_the_entry():
+    like = vit_like()
+    state = to_torch(random_like(like))
+    name = "blocks.1.mlp.fc1.weight"
+    without = {k: v for k, v in state.items() if k != name}
+    with pytest.raises(ValueError, match=r"state dict has no entry 'blocks.1.mlp.fc1.weight'"):
+        from_torch(without, like)
+    with pytest.raises(ValueError, match=r"1 entries the model lacks: \['blocks.3.norm1.bias'\]"):
+        from_torch({**state, "blocks.3.norm1.bias": np.ones(8)}, like)
+    with pytest.raises(ValueError, match=r"'blocks.1.mlp.fc1.weight' has shape \(31, 8\)"):
+        from_torch({**state, name: state[name][1:]}, like)
+    with pytest.raises(ValueError, match="'odd' has no counterpart"):
+        to_torch({"odd": np.ones(1)})

@@ -1,0 +1,167 @@
+"""Random models of `transformers` and `timm`, and their weights under the reference's names.
+
+The peers' modules are imported inside functions: without the parity extra this file still imports.
+"""
+
+import functools
+import re
+import warnings
+from collections.abc import Mapping
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dinojax.export.names import from_torch
+from dinojax.models.presets import get_preset
+from dinojax.models.vit import Features, VisionTransformer
+from dinojax.precision import POLICIES
+
+State = dict[str, np.ndarray]
+SIZES = {"embed_dim": 48, "depth": 3, "num_heads": 3, "patch_size": 8}
+"""Small, with every ratio of the presets; the patch size is not the presets' either."""
+IMAGES = (2, 3, 40, 64)
+"""Not square: 5 x 8 patches."""
+ATOL = 1e-5
+
+TRANSFORMERS_NAMES = (
+    (r"embeddings\.(cls_token|mask_token)", r"\1"),
+    (r"embeddings\.register_tokens", "storage_tokens"),
+    (r"embeddings\.patch_embeddings\.(.*)", r"patch_embed.proj.\1"),
+    (r"(?:model\.)?layer\.(\d+)\.(norm\d\..*)", r"blocks.\1.\2"),
+    (r"(?:model\.)?layer\.(\d+)\.layer_scale(\d)\.lambda1", r"blocks.\1.ls\2.gamma"),
+    (r"(?:model\.)?layer\.(\d+)\.attention\.([qkv])_proj\.(.*)", r"blocks.\1.attn.\2.\3"),
+    (r"(?:model\.)?layer\.(\d+)\.attention\.o_proj\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (r"(?:model\.)?layer\.(\d+)\.mlp\.gate_proj\.(.*)", r"blocks.\1.mlp.w1.\2"),
+    (r"(?:model\.)?layer\.(\d+)\.mlp\.(up|down)_proj\.(.*)", r"blocks.\1.mlp.\2.\3"),
+    (r"norm\.(.*)", r"norm.\1"),
+)
+TIMM_NAMES = (
+    (r"cls_token|norm\..*|patch_embed\..*", r"\g<0>"),
+    (r"reg_token", "storage_tokens"),
+    (r"blocks\.\d+\.(?:norm\d|attn\.qkv|attn\.proj)\..*", r"\g<0>"),
+    (r"blocks\.(\d+)\.gamma_(\d)", r"blocks.\1.ls\2.gamma"),
+    (r"blocks\.(\d+)\.attn\.([qv])_bias", r"blocks.\1.attn.\2.bias"),
+    (r"blocks\.(\d+)\.mlp\.fc1_g\.(.*)", r"blocks.\1.mlp.w1.\2"),
+    (r"blocks\.(\d+)\.mlp\.fc1_x\.(.*)", r"blocks.\1.mlp.up.\2"),
+    (r"blocks\.(\d+)\.mlp\.fc1\.(.*)", r"blocks.\1.mlp.up.\2"),
+    (r"blocks\.(\d+)\.mlp\.fc2\.(.*)", r"blocks.\1.mlp.down.\2"),
+)
+
+
+@functools.cache
+def import_transformers() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the package, not in our use of it
+        import transformers
+
+        _ = transformers.DINOv3ViTModel, transformers.DINOv3ViTConfig  # imported on first access
+    return transformers
+
+
+@functools.cache
+def import_timm() -> ModuleType:
+    """timm; it imports torchvision, whose compiled operators may be built for another torch."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        declare_torchvision_operators(torch)
+        import timm
+    return timm
+
+
+@functools.cache
+def declare_torchvision_operators(torch: ModuleType) -> object:
+    """Schemas of the operators that torchvision registers shapes for while it is imported.
+
+    Beside a CPU torch its compiled library does not load, and the import fails with "operator
+    torchvision::nms does not exist". The returned library must stay alive; the cache holds it.
+    """
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    else:
+        return torchvision
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return library
+
+
+def randomise(module) -> None:
+    """Replace every parameter, so that no term is zero, one or negligible."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    for name, value in module.named_parameters():
+        noise = torch.randn(value.shape, generator=generator)
+        if re.search(r"gamma|lambda", name):
+            value.data = 0.5 + 0.25 * noise
+        elif "norm" in name and name.endswith("weight"):
+            value.data = 1 + 0.2 * noise
+        elif value.ndim == 1:
+            value.data = 0.15 * noise
+        elif "token" in name:
+            value.data = 0.5 * noise
+        else:
+            value.data = noise / value[0].numel() ** 0.5
+
+
+def to_reference(module, table) -> State:
+    """The module's parameters under the reference's names; q, k and v are fused."""
+    state = {}
+    for name, value in module.named_parameters():
+        matches = [m.expand(new) for old, new in table if (m := re.fullmatch(old, name))]
+        assert len(matches) == 1, f"{name} matches {len(matches)} rules"
+        state[matches[0]] = value.detach().numpy()
+    width = state["norm.weight"].shape[0]
+    state.setdefault("mask_token", np.zeros((1, width), np.float32))  # timm has none
+    gated = "blocks.0.mlp.w1.weight" in state
+    renamed = {"up": "w2", "down": "w3"} if gated else {"up": "fc1", "down": "fc2"}
+    fused: State = {}
+    for name, value in state.items():
+        if match := re.fullmatch(r"(.*\.mlp\.)(up|down)(\..*)", name):
+            fused[match[1] + renamed[match[2]] + match[3]] = value
+        elif match := re.fullmatch(r"(.*\.attn\.)[qkv](\..*)", name):
+            # A bias that does not exist, like that of the keys, is zero.
+            parts = [state.get(f"{match[1]}{part}{match[2]}") for part in "qkv"]
+            fused[f"{match[1]}qkv{match[2]}"] = np.concatenate(
+                [np.zeros_like(value) if part is None else part for part in parts]
+            )
+        else:
+            fused[name] = value
+    return fused
+
+
+def our_features(
+    preset: str,
+    state: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    masks: np.ndarray | None = None,
+    **changes,
+) -> Features:
+    """Features of a preset at `SIZES`, with weights and NCHW images of the reference's layout."""
+    options = {**get_preset(preset).model, **SIZES, **changes}
+    model = VisionTransformer(precision=POLICIES["float32"], **options)
+    x = jnp.asarray(images.transpose(0, 2, 3, 1))[None]
+    like = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+    params = jax.tree.map(jnp.asarray, from_torch(state, like))
+    given = None if masks is None else jnp.asarray(masks)[None]
+    (features,) = jax.jit(lambda p, x: model.apply({"params": p}, x, masks=given))(params, x)
+    return features
+
+
+def assert_same(features: Features, tokens: np.ndarray) -> None:
+    """`tokens` are the peer's normalised ``[CLS, registers, patches]``."""
+    assert np.abs(tokens).mean() > 0.1, "a trivial model proves nothing"
+    registers = features.registers.shape[2]
+    for ours, theirs in (
+        (features.cls[0], tokens[:, 0]),
+        (features.registers[0], tokens[:, 1 : 1 + registers]),
+        (features.patches[0], tokens[:, 1 + registers :]),
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=ATOL)

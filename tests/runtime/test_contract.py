@@ -1,0 +1,130 @@
+"""A workdir belongs to one configuration and one dataset."""
+
+import json
+
+import pytest
+from absl import logging
+
+from dinojax.config import Config, to_dict
+from dinojax.runtime import contract
+from dinojax.runtime.contract import config_hash, write_or_check
+
+
+def config(**changes):
+    """The default configuration with values changed by dotted key (``__`` for the dot)."""
+    tree = to_dict(Config())
+    for key, value in changes.items():
+        *sections, name = key.split("__")
+        node = tree
+        for section in sections:
+            node = node[section]
+        assert name in node
+        node[name] = value
+    return tree
+
+
+def stored(workdir):
+    return json.loads((workdir / "config.json").read_text())
+
+
+def test_first_start_writes_everything(tmp_path):
+    workdir = tmp_path / "new" / "run"
+    write_or_check(workdir, config(), "f00d")
+    found = stored(workdir)
+    assert found["config"]["crops"]["rgb_mean"] == [0.485, 0.456, 0.406]
+    assert found["data_fingerprint"] == "f00d"
+    assert found["config_hash"] == config_hash(config())
+    assert set(found["versions"]) == {"dinojax", "jax", "flax", "optax", "orbax-checkpoint"}
+    assert [p.name for p in workdir.iterdir()] == ["config.json"]
+
+
+def test_same_run_may_start_again(tmp_path):
+    write_or_check(tmp_path, config(), "f00d")
+    before = (tmp_path / "config.json").read_bytes()
+    write_or_check(tmp_path, config(), "f00d")
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_free_keys_may_change_and_are_rewritten(tmp_path):
+    changes = {
+        "mesh__fsdp": 8,
+        "data__num_workers": 3,
+        "train__log_every_steps": 1,
+        "checkpoint__keep_last": 9,
+        "knn__k": 5,
+    }
+    write_or_check(tmp_path, config(), "f00d")
+    write_or_check(tmp_path, config(**changes), "f00d")
+    assert stored(tmp_path)["config"]["mesh"]["fsdp"] == 8
+    assert config_hash(config(**changes)) == config_hash(config())
+
+
+def test_other_values_are_named_and_nothing_is_written(tmp_path):
+    write_or_check(tmp_path, config(), "f00d")
+    before = (tmp_path / "config.json").read_bytes()
+    other = config(train__seed=1, optim__lr__peak=0.002, mesh__fsdp=8)
+    with pytest.raises(ValueError) as error:
+        write_or_check(tmp_path, other, "f00d")
+    assert str(error.value) == (
+        f"workdir {tmp_path} belongs to another run: optim.lr.peak was 0.001 and is 0.002; "
+        f"train.seed was 0 and is 1; use another workdir or restore the value"
+    )
+    assert (tmp_path / "config.json").read_bytes() == before
+    assert config_hash(other) != config_hash(config())
+
+
+def test_only_the_first_few_differences_are_named(tmp_path):
+    write_or_check(tmp_path, {f"k{i}": i for i in range(9)}, "f00d")
+    with pytest.raises(ValueError, match=r"k0 was 0 and is 1; k1 .*; k2 .* and 6 more; use"):
+        write_or_check(tmp_path, {f"k{i}": i + 1 for i in range(9)}, "f00d")
+
+
+def test_keys_that_come_or_go_are_differences(tmp_path):
+    write_or_check(tmp_path, {"a": 1, "gone": None}, "f00d")
+    with pytest.raises(ValueError, match="gone was null and is absent; new was absent and is 2"):
+        write_or_check(tmp_path, {"a": 1, "new": 2}, "f00d")
+
+
+def test_types_count(tmp_path):
+    write_or_check(tmp_path, {"a": 1}, "f00d")
+    with pytest.raises(ValueError, match="a was 1 and is true"):
+        write_or_check(tmp_path, {"a": True}, "f00d")
+
+
+def test_other_data_is_refused(tmp_path):
+    write_or_check(tmp_path, config(), "f00d")
+    with pytest.raises(ValueError, match='data fingerprint was "f00d" and is "beef"'):
+        write_or_check(tmp_path, config(), "beef")
+
+
+def test_other_versions_only_warn(tmp_path, monkeypatch):
+    write_or_check(tmp_path, config(), "f00d")
+    old = stored(tmp_path)
+    old["versions"]["jax"] = "0.0.1"
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: said.append(text % args))
+    write_or_check(tmp_path, config(), "f00d")
+    assert len(said) == 1 and 'jax was "0.0.1" and is' in said[0]
+    assert stored(tmp_path)["versions"]["jax"] != "0.0.1"
+    write_or_check(tmp_path, config(), "f00d")
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("text", ["", '{"config": {', "[]", "{}", '{"config": 3}'])
+def test_a_damaged_file_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config.json is damaged \(.*use another workdir"):
+        write_or_check(tmp_path, config(), "f00d")
+    assert (tmp_path / "config.json").read_text() == text
+
+
+def test_only_the_first_process_writes_but_all_check(tmp_path, monkeypatch):
+    monkeypatch.setattr(contract.jax, "process_index", lambda: 1)
+    write_or_check(tmp_path, config(), "f00d")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    write_or_check(tmp_path, config(), "f00d")
+    monkeypatch.setattr(contract.jax, "process_index", lambda: 1)
+    with pytest.raises(ValueError, match="another run"):
+        write_or_check(tmp_path, config(train__seed=1), "f00d")

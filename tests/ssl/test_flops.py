@@ -1,0 +1,114 @@
+"""Counted FLOPs against XLA's own count, and against published numbers."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from dinojax.models.flops import backbone_flops, head_flops
+from dinojax.models.head import DinoHead
+from dinojax.models.presets import get_preset
+from dinojax.models.vit import VisionTransformer
+from dinojax.precision import POLICIES
+from dinojax.ssl.flops import train_step_flops
+from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
+from dinojax.ssl.inputs import StepInputs
+
+F32 = POLICIES["float32"]
+WIDTH, BATCH, LOCALS, MASKED = 256, 2, 3, 10
+
+
+def make_model(**changes) -> SslModel:
+    """One layer: XLA counts the body of a scan once, whatever its length."""
+    fields = {"embed_dim": WIDTH, "depth": 1, "num_heads": 4, "n_storage_tokens": 4, **changes}
+    return SslModel(
+        VisionTransformer(precision=F32, **fields),
+        DinoHead(512, F32, hidden_dim=384, bottleneck_dim=64),
+        DinoHead(1024, F32, hidden_dim=256, bottleneck_dim=64),
+    )
+
+
+def make_inputs() -> StepInputs:
+    return StepInputs(
+        jnp.zeros((2, BATCH, 96, 96, 3)),
+        jnp.zeros((LOCALS, BATCH, 48, 48, 3)),
+        jnp.zeros((1, 2 * BATCH, 36), bool),
+        jnp.arange(MASKED * BATCH)[None],
+        jnp.zeros((1, MASKED * BATCH)),
+        (None, None),
+    )
+
+
+def xla_flops(function, *arguments) -> float:
+    return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+
+def step(model, student, teacher, inputs):
+    """Outputs of the teacher, and gradients of the student."""
+
+    def total(student):
+        return sum(x.sum() for x in jax.tree.leaves(student_forward(model, student, inputs)))
+
+    return jax.grad(total)(student), teacher_forward(model, teacher, inputs)
+
+
+@pytest.mark.parametrize("ffn", [{}, {"ffn_layer": "swiglu64", "ffn_ratio": 6.0}])
+def test_train_step_is_what_xla_counts(ffn):
+    model = make_model(**ffn)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    counted = train_step_flops(
+        model,
+        batch=BATCH,
+        global_px=96,
+        local_px=48,
+        local_crops=LOCALS,
+        masked_patches=float(MASKED),
+    )
+    measured = xla_flops(lambda s, t, i: step(model, s, t, i), params, params, make_inputs())
+    assert counted == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("image_px", [64, 192])
+def test_forward_is_what_xla_counts(image_px):
+    backbone = make_model().backbone
+    images = jnp.zeros((1, 2, image_px, image_px, 3))
+    params = jax.eval_shape(backbone.init, jax.random.key(0), images)
+    measured = xla_flops(backbone.apply, params, images)
+    assert 2 * backbone_flops(backbone, image_px) == pytest.approx(measured, rel=0.1)
+
+
+def test_published_models():
+    """ViT-L/16 at 224 px: 61.6 G multiply-adds with CLS only (arXiv:2104.10270, table 1)."""
+    fields = get_preset("vitl16").model | {"n_storage_tokens": 0}
+    flops = backbone_flops(VisionTransformer(precision=F32, **fields), 224)
+    assert flops / 2 == pytest.approx(61.6e9, rel=0.01)
+
+
+def test_depth_batch_and_drop_path_scale():
+    def flops(depth=1, batch=1, rate=0.0, locals_=8):
+        return train_step_flops(
+            make_model(depth=depth),
+            batch=batch,
+            global_px=96,
+            local_px=48,
+            local_crops=locals_,
+            masked_patches=0.0,
+            drop_path_rate=rate,
+        )
+
+    layer = flops(depth=2) - flops(depth=1)
+    assert flops(depth=12) == pytest.approx(flops(depth=1) + 11 * layer)
+    assert flops(batch=5) == pytest.approx(5 * flops())
+    # A quarter of the student's layers is saved, none of the teacher's.
+    backbone = make_model().backbone
+    layers = {
+        px: backbone_flops(backbone, px) - backbone_flops(backbone, px, drop_path_rate=1.0)
+        for px in (96, 48)
+    }
+    saved = 0.25 * 3 * (2 * layers[96] + 8 * layers[48])
+    assert flops() - flops(rate=0.25) == pytest.approx(saved)
+
+
+def test_heads_count_each_of_their_layers():
+    head = DinoHead(7, F32, hidden_dim=5, bottleneck_dim=3, layers=3)
+    assert head_flops(head, 2) == 2 * (2 * 5 + 5 * 5 + 5 * 3 + 3 * 7)
+    assert head_flops(head.clone(layers=1), 2) == 2 * (2 * 3 + 3 * 7)

@@ -1,0 +1,95 @@
+"""Mesh sizes, and where each array lies on eight devices."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from dinojax import mesh as meshes
+
+
+def struct(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ({}, (8, 1, 1)),
+        ({"fsdp": 4}, (2, 4, 1)),
+        ({"data": 2, "fsdp": -1}, (2, 4, 1)),
+        ({"data": 1, "fsdp": 4, "tensor": 2}, (1, 4, 2)),
+        ({"data": 1, "fsdp": 2, "tensor": -1}, (1, 2, 4)),
+    ],
+)
+def test_sizes(given, sizes):
+    mesh = meshes.make_mesh(**given)
+    assert mesh.axis_names == ("data", "fsdp", "tensor")
+    assert tuple(mesh.shape.values()) == sizes
+    assert meshes.batch_shards(mesh) == sizes[0] * sizes[1]
+
+
+def test_some_devices_only():
+    mesh = meshes.make_mesh(fsdp=2, devices=jax.devices()[:4])
+    assert tuple(mesh.shape.values()) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "given", [{"data": 3}, {"fsdp": 3}, {"data": -1, "fsdp": -1}, {"fsdp": 0}, {"data": 16}]
+)
+def test_error_names_sizes_and_devices(given):
+    data, fsdp = given.get("data", -1), given.get("fsdp", 1)
+    with pytest.raises(ValueError, match=rf"data={data}, fsdp={fsdp}, tensor=1 .* fit 8 devices"):
+        meshes.make_mesh(**given)
+
+
+def specs(mesh, tree):
+    return jax.tree.map(lambda s: s.spec, meshes.shardings(mesh, tree))
+
+
+def test_the_layer_axis_is_never_split():
+    mesh = meshes.make_mesh(fsdp=8)
+    tree = {
+        # The layer axis is by far the largest, and the only one that 8 divides in the second leaf.
+        "blocks": {"kernel": struct(4096, 16, 8), "odd": struct(4096, 5, 3)},
+        "free": struct(4096, 16, 8),
+    }
+    blocks = {"kernel": P(None, "fsdp"), "odd": P()}
+    assert specs(mesh, tree) == {"blocks": blocks, "free": P("fsdp")}
+    assert specs(mesh, {"student": {"backbone": tree}})["student"]["backbone"]["blocks"] == blocks
+    # Only a path component called blocks is stacked.
+    assert specs(mesh, {"myblocks": {"a": struct(4096, 5)}}) == {"myblocks": {"a": P("fsdp")}}
+
+
+def test_largest_axis_that_fits_is_split():
+    mesh = meshes.make_mesh(data=2, fsdp=4)
+    tree = {"wide": struct(64, 256), "tall": struct(256, 64), "prime": struct(4099, 4)}
+    expected = {"wide": P(None, "fsdp"), "tall": P("fsdp"), "prime": P(None, "fsdp")}
+    assert specs(mesh, tree) == expected
+    # Equal sizes: the last one, as an output axis.
+    assert specs(mesh, {"square": struct(64, 64)}) == {"square": P(None, "fsdp")}
+
+
+def test_small_leaves_and_single_shards_are_replicated():
+    tree = {"large": struct(64, 64), "small": struct(63, 64), "scalar": struct()}
+    expected = {"large": P(None, "fsdp"), "small": P(), "scalar": P()}
+    assert specs(meshes.make_mesh(fsdp=8), tree) == expected
+    assert specs(meshes.make_mesh(data=8), tree) == dict.fromkeys(tree, P())
+
+
+def test_batch_lies_over_data_and_fsdp():
+    mesh = meshes.make_mesh(data=2, fsdp=4)
+    x = jax.device_put(jnp.arange(16.0).reshape(16, 1), meshes.batch_sharding(mesh))
+    assert {shard.data.shape for shard in x.addressable_shards} == {(2, 1)}
+    assert {float(s.data[0, 0]) for s in x.addressable_shards} == {2.0 * i for i in range(8)}
+    assert jax.device_put(x, meshes.replicated(mesh)).is_fully_replicated
+
+
+def test_split_batch_inside_jit():
+    mesh = meshes.make_mesh(data=2, fsdp=4)
+    split = jax.jit(lambda x: meshes.split_batch(x, axis=1))
+    x = jnp.arange(32.0).reshape(2, 16)
+    with jax.set_mesh(mesh):
+        out = split(jax.device_put(x, meshes.replicated(mesh)))
+    assert out.sharding.shard_shape(out.shape) == (2, 2)
+    assert (meshes.split_batch(x) == x).all(), "without a mesh nothing happens"

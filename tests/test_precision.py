@@ -1,0 +1,47 @@
+"""The dtype policies and `widen`, which no 16-bit value escapes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dinojax.precision import POLICIES, get_precision, widen
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_widen_lifts_16_bits_exactly(dtype):
+    x = jnp.asarray([1.0, 1.0078125, -3.0], dtype)
+    assert widen(x).dtype == jnp.float32
+    np.testing.assert_array_equal(widen(x), np.asarray(x, np.float32))
+
+
+def test_widen_leaves_wide_floats_alone():
+    with jax.enable_x64(True):
+        for dtype in (jnp.float32, jnp.float64):
+            x = jnp.asarray([1 / 3], dtype)
+            assert widen(x).dtype == dtype
+            np.testing.assert_array_equal(widen(x), x)
+
+
+def test_parameters_are_never_16_bit():
+    for policy in POLICIES.values():
+        assert jnp.finfo(policy.param).bits >= 32
+
+
+def test_policies():
+    bits = {
+        name: tuple(jnp.finfo(dtype).bits for dtype in (p.param, p.compute, p.rope))
+        for name, p in POLICIES.items()
+    }
+    assert bits == {
+        "bfloat16": (32, 16, 32),
+        "float32": (32, 32, 32),
+        "float64": (64, 64, 64),
+        "reference": (32, 16, 16),
+    }
+    assert get_precision("float64") is POLICIES["float64"]
+
+
+def test_unknown_policy_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"precision='fp16' is not a policy; use one of .*float32"):
+        get_precision("fp16")

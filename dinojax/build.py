@@ -1,6 +1,11 @@
 """From a configuration to the collaborators of a train step."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
 
 from dinojax.config import Config, HeadConfig, ScheduleConfig
 from dinojax.models.head import DinoHead
@@ -8,6 +13,7 @@ from dinojax.models.presets import get_preset
 from dinojax.models.vit import VisionTransformer
 from dinojax.optim.optimizer import AdamW
 from dinojax.precision import Precision, get_precision
+from dinojax.prng import key_for
 from dinojax.schedules import (
     Schedule,
     cosine_schedule,
@@ -15,10 +21,14 @@ from dinojax.schedules import (
     scale_by_batch,
     zero_before,
 )
+from dinojax.ssl.flops import train_step_flops
 from dinojax.ssl.forward import SslModel
-from dinojax.ssl.inputs import DrawRates
+from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
-from dinojax.ssl.step import Loss, Schedules
+from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_inputs
+from dinojax.ssl.state import Centers, TrainState, init_state
+from dinojax.ssl.step import Loss, Metrics, Schedules, make_train_step
+from dinojax.typing import Step
 
 CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
 
@@ -149,4 +159,81 @@ def build_draw_rates(config: Config) -> DrawRates:
         shift_coords=student.pos_embed_rope_shift_coords,
         jitter_coords=student.pos_embed_rope_jitter_coords,
         rescale_coords=student.pos_embed_rope_rescale_coords,
+    )
+
+
+def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]:
+    """The device-side half of the data path: crops, masks and draws of a step."""
+    precision = get_precision(config.train.precision)
+    backbone = build_backbone(config, precision)
+    group = draw_group_size(config)
+    groups = config.train.batch_size // group
+    draws = make_draws(
+        build_draw_rates(config),
+        seed=config.train.seed,
+        depth=backbone.depth,
+        groups=groups,
+        rows={"global": GLOBAL_VIEWS * group, "local": config.crops.local_crops_number * group},
+    )
+    return make_step_inputs(
+        config.crops,
+        seed=config.train.seed,
+        groups=groups,
+        patch_size=backbone.patch_size,
+        counts=build_mask_counts(config),
+        circular_shift=config.ibot.mask_random_circular_shift,
+        draws=draws,
+        dtype=precision.param,
+    )
+
+
+def build_mask_counts(config: Config) -> np.ndarray:
+    """Masked patches of each global crop of one group."""
+    patch = build_backbone(config, get_precision(config.train.precision)).patch_size
+    return group_mask_counts(
+        group_size=draw_group_size(config),
+        num_patches=(config.crops.global_crops_size // patch) ** 2,
+        sample_probability=config.ibot.mask_sample_probability,
+        ratio_min_max=config.ibot.mask_ratio_min_max,
+    )
+
+
+def build_train_step(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
+    """The train step of a configuration, not yet jitted."""
+    return make_train_step(
+        loss=build_loss(config), optimizer=build_optimizer(config), make_inputs=build_inputs(config)
+    )
+
+
+def build_init(config: Config) -> Callable[[], TrainState]:
+    """A function that makes the state before the first step, to be jitted with shardings."""
+    model, optimizer = build_model(config), build_optimizer(config)
+    param = get_precision(config.train.precision).param
+
+    def init() -> TrainState:
+        key = key_for(config.train.seed, 0, "init")
+        student = model.init(key, config.student.in_chans)
+        centers = None
+        if config.train.centering == "softmax":
+            centers = Centers(
+                jnp.zeros(config.dino.head.n_prototypes, param),
+                jnp.zeros(config.ibot.head.n_prototypes, param),
+            )
+        return init_state(student, optimizer.init(student), centers)
+
+    return init
+
+
+def build_flops(config: Config) -> float:
+    """Model FLOPs of one step."""
+    crops, counts = config.crops, build_mask_counts(config)
+    return train_step_flops(
+        build_model(config),
+        batch=config.train.batch_size,
+        global_px=crops.global_crops_size,
+        local_px=crops.local_crops_size,
+        local_crops=crops.local_crops_number,
+        masked_patches=float(counts.sum() / draw_group_size(config)),
+        channels=config.student.in_chans,
+        drop_path_rate=config.student.drop_path_rate,
     )

@@ -1,0 +1,74 @@
+"""The online kNN monitor: how good the teacher's frozen features are, on records it never trained on.
+
+Also scores raw pixels once, the baseline that a network has to beat.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dinojax.data.pipeline import sequential_batches
+from dinojax.data.source import Source
+from dinojax.data.subset import Subset
+from dinojax.evaluation.features import extract, pixel_features
+from dinojax.evaluation.knn import knn_accuracy
+
+
+def evenly(source: Source, limit: int) -> Source:
+    """At most `limit` records, spread evenly over the source."""
+    if len(source) <= limit:
+        return source
+    return Subset(source, np.arange(limit) * len(source) // limit)
+
+
+class KnnMonitor:
+    """Scores states on a labelled bank and held-out queries.
+
+    Args:
+        encode: ``(backbone parameters, canvas, size) -> [b, D]``, jitted.
+        bank: labelled training records.
+        queries: labelled records kept out of training.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[..., Any],
+        bank: Source,
+        queries: Source,
+        *,
+        num_classes: int,
+        canvas_px: int,
+        batch_size: int,
+        k: int,
+        temperature: float,
+    ):
+        self._encode, self._sources = encode, (bank, queries)
+        self._batch_size, self._canvas_px = batch_size, canvas_px
+        self._num_classes, self._k, self._temperature = num_classes, k, temperature
+        self._pixels_scored = False
+
+    def __call__(self, state: Any) -> Mapping[str, float]:
+        """``knn`` of the teacher; the first call also gives ``knn_pixels``. Top-1, 0..1."""
+        params = state.teacher["backbone"]
+        scores = {"knn": self._score(lambda canvas, size: self._encode(params, canvas, size))}
+        if not self._pixels_scored:
+            scores["knn_pixels"] = self._score(pixel_features)
+            self._pixels_scored = True
+        return scores
+
+    def _score(self, encode: Callable[..., Any]) -> float:
+        features = []
+        for source in self._sources:
+            batches = sequential_batches(source, self._batch_size, self._canvas_px)
+            with contextlib.closing(batches):
+                features.extend(extract(encode, batches))
+        return float(
+            knn_accuracy(
+                *features,
+                k=min(self._k, len(features[1])),
+                temperature=self._temperature,
+                num_classes=self._num_classes,
+            )
+        )

@@ -1,0 +1,38 @@
+"""``summary.json``: the outcome of a finished run in a few numbers, for people and for scripts."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dinojax.runtime.atomic import replace_text
+from dinojax.runtime.metrics import FILE as METRICS_FILE
+
+FILE = "summary.json"
+
+
+def first_and_last(workdir: str | Path, name: str) -> tuple[float | None, float | None]:
+    """First and last value of a metric in ``metrics.jsonl``, over all attempts of the run."""
+    values = []
+    for line in (Path(workdir) / METRICS_FILE).read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if entry.get(name) is not None:
+            values.append(entry[name])
+    return (values[0], values[-1]) if values else (None, None)
+
+
+def write_summary(workdir: str | Path, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Write and return the summary of the metrics in `workdir`, with `extra` values."""
+    loss_first, loss_last = first_and_last(workdir, "total_loss")
+    untrained, trained = first_and_last(workdir, "knn")
+    pixels, _ = first_and_last(workdir, "knn_pixels")
+    summary = {
+        "knn_untrained": untrained,
+        "knn_pixels": pixels,
+        "knn_trained": trained,
+        "loss_first": loss_first,
+        "loss_last": loss_last,
+        **extra,
+    }
+    replace_text(Path(workdir) / FILE, json.dumps(summary, indent=2) + "\n")
+    return summary

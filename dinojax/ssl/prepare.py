@@ -1,0 +1,80 @@
+"""From a batch of canvases to the inputs of a step, on the device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from dinojax.mesh import split_batch
+from dinojax.models.vit import CropDraws
+from dinojax.prng import key_for, slot_keys
+from dinojax.ssl.inputs import StepInputs
+from dinojax.typing import Step
+from dinojax.views.masks import (
+    mask_counts,
+    mask_weights,
+    masked_indices,
+    max_block_patches,
+    sample_masks,
+)
+from dinojax.views.recipe import ViewRecipe
+from dinojax.views.render import make_crops
+
+GLOBAL_VIEWS = 2
+
+
+def group_mask_counts(
+    *,
+    group_size: int,
+    num_patches: int,
+    sample_probability: float,
+    ratio_min_max: tuple[float, float],
+) -> np.ndarray:
+    """Masked patches of each global crop of one group: the same multiset in every group."""
+    return mask_counts(GLOBAL_VIEWS * group_size, num_patches, sample_probability, ratio_min_max)
+
+
+def make_step_inputs(
+    recipe: ViewRecipe,
+    *,
+    seed: int,
+    groups: int,
+    patch_size: int,
+    counts: np.ndarray,
+    circular_shift: bool,
+    draws: Callable[[Step], tuple[CropDraws | None, ...]],
+    dtype: DTypeLike,
+) -> Callable[[dict[str, Any], Step], StepInputs]:
+    """``(batch, step) -> StepInputs`` with crops keyed by (seed, step, slot).
+
+    A batch holds ``canvas [B, C, C, 3]`` and ``size [B, 2]``; its order is the slots'.
+    """
+    side = recipe.global_crops_size // patch_size
+    block = max_block_patches(recipe.global_crops_size, patch_size)
+
+    def inputs(batch: dict[str, Any], step: Step) -> StepInputs:
+        canvas, size = batch["canvas"], batch["size"]
+        keys = split_batch(slot_keys(key_for(seed, step, "crops"), canvas.shape[0]))
+        crops = make_crops(canvas, size, keys, recipe, dtype=dtype)
+        global_crops, local_crops = split_batch((crops.global_crops, crops.local_crops), axis=1)
+
+        def group_masks(key):
+            masks = sample_masks(key, counts, (side, side), block, circular_shift=circular_shift)
+            indices = masked_indices(masks, int(counts.sum()))
+            return masks, indices, mask_weights(masks, indices)
+
+        group_keys = split_batch(slot_keys(key_for(seed, step, "masks"), groups))
+        masks, indices, weights = split_batch(jax.vmap(group_masks)(group_keys))
+        return StepInputs(
+            global_crops=global_crops,
+            local_crops=local_crops,
+            masks=masks,
+            mask_indices=indices,
+            mask_weights=weights.astype(jnp.promote_types(dtype, jnp.float32)),
+            draws=draws(step),  # type: ignore[arg-type]
+        )
+
+    return inputs

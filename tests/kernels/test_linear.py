@@ -1,0 +1,74 @@
+"""`linear` against NumPy and against plain automatic differentiation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dinojax.kernels.linear import linear
+
+
+def operands(outputs=(5,), dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = ((2, 3, 7), (7, *outputs), outputs)
+    return tuple(jax.random.normal(k, s, dtype) for k, s in zip(keys, shapes, strict=True))
+
+
+def plain(x, weight, bias, dtype):
+    return jnp.tensordot(x.astype(dtype), weight.astype(dtype), 1) + bias.astype(dtype)
+
+
+@pytest.mark.parametrize("outputs", [(5,), (3, 2, 4)])
+def test_equals_numpy(outputs):
+    with jax.enable_x64(True):
+        x, weight, bias = operands(outputs, jnp.float64)
+        product = np.tensordot(np.asarray(x), np.asarray(weight), 1)
+        out = linear(x, weight, bias, compute=jnp.float64)
+        assert out.dtype == jnp.float64
+        np.testing.assert_allclose(out, product + np.asarray(bias), rtol=1e-13, atol=1e-13)
+        without = linear(x, weight, compute=jnp.float64)
+        np.testing.assert_allclose(without, product, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("outputs", [(5,), (3, 2, 4)])
+def test_gradients_equal_plain_autodiff(outputs):
+    with jax.enable_x64(True):
+        args = operands(outputs, jnp.float64)
+        weights = jnp.cos(jnp.arange(6.0 * np.prod(outputs))).reshape(2, 3, *outputs)
+
+        def grads(fn):
+            return jax.grad(lambda args: (jnp.sin(fn(*args)) * weights).sum())(args)
+
+        ours = grads(lambda *args: linear(*args, compute=jnp.float64))
+        expected = grads(lambda *args: plain(*args, jnp.float64))
+        for a, b in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_bf16_compute_keeps_float32_weight_gradients():
+    args = operands()
+
+    def loss(args):
+        out = linear(*args, compute=jnp.bfloat16)
+        assert out.dtype == jnp.bfloat16
+        return out.astype(jnp.float32).sum()
+
+    grad_x, grad_weight, grad_bias = jax.grad(loss)(args)
+    assert {g.dtype for g in (grad_x, grad_weight, grad_bias)} == {jnp.dtype(jnp.float32)}
+    # Cotangents of 1: sums of bf16 inputs, exact to float32 only if nothing is rounded to bf16 after.
+    x = np.asarray(args[0].astype(jnp.bfloat16).astype(jnp.float32)).reshape(-1, 7)
+    expected = np.broadcast_to(x.sum(axis=0)[:, None], grad_weight.shape)
+    np.testing.assert_allclose(grad_weight, expected, rtol=1e-6, atol=1e-6)
+    rounded = expected.astype(jnp.bfloat16).astype(np.float32)
+    assert np.abs(rounded - expected).max() > 1e-4
+
+
+def test_bf16_bias_gradient_is_summed_in_float32():
+    rows = 1000  # a bf16 sum of ones stops at 256
+    bias = jnp.zeros(3)
+    grad = jax.grad(
+        lambda b: linear(jnp.ones((rows, 2)), jnp.ones((2, 3)), b, compute=jnp.bfloat16)
+        .astype(jnp.float32)
+        .sum()
+    )(bias)
+    np.testing.assert_array_equal(grad, rows)

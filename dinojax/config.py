@@ -1,8 +1,8 @@
 """The configuration of a pretraining run: its schema, defaults and validation.
 
 Defaults are those of the DINOv3 reference; recipe files in ``configs/`` state only what differs.
-The words are the reference's where it has one. This module and the apps are the only ones that see a
-``ConfigDict``: everything below them gets plain arguments.
+The words are the reference's where it has one. This module and the apps are the only ones that see
+a ``ConfigDict``: everything below them gets plain arguments.
 """
 
 import dataclasses
@@ -220,7 +220,8 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
 
 
-def default_config() -> ml_collections.ConfigDict:
+# Any: ml_collections has no types, and what checkers infer for its attributes is wrong.
+def default_config() -> Any:
     """The defaults as a locked ConfigDict, for recipe files to change."""
     return _to_config_dict(Config()).lock()
 
@@ -283,7 +284,10 @@ def _check_type(value: Any, hint: Any, name: str) -> Any:
                 return tuple(_check_type(v, element, f"{name}[{i}]") for i, v in enumerate(value))
         elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        elif isinstance(option, type) and isinstance(value, option):
-            if option is not int or not isinstance(value, bool):
-                return value
+        elif (
+            isinstance(option, type)
+            and isinstance(value, option)
+            and (option is not int or not isinstance(value, bool))
+        ):
+            return value
     raise ValueError(f"config {name}={value!r} has the wrong type; it must be {hint}")

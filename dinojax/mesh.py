@@ -23,7 +23,10 @@ SMALL = 2**12
 
 
 def make_mesh(
-    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: Sequence[jax.Device] | None = None,  # type: ignore[valid-type]
 ) -> Mesh:
     """A mesh over all devices; one axis may be -1 and takes what the others leave.
 

@@ -1,9 +1,9 @@
 """The one place that names floating point widths.
 
 A `Precision` says in which dtype parameters live, matmuls run and RoPE tables are made. Everything
-that must not lose bits (softmax, norm statistics, losses, targets) goes through `widen`, which lifts
-16-bit inputs to float32 and leaves float32 and float64 alone, so that under the ``float64`` policy
-every stage is float64 without another switch.
+that must not lose bits (softmax, norm statistics, losses, targets) goes through `widen`, which
+lifts 16-bit inputs to float32 and leaves float32 and float64 alone, so that under the
+``float64`` policy every stage is float64 without another switch.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from dinojax.typing import Array
 
 @dataclass(frozen=True)
 class Precision:
-    """Dtypes of one run: ``param`` for master weights, ``compute`` for matmuls, ``rope`` for tables."""
+    """Dtypes of a run: ``param`` of master weights, ``compute`` of matmuls, ``rope`` of tables."""
 
     param: DTypeLike
     compute: DTypeLike
@@ -46,3 +46,14 @@ def get_precision(name: str) -> Precision:
 def widen(x: Array) -> Array:
     """At least float32: 16-bit floats are lifted, float32 and float64 stay as they are."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def unit_rows(x: Array, epsilon: float) -> Array:
+    """``x / max(norm, epsilon)`` over the last axis, at least float32.
+
+    A zero row stays zero and has a zero gradient: the bound is taken before the square root, whose
+    slope at zero is infinite. (With stochastic depth a mask token can reach a head as exact zeros.)
+    """
+    wide = widen(x)
+    square = jnp.square(wide).sum(axis=-1, keepdims=True)
+    return wide / jnp.sqrt(jnp.maximum(square, epsilon**2))

@@ -1,8 +1,9 @@
 """Random keys as a function of (seed, step, slot); nothing random is ever stored.
 
-`key_for` names a stream of draws, `slot_keys` gives each image (or group) of the global batch its own
-key. Because a slot's key does not depend on how many slots there are or where they live, the draws are
-the same for every number of devices, hosts and workers, and after a resume on another mesh.
+`key_for` names a stream of draws, `slot_keys` gives each image (or group) of the global batch its
+own key. Because a slot's key does not depend on how many slots there are or where they live, the
+draws are the same for every number of devices, hosts and workers, and after a resume on another
+mesh.
 """
 
 import zlib

@@ -1,7 +1,7 @@
 """Schedules as pure functions of the step: the two families of the DINO recipes.
 
-A schedule is a callable ``step -> value``; inside jit the step is traced and the value is a scalar of
-the default float dtype, outside jit under 64-bit mode it is exact to 1e-12.
+A schedule is a callable ``step -> value``; inside jit the step is traced and the value is a scalar
+of the default float dtype, outside jit under 64-bit mode it is exact to 1e-12.
 """
 
 from collections.abc import Callable
@@ -62,10 +62,10 @@ def cosine_schedule(
     freeze_steps: int = 0,
     trunc_extra: float = 0.0,
 ) -> Schedule:
-    """DINOv2's family: zero while frozen, inclusive linear warm-up, cosine to `final`, then `final`.
+    """DINOv2's family: zero while frozen, inclusive linear warm-up, cosine to `final`, then flat.
 
-    The cosine's last value inside the run is one sample short of `final`. `trunc_extra` x > 0 takes the
-    first part of a cosine (1 + x) times as long, rescaled to end exactly at `final`.
+    The cosine's last value inside the run is one sample short of `final`. `trunc_extra` x > 0 takes
+    the first part of a cosine (1 + x) times as long, rescaled to end exactly at `final`.
 
     Raises:
         ValueError: freeze and warm-up are longer than the run.

@@ -99,6 +99,8 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
     write_or_check(workdir, to_dict(config), fingerprint(source))
 
     steps, batch_size = config.train.steps, config.train.batch_size
+    compute = get_precision(config.train.precision).compute
+    peak = total_peak_flops(mesh.devices.ravel().tolist(), compute)
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
         init = build_init(config)
@@ -139,7 +141,6 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             process_count=jax.process_count(),
         )
         monitor = make_monitor(config, source, queries)
-        compute = get_precision(config.train.precision).compute
         outcome = run(
             state,
             first_step=first_step,
@@ -155,7 +156,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
                 total_steps=steps,
                 images_per_step=batch_size,
                 flops_per_step=float(build_flops(config)),
-                peak_flops=total_peak_flops(mesh.devices.ravel().tolist(), compute),
+                peak_flops=peak,
             ),
             log_every=config.train.log_every_steps,
         )

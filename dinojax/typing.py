@@ -2,15 +2,16 @@
 
 Axis letters:
 
-    B images        V views (crops of one image)    G groups (see below)    b images or crops per group
-    N tokens        P patches                       M masked patches        D width
-    H heads         K prototypes                    L layers                d head width
-    S crop side     C channels
+    B images        V views (crops of one image)    G groups (see below)
+    N tokens        P patches                       M masked patches
+    H heads         K prototypes                    L layers
+    S crop side     C channels                      D width
+    d head width    b images or crops per group
 
 Token order is always ``[CLS, registers, patches]``. Multi-crop arrays are ``[V, B, ...]`` with only
 ``B`` sharded; the group view of the same data is ``[G, V * g, ...]``, crop-major inside a group of
-``g`` images. Images are ``[.., height, width, channel]``, uint8 in 0..255 until ``views`` turns them
-into floats.
+``g`` images. Images are ``[.., height, width, channel]``, uint8 in 0..255 until ``views`` turns
+them into floats.
 """
 
 from typing import Any

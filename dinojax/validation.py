@@ -66,9 +66,7 @@ def _check_groups(config: Config, batch_shards: int) -> None:
     groups = batch // group if group > 0 else 0
     if group < 1 or batch % group or groups % batch_shards:
         working = [
-            g
-            for g in range(1, batch + 1)
-            if batch % g == 0 and (batch // g) % batch_shards == 0
+            g for g in range(1, batch + 1) if batch % g == 0 and (batch // g) % batch_shards == 0
         ]
         fix = (
             f"use one of train.draw_group_size={working[-4:]}"

@@ -5,6 +5,8 @@ import os
 # Before JAX starts: the device count can no longer change afterwards.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+# Tests compile hundreds of small programs and run each once: skipping most optimisations halves it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax

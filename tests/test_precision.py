@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.precision import POLICIES, get_precision, widen
+from dinojax.precision import POLICIES, get_precision, unit_rows, widen
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -45,3 +45,14 @@ def test_policies():
 def test_unknown_policy_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"precision='fp16' is not a policy; use one of .*float32"):
         get_precision("fp16")
+
+
+def test_unit_rows_survive_zero_rows():
+    x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+    value, grad = jax.value_and_grad(lambda x: unit_rows(x, 1e-12).sum())(x)
+    np.testing.assert_allclose(value, 1.4, rtol=1e-6)
+    np.testing.assert_allclose(grad, [[0.032, -0.024], [0.0, 0.0]], atol=1e-7)
+
+
+def test_unit_rows_divide_by_epsilon_below_it():
+    np.testing.assert_allclose(unit_rows(jnp.array([[1e-9, 0.0]]), 1e-8), [[0.1, 0.0]], rtol=1e-6)

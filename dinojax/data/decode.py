@@ -61,7 +61,7 @@ def read_image(record: Record, canvas_px: int) -> Rgb:
 
 def shrink(image: Rgb, canvas_px: int) -> Rgb:
     """Average down by area to a longer side of `canvas_px`; smaller images stay as they are."""
-    height, width = fitted_size(*image.shape[:2], canvas_px)
+    height, width = fitted_size(image.shape[0], image.shape[1], canvas_px)
     if (height, width) == image.shape[:2]:
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
@@ -104,6 +104,7 @@ def _decode_jpeg(data: bytes, canvas_px: int | None) -> Rgb:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     if colours in ("CMYK", "YCCK"):
         raise ValueError("Pillow knows which writers store these inverted")
+    height, width = int(height), int(width)
     _check_pixels(height, width)
     if canvas_px is not None:
         height, width = fitted_size(height, width, canvas_px)

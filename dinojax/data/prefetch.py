@@ -48,7 +48,9 @@ def _follow_parent(worker: int, count: int) -> None:
     """Leave Ctrl-C to the parent, which closes its workers, and do not outlive its SIGKILL."""
 
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        parent = multiprocessing.parent_process()
+        assert parent is not None  # only workers run this
+        parent.join()
         os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -71,7 +71,8 @@ def _scan(path: str) -> dict[str, tuple[int, int]]:
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # tarfile would keep every header in memory
+                # tarfile would keep every header in memory
+                tar.members.clear()  # type: ignore[attr-defined]
                 # A sparse member's bytes are not contiguous in the file.
                 if member.isreg() and not member.issparse() and is_image(member.name):
                     name = posixpath.normpath(member.name).lstrip("/")

@@ -1,6 +1,7 @@
 """Features of a whole source from a frozen encoder, and the raw pixels as their honest baseline."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 
 from dinojax.data.pipeline import EvalBatch
 from dinojax.mesh import split_batch
-from dinojax.models.vit import VisionTransformer
+from dinojax.models.vit import Features, VisionTransformer
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int, Params, UInt8
 from dinojax.views.colour import WHITE
@@ -56,7 +57,8 @@ def make_encoder(
     def encode(params: Params, canvas: Canvases, size: Sizes) -> Float[Array, "b D"]:
         crops = centre_crops(split_batch(canvas), size, image_px)
         images = (crops / WHITE - jnp.asarray(mean)) / jnp.asarray(std)
-        (features,) = backbone.apply({"params": params}, images[None])
+        output = backbone.apply({"params": params}, images[None])
+        (features,) = cast(tuple[Features, ...], output)
         return widen(features.cls[0])
 
     return encode
@@ -84,4 +86,4 @@ def centre_crops(canvas: Canvases, size: Sizes, out_px: int) -> Float[Array, "b 
         top, left = (size - side) // 2
         return resized_crop(canvas.astype(float), jnp.stack([top, left, side, side]), out_px)
 
-    return jax.vmap(crop)(canvas, size)
+    return jax.vmap(crop)(jnp.asarray(canvas), jnp.asarray(size))

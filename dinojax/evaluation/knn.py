@@ -66,7 +66,7 @@ def knn_predict(
     num_classes: int,
 ) -> Int[Array, " m"]:
     """The class of each query; see `knn_accuracy`."""
-    bank = _normalise(bank)
+    bank = _normalise(jnp.asarray(bank))
 
     def predict(query: Float[Array, " D"]) -> Int[Array, ""]:
         similarity = jnp.matmul(bank, query, precision=jax.lax.Precision.HIGHEST)
@@ -75,7 +75,7 @@ def knn_predict(
         weights = jnp.exp((nearest - nearest[0]) / temperature)
         return jnp.zeros(num_classes).at[bank_labels[index]].add(weights).argmax()
 
-    return jax.lax.map(predict, _normalise(queries), batch_size=CHUNK)
+    return jax.lax.map(predict, _normalise(jnp.asarray(queries)), batch_size=CHUNK)
 
 
 def _normalise(features: Float[Array, "n D"]) -> Float[Array, "n D"]:

@@ -1,4 +1,4 @@
-"""The online kNN monitor: how good the teacher's frozen features are, on records it never trained on.
+"""The online kNN monitor: how good the teacher's frozen features are, on records not trained on.
 
 Also scores raw pixels once, the baseline that a network has to beat.
 """

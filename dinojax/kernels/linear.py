@@ -21,8 +21,8 @@ def _matmul_fwd(x, weight):
 
 def _matmul_bwd(saved, grad):
     x, weight = saved
-    # Under FSDP or data parallelism the partial weight gradients are summed over devices in the dtype
-    # this product returns: asking for the master dtype keeps that reduction in float32
+    # Under FSDP or data parallelism the partial weight gradients are summed over devices in the
+    # dtype this product returns: asking for the master dtype keeps that reduction in float32
     # (`reduce_dtype: fp32` of the DINOv3 recipes) although the operands are bf16.
     grad_weight = jax.lax.dot_general(
         x, grad, (((0,), (0,)), ((), ())), preferred_element_type=weight.dtype

@@ -1,7 +1,8 @@
 """Axial rotary position embedding (RoPE) over normalised patch coordinates (DINOv3, section 3.1).
 
 The angle of a patch is ``2 pi * coordinate / period`` with coordinates in [-1, 1], so the same
-weights serve every resolution. During training the coordinates may be shifted, jittered and rescaled.
+weights serve every resolution. During training the coordinates may be shifted, jittered and
+rescaled.
 """
 
 from collections.abc import Callable
@@ -66,7 +67,7 @@ def rope_periods(
     else:
         assert min_period is not None and max_period is not None
         ratio = max_period / min_period
-        exponents = round_(jnp.linspace(0, 1, head_dim // 4, dtype=_wide(dtype)))
+        exponents = _unit_linspace(head_dim // 4, dtype)
         periods = round_(round_(round_(ratio**exponents) / ratio) * max_period)
     return periods.astype(dtype)
 
@@ -81,9 +82,9 @@ def rope_tables(
 ) -> RopeTables:
     """Tables for a grid of ``(rows, columns)`` patches, in the dtype of `periods`.
 
-    Layout along ``d`` is ``[y, x, y, x]``, a quarter each. `mode` divides y and x by their own extent
-    ("separate") or both by the larger ("max") or smaller ("min"). Without `draws` the leading axis
-    is ``G = 1``; with `draws` the tables have the draws' leading axes.
+    Layout along ``d`` is ``[y, x, y, x]``, a quarter each. `mode` divides y and x by their own
+    extent ("separate") or both by the larger ("max") or smaller ("min"). Without `draws` the
+    leading axis is ``G = 1``; with `draws` the tables have the draws' leading axes.
 
     Raises:
         ValueError: unknown `mode`.
@@ -121,6 +122,14 @@ def apply_rope(
     half = wide.shape[-1] // 2
     turned = jnp.concatenate([-wide[..., half:], wide[..., :half]], axis=-1)
     return round_(round_(wide * cos) + round_(turned * sin)).astype(x.dtype)
+
+
+def _unit_linspace(count: int, dtype: DTypeLike) -> Float[Array, " F"]:
+    """`count` values from 0 to 1 as torch rounds them: the step first, then from both ends."""
+    round_, i = _rounding(dtype), jnp.arange(count, dtype=_wide(dtype))
+    step = round_(jnp.asarray(1 / max(count - 1, 1), _wide(dtype)))
+    late = (i >= count // 2) & (count > 1)
+    return round_(jnp.where(late, 1 - round_(step * (count - 1 - i)), step * i))
 
 
 def _augment(coordinates, draws, round_):

@@ -18,6 +18,6 @@ def softmax_center(
 def update_center(
     center: Float[Array, " K"], logits: Float[Array, "*R K"], *, momentum: float = 0.9
 ) -> Float[Array, " K"]:
-    """Moving average of the mean teacher logit. A step's targets use the centre of earlier steps."""
+    """Moving average of the mean teacher logit; a step's targets use the centre of earlier ones."""
     mean = widen(logits).mean(axis=tuple(range(logits.ndim - 1)))
     return momentum * center + (1 - momentum) * mean

@@ -16,7 +16,8 @@ def dino_loss(
 ) -> Float[Array, ""]:
     """Mean over crop pairs and images of ``-sum_k p_teacher log softmax(z_student / temperature)``.
 
-    With `ignore_diagonal` the pairs (i, i), the same crop on both sides, are left out of sum and mean.
+    With `ignore_diagonal` the pairs (i, i), the same crop on both sides, are left out of sum and
+    mean.
     """
     students, images, _ = student_logits.shape
     teachers = teacher_probs.shape[0]

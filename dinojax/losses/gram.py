@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from dinojax.precision import widen
+from dinojax.precision import unit_rows, widen
 from dinojax.typing import Array, Bool, Float
 
 NEGATIVES = ("keep", "remove", "remove_teacher")
@@ -18,8 +18,8 @@ def gram_loss(
 ) -> Float[Array, ""]:
     """Mean squared difference of patch-similarity matrices ``X X^T`` (DINOv3, Eq. 2).
 
-    One matrix per leading index: pass ``[B, P, D]`` for one per image, ``[G, b * P, D]`` for one per
-    group. `normalized` takes cosines. `negatives` sets negative similarities to zero in both
+    One matrix per leading index: pass ``[B, P, D]`` for one per image, ``[G, b * P, D]`` for one
+    per group. `normalized` takes cosines. `negatives` sets negative similarities to zero in both
     ("remove") or in the teacher only ("remove_teacher"; the reference's ``remove_only_teacher_neg``
     intends more but does this). `selected` restricts the mean to pairs of selected tokens.
 
@@ -41,7 +41,5 @@ def gram_loss(
 
 
 def _similarities(x: Float[Array, "*B N D"], normalized: bool) -> Float[Array, "*B N N"]:
-    x = widen(x)
-    if normalized:
-        x = x / jnp.maximum(jnp.sqrt(jnp.square(x).sum(axis=-1, keepdims=True)), 1e-12)
+    x = unit_rows(x, 1e-12) if normalized else widen(x)
     return jnp.einsum("...nd,...md->...nm", x, x)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from dinojax.precision import widen
+from dinojax.precision import unit_rows
 from dinojax.typing import Array, Float
 
 EPSILON = 1e-8
@@ -31,9 +31,7 @@ def koleo_loss(
         raise ValueError(
             f"koleo_topk={topk} neighbours need groups of at least {topk + 1} images, not {size}"
         )
-    wide = widen(features)
-    norm = jnp.sqrt(jnp.square(wide).sum(axis=-1, keepdims=True))
-    unit = (wide / jnp.maximum(norm, EPSILON)).reshape(-1, size, width)
+    unit = unit_rows(features, EPSILON).reshape(-1, size, width)
     similarity = jnp.einsum("gid,gjd->gij", unit, unit)
     others = jnp.where(jnp.eye(size, dtype=bool), -1, jax.lax.stop_gradient(similarity))
     _, neighbours = jax.lax.top_k(others, topk)

@@ -44,8 +44,8 @@ def add_residual(
 ) -> Tokens:
     """``x + branch(x)``, or with `kept` rows only: ``x[kept] += b/m * branch(x[kept])``.
 
-    Batch-subset stochastic depth of DINOv2 (arXiv:2304.07193, section 5): dropped rows cost nothing,
-    and the factor keeps the expectation.
+    Batch-subset stochastic depth of DINOv2 (arXiv:2304.07193, section 5): dropped rows cost
+    nothing, and the factor keeps the expectation.
     """
     if kept is None:
         return x + branch(x)
@@ -74,8 +74,8 @@ class LayerScale(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention with RoPE on q and k.
 
-    With `mask_k_bias` the key bias is absent from the sum: it cannot change the softmax, and in bf16
-    a large useless bias costs precision.
+    With `mask_k_bias` the key bias is absent from the sum: it cannot change the softmax, and in
+    bf16 a large useless bias costs precision.
     """
 
     heads: int

@@ -38,7 +38,7 @@ class PatchEmbed(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "G b h w C"]) -> Float[Array, "G b P D"]:
         p, channels = self.patch_size, images.shape[-1]
-        rows, columns = patch_grid(*images.shape[2:4], p)
+        rows, columns = patch_grid(images.shape[2], images.shape[3], p)
         images = images[:, :, : rows * p, : columns * p]
         patches = rearrange(images, "G b (r p) (c q) C -> G b (r c) (p q C)", p=p, q=p)
 

@@ -2,11 +2,10 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from dinojax.kernels.linear import linear
 from dinojax.models.dense import WEIGHT_INIT, Dense
-from dinojax.precision import Precision, widen
+from dinojax.precision import Precision, unit_rows, widen
 from dinojax.typing import Array, Float
 
 
@@ -37,9 +36,7 @@ class DinoHead(nn.Module):
         """The L2-normalised input of the prototype layer."""
         for index, dense in enumerate(self.mlp):
             x = dense(x if index == 0 else jax.nn.gelu(x, approximate=False))
-        wide = widen(x)
-        norm = jnp.sqrt(jnp.square(wide).sum(axis=-1, keepdims=True))
-        return (wide / jnp.maximum(norm, 1e-12)).astype(x.dtype)
+        return unit_rows(x, 1e-12).astype(x.dtype)
 
     def to_logits(self, bottleneck: Float[Array, "... bottleneck"]) -> Float[Array, "... K"]:
         """Prototype logits of a bottleneck feature, which is not normalised again."""

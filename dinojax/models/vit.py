@@ -1,4 +1,4 @@
-"""The DINOv3 vision transformer (arXiv:2508.10104, section 3.1): scan over depth, RoPE, registers."""
+"""The DINOv3 vision transformer (arXiv:2508.10104, sec. 3.1): scan over depth, RoPE, registers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -43,8 +43,8 @@ class CropDraws(NamedTuple):
 class VisionTransformer(nn.Module):
     """ViT with parameters stacked over depth. Field names are the configuration's words.
 
-    Images are ``[G, b, h, w, C]``: G groups of b crops each (`dinojax.typing`). For plain encoding use
-    G = 1. Any side of at least one patch works; whole patches only are used.
+    Images are ``[G, b, h, w, C]``: G groups of b crops each (`dinojax.typing`). For plain encoding
+    use G = 1. Any side of at least one patch works; whole patches only are used.
     """
 
     embed_dim: int
@@ -132,7 +132,8 @@ class VisionTransformer(nn.Module):
     ) -> list[Features]:
         """Features after the given 0-based `layers`, in ascending order of depth.
 
-        With `norm` the final norm is applied to each of them, as the reference's dense heads expect.
+        With `norm` the final norm is applied to each of them, as the reference's dense heads
+        expect.
 
         Raises:
             ValueError: a layer index outside the model.
@@ -195,7 +196,7 @@ class VisionTransformer(nn.Module):
         policy = REMAT_POLICIES[self.remat]
         if policy is not None:
             layer = nn.remat(layer, prevent_cse=False, policy=policy)
-        # Tables with a layer axis are scanned; tables without augmentation are shared by all layers.
+        # Tables with a layer axis are scanned; those without augmentation are shared by all layers.
         axes = tuple(
             LayerInputs(0 if i.rope.sin.ndim == 4 else nn.broadcast, 0)  # type: ignore[arg-type]
             for i in inputs
@@ -204,7 +205,7 @@ class VisionTransformer(nn.Module):
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=((axes, 0),),
+            in_axes=((axes, 0),),  # type: ignore[arg-type]
             length=self.depth,
             unroll=self.scan_unroll,
         )

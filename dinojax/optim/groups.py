@@ -20,7 +20,7 @@ LAST_LAYER = re.compile(r"(^|/)last_layer$")
 def lr_multipliers(
     params: Params, *, layerwise_decay: float = 1.0, patch_embed_lr_mult: float = 1.0
 ) -> PyTree:
-    """Multiplier of each leaf: ``decay ** (L - i)`` for block i, ``decay ** (L + 1)`` for embeddings.
+    """Multiplier of each leaf: ``decay ** (L - i)`` in block i, ``decay ** (L + 1)`` in embeddings.
 
     Final norms and heads have 1. Leaves of stacked blocks get ``[L, 1, ..]``, so one leaf carries
     another rate for every layer.

@@ -61,7 +61,7 @@ class Checkpoints:
         self._directory = path if "://" in path else os.path.abspath(path)
         self._orbax = ocp.training.Checkpointer(
             self._directory,
-            preservation_policy=policies.AnyPreservationPolicy(keep),
+            preservation_policy=policies.AnyPreservationPolicy(keep),  # type: ignore[arg-type]
         )
 
     def __enter__(self) -> "Checkpoints":

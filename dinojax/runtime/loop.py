@@ -6,7 +6,7 @@
 4. run the step,
 5. log, one period late.
 
-Evaluation comes before saving, so that a crash between the two repeats a score instead of losing it.
+Evaluation comes before saving: a crash between the two repeats a score instead of losing it.
 """
 
 from collections.abc import Callable, Iterator, Mapping

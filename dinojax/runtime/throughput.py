@@ -133,7 +133,10 @@ def progress_line(step: int, total_steps: int, loss: float, rates: Rates) -> str
     )
 
 
-def total_peak_flops(devices: Sequence[jax.Device], dtype: DTypeLike) -> float:
+def total_peak_flops(
+    devices: Sequence[jax.Device],  # type: ignore[valid-type]
+    dtype: DTypeLike,
+) -> float:
     """`peak_flops` of all devices; CPU devices of one process share its cores and count once."""
     first_of_host = {device.process_index: device for device in devices}
     if devices[0].platform == "cpu":
@@ -141,7 +144,10 @@ def total_peak_flops(devices: Sequence[jax.Device], dtype: DTypeLike) -> float:
     return sum(peak_flops(device, dtype) for device in devices)
 
 
-def peak_flops(device: jax.Device, dtype: DTypeLike) -> float:
+def peak_flops(
+    device: jax.Device,  # type: ignore[valid-type]
+    dtype: DTypeLike,
+) -> float:
     """Peak matmul FLOP/s of one device: from the table, or measured where it has no entry."""
     kind = device.device_kind.lower()
     known = next((peak for name, peak in PEAK_16_BIT.items() if name in kind), None)

@@ -1,12 +1,12 @@
 """From views to student and teacher outputs (DINOv3, section 3; the reference's forward pass)."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
 from dinojax.models.head import DinoHead
-from dinojax.models.vit import VisionTransformer
+from dinojax.models.vit import Features, VisionTransformer
 from dinojax.ssl.inputs import StepInputs, to_groups, to_views
 from dinojax.typing import Array, Float, Int, Key, Params
 
@@ -55,12 +55,13 @@ def teacher_forward(model: SslModel, params: Params, inputs: StepInputs) -> Teac
     """The teacher sees the same pixels as the student, whole, and only the global crops."""
     groups, views = inputs.masks.shape[0], inputs.global_crops.shape[0]
     crops = to_groups(inputs.global_crops, groups)
-    (features,) = model.backbone.apply({"params": params["backbone"]}, crops)
-    logits = model.dino_head.apply({"params": params["dino_head"]}, features.cls)
+    output = model.backbone.apply({"params": params["backbone"]}, crops)
+    (features,) = cast(tuple[Features, ...], output)
+    logits = _logits(model.dino_head, params["dino_head"], features.cls)
     patches = gather_patches(features.patches, inputs.mask_indices)
     return TeacherOutputs(
         to_views(logits, views),
-        model.ibot_head.apply({"params": params["ibot_head"]}, patches),
+        _logits(model.ibot_head, params["ibot_head"], patches),
     )
 
 
@@ -68,23 +69,28 @@ def student_forward(model: SslModel, params: Params, inputs: StepInputs) -> Stud
     """Both crop sizes in one pass over depth; one call of the DINO head for all CLS tokens."""
     groups = inputs.masks.shape[0]
     views, local_views = inputs.global_crops.shape[0], inputs.local_crops.shape[0]
-    whole, local = model.backbone.apply(
+    output = model.backbone.apply(
         {"params": params["backbone"]},
         to_groups(inputs.global_crops, groups),
         to_groups(inputs.local_crops, groups),
         masks=inputs.masks,
         draws=inputs.draws,
     )
+    whole, local = cast(tuple[Features, ...], output)
     cls = jnp.concatenate([whole.cls, local.cls], axis=1)
-    logits = model.dino_head.apply({"params": params["dino_head"]}, cls)
+    logits = _logits(model.dino_head, params["dino_head"], cls)
     logits = to_views(logits, views + local_views)
     patches = gather_patches(whole.patches, inputs.mask_indices)
     return StudentOutputs(
         global_cls=to_views(whole.cls, views),
         global_logits=logits[:views],
         local_logits=logits[views:],
-        patch_logits=model.ibot_head.apply({"params": params["ibot_head"]}, patches),
+        patch_logits=_logits(model.ibot_head, params["ibot_head"], patches),
     )
+
+
+def _logits(head: DinoHead, params: Params, x: Float[Array, "*R D"]) -> Float[Array, "*R K"]:
+    return cast(Array, head.apply({"params": params}, x))
 
 
 def gather_patches(

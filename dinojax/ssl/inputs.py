@@ -60,8 +60,8 @@ def make_draws(
 ) -> Callable[[Step], tuple[CropDraws | None, ...]]:
     """Draws of one step for each crop size in `rows` (name -> crops per group).
 
-    Every (step, crop size, group) has its own key; within it, layers and branches draw separately, as
-    in the reference. The result does not depend on the mesh.
+    Every (step, crop size, group) has its own key; within it, layers and branches draw separately,
+    as in the reference. The result does not depend on the mesh.
     """
     if rates == DrawRates():
         return lambda step: (None,) * len(rows)

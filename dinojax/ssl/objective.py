@@ -32,7 +32,7 @@ Centering = Callable[
 def sinkhorn_centering(
     teacher: TeacherOutputs, temperature: Float[Array, ""], centers: None
 ) -> tuple[Targets, None]:
-    """Sinkhorn-Knopp over the whole batch: both crops' CLS in one problem, masked patches in one."""
+    """Sinkhorn-Knopp over the whole batch: one problem of all CLS tokens, one of masked patches."""
     targets = Targets(
         sinkhorn_knopp(teacher.cls_logits, temperature),
         sinkhorn_knopp(teacher.patch_logits, temperature),
@@ -105,9 +105,9 @@ class Objective(NamedTuple):
             images=views * images,
             temperature=self.student_temp,
         )
-        dino = (
-            local_pairs * local_weight * local_term + global_pairs * global_term
-        ) / (global_pairs + local_pairs)
+        dino = (local_pairs * local_weight * local_term + global_pairs * global_term) / (
+            global_pairs + local_pairs
+        )
         total = (
             self.dino_loss_weight * dino
             + self.koleo_loss_weight * views * koleo

@@ -110,10 +110,11 @@ def _render_global(
         return student, normalise(_shrink(bases, gram_px), recipe)
     # Distorted at the larger size, normalised, and only then resized, as float tensors.
     large = views(bases)
-    return tuple(
-        large if px == recipe.base_crop_px else resize(large, (px, px))
-        for px in (recipe.global_crops_size, gram_px)
-    )
+
+    def sized(px: int) -> Array:
+        return large if px == recipe.base_crop_px else resize(large, (px, px))
+
+    return sized(recipe.global_crops_size), sized(gram_px)
 
 
 def _render_subset(

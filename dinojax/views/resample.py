@@ -87,9 +87,8 @@ def resize_uint8(
         ("xw,...hwc->...hxc", out_hw[1], width),
         ("yh,...hwc->...ywc", out_hw[0], height),
     ):
-        weights, bits = _fixed_point(
-            resample_weights(out_px, in_px, 0, in_px, dtype=float, xp=np), width=16
-        )
+        exact = resample_weights(out_px, in_px, 0, in_px, dtype=float, xp=np)
+        weights, bits = _fixed_point(np.asarray(exact), width=16)
         total = jnp.einsum(form, jnp.asarray(weights), levels)
         levels = ((total + (1 << (bits - 1))) >> bits).clip(0, WHITE)
     return levels.astype(jnp.uint8)

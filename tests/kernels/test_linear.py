@@ -55,7 +55,7 @@ def test_bf16_compute_keeps_float32_weight_gradients():
 
     grad_x, grad_weight, grad_bias = jax.grad(loss)(args)
     assert {g.dtype for g in (grad_x, grad_weight, grad_bias)} == {jnp.dtype(jnp.float32)}
-    # Cotangents of 1: sums of bf16 inputs, exact to float32 only if nothing is rounded to bf16 after.
+    # Cotangents of 1: sums of bf16 inputs, which a result rounded to bf16 would miss.
     x = np.asarray(args[0].astype(jnp.bfloat16).astype(jnp.float32)).reshape(-1, 7)
     expected = np.broadcast_to(x.sum(axis=0)[:, None], grad_weight.shape)
     np.testing.assert_allclose(grad_weight, expected, rtol=1e-6, atol=1e-6)
@@ -67,8 +67,10 @@ def test_bf16_bias_gradient_is_summed_in_float32():
     rows = 1000  # a bf16 sum of ones stops at 256
     bias = jnp.zeros(3)
     grad = jax.grad(
-        lambda b: linear(jnp.ones((rows, 2)), jnp.ones((2, 3)), b, compute=jnp.bfloat16)
-        .astype(jnp.float32)
-        .sum()
+        lambda b: (
+            linear(jnp.ones((rows, 2)), jnp.ones((2, 3)), b, compute=jnp.bfloat16)
+            .astype(jnp.float32)
+            .sum()
+        )
     )(bias)
     np.testing.assert_array_equal(grad, rows)

@@ -81,9 +81,7 @@ def test_preserves_norms():
 def test_scores_depend_on_coordinate_differences_only():
     """The same q and k everywhere: scores of patches with the same offset are the same."""
     grid = (4, 4)
-    q, k = (
-        jnp.broadcast_to(features(1, seed), (1, 2, 16, 3, HEAD_DIM)) for seed in (1, 2)
-    )
+    q, k = (jnp.broadcast_to(features(1, seed), (1, 2, 16, 3, HEAD_DIM)) for seed in (1, 2))
     tables = tables_for(grid)
     scores = jnp.einsum("gbqhd,gbkhd->gbhqk", apply_rope(q, tables), apply_rope(k, tables))
     scores = np.asarray(scores).reshape(2, 3, *grid, *grid)

@@ -188,7 +188,9 @@ def test_two_ranks_centre():
     center = update_center(jnp.zeros(logits.shape[-1]), logits)
     for rank in range(len(ranks("center", "center"))):
         goldens.check(RANKS, f"rank{rank}/center/center", center[None])
-    check_ranks(softmax_center(logits, center, UNLISTED_TEMPERATURE), "center", "probs_after_update")
+    check_ranks(
+        softmax_center(logits, center, UNLISTED_TEMPERATURE), "center", "probs_after_update"
+    )
 
 
 def test_two_ranks_koleo():

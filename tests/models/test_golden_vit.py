@@ -54,11 +54,11 @@ def test_eval_forward_and_gradients(state):
 
         @jax.jit
         def run(params, x, masks=masks, proj=proj):
-            def loss(params, x):
+            def objective(params, x):
                 (features,) = model.apply({"params": params}, x, masks=masks)
                 return projected(features, proj), features
 
-            return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+            return jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)(params, x)
 
         (loss, features), (grads, grad_x) = run(params, images(case["x"]))
         for name, value in features_dict(features).items():

@@ -209,6 +209,4 @@ def test_nonfinite_step_changes_nothing(case):
     after, metrics = case.steps()(before, bad)
     assert not metrics["finite"] and int(after.refused_steps) == 1 and int(after.step) == 1
     for field in ("student", "teacher", "moments"):
-        jax.tree.map(
-            np.testing.assert_array_equal, getattr(after, field), getattr(before, field)
-        )
+        jax.tree.map(np.testing.assert_array_equal, getattr(after, field), getattr(before, field))

@@ -1,0 +1,38 @@
+"""``--config=configs/x.py:debug``: any recipe as a run of seconds, through the same code."""
+
+from typing import Any
+
+import ml_collections
+
+
+# Any: ml_collections has no types, and what checkers infer for its attributes is wrong.
+def shrink(config: Any) -> ml_collections.ConfigDict:
+    """The recipe at toy size: 2 layers, tiny heads and crops, 3 steps on `scenes`, in float32.
+
+    What makes the recipe special (schedule families, objective options, regularisers) stays.
+    """
+    config.student.embed_dim = 64
+    config.student.depth = 2
+    config.student.num_heads = 2
+    for head in (config.dino.head, config.ibot.head):
+        head.n_prototypes, head.hidden_dim, head.bottleneck_dim = 64, 64, 16
+    config.crops.global_crops_size = 64
+    config.crops.local_crops_size = 32
+    config.crops.local_crops_number = 2
+    config.train.steps = 3
+    config.train.batch_size = 8
+    config.train.draw_group_size = 8
+    config.train.precision = "float32"
+    config.train.log_every_steps = 1
+    schedules = [config.optim.lr, config.optim.weight_decay, config.optim.momentum]
+    for schedule in [*schedules, config.optim.teacher_temp, config.dino.local_loss_weight]:
+        schedule.warmup_steps = min(schedule.warmup_steps, 1)
+    config.optim.freeze_last_layer_steps = min(config.optim.freeze_last_layer_steps, 1)
+    config.data.source = "scenes"
+    config.data.canvas_px = 64
+    config.data.scenes.num_images = 64
+    config.knn.every_steps = 3
+    config.knn.image_px = 64
+    config.knn.batch_size = 32
+    config.checkpoint.every_steps = 3
+    return config

@@ -1,0 +1,183 @@
+"""The training app the way a user runs it: outcomes, refusals, resuming after SIGKILL."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+from images import encode
+
+from dinojax import mesh as meshes
+from dinojax import trees
+from dinojax.build import build_init, build_schedules
+from dinojax.config import Config, default_config, parse_config, to_dict
+from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.shrink import shrink
+from dinojax.train import open_sources, train
+from dinojax.validation import validate
+
+ROOT = Path(__file__).parent.parent
+SUMMARY = (
+    "knn_untrained",
+    "knn_pixels",
+    "knn_trained",
+    "images_per_s",
+    "steps",
+    "loss_first",
+    "loss_last",
+    "nonfinite_steps",
+)
+
+
+def debug(**overrides) -> Config:
+    config = shrink(default_config())
+    config.mesh.fsdp = 2  # 8 fake devices: data 4 x fsdp 2
+    config.train.draw_group_size = 1
+    config.dino.koleo_group_size = 8
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
+    return parse_config(config)
+
+
+def recipe(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config
+
+
+def lines_of(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_its_summary(tmp_path):
+    summary = train(debug(), str(tmp_path))
+    assert set(SUMMARY) <= set(json.loads((tmp_path / "summary.json").read_text()))
+    assert summary["steps"] == 3
+    assert summary["nonfinite_steps"] == 0, lines_of(tmp_path)
+    assert 0 <= summary["knn_trained"] <= 1 and np.isfinite(summary["loss_last"])
+    lines = lines_of(tmp_path)
+    losses = [line["step"] for line in lines if "total_loss" in line]
+    assert losses == [1, 2, 3]
+    assert list((tmp_path / "tensorboard").iterdir())
+    # The workdir now belongs to this configuration.
+    with pytest.raises(ValueError, match=r"seed"):
+        train(debug(train__seed=1), str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"crops__global_crops_size": 65}, "crops.global_crops_size=65.*64 or 80"),
+        ({"train__draw_group_size": 3}, "train.draw_group_size=3"),
+        ({"student__arch": "vitx"}, "vitx.*vits16"),
+        ({"train__centering": "median"}, "train.centering='median'.*softmax"),
+        ({"train__precision": "int4"}, "int4.*float32"),
+        ({"dino__koleo_group_size": 5}, "koleo_group_size=5"),
+        ({"crops__gram_teacher_crops_size": 64}, "gram_teacher_crops_size=64"),
+        ({"optim__lr__warmup_steps": 9}, "warmup_steps=9"),
+        ({"ibot__mask_sample_probability": 0.0}, "mask_sample_probability=0.0"),
+        ({"train__steps": 0}, "train.steps=0"),
+        ({"knn__image_px": 60}, "knn.image_px=60"),
+        ({"student__num_heads": 3}, "num_heads=3"),
+    ],
+)
+def test_impossible_configurations_are_refused(overrides, words):
+    with pytest.raises(ValueError, match=f"(?s){words}"):
+        validate(debug(**overrides), batch_shards=4)
+
+
+def test_unknown_keys_and_types_are_refused():
+    config = default_config()
+    with pytest.raises(AttributeError, match="peak"):
+        config.optim.lr.peek = 1.0
+    config.unlock()
+    config.optim.lr.peek = 1.0
+    with pytest.raises(ValueError, match=r"optim\.lr\.peek; did you mean optim\.lr\.peak"):
+        parse_config(config)
+    bare = ml_collections.ConfigDict({"train": {"steps": "many"}})
+    with pytest.raises(ValueError, match=r"train\.steps='many'"):
+        parse_config(bare)
+
+
+def test_data_problems_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty"):
+        open_sources(debug(data__source=str(tmp_path / "empty")))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(40):
+        (folder / f"{i}.jpg").write_bytes(encode(np.full((8, 8, 3), i, np.uint8)))
+    (folder / "7.jpg").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"7\.jpg"):
+        train(debug(data__source=str(folder)), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["quickstart", "dinov3_vitl16_in1k"])
+def test_recipes_resolve_to_their_golden_text(name):
+    """Any change of a recipe shows in review: UPDATE_RECIPES=1 pytest rewrites the text."""
+    resolved = json.dumps(to_dict(parse_config(recipe(name)())), indent=1) + "\n"
+    golden = ROOT / "tests" / "recipes" / f"{name}.json"
+    if os.environ.get("UPDATE_RECIPES"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(resolved)
+    assert golden.read_text() == resolved
+
+
+def test_published_recipe():
+    config = parse_config(recipe("dinov3_vitl16_in1k")())
+    validate(config, batch_shards=32)
+    validate(parse_config(recipe("dinov3_vitl16_in1k")("debug")), batch_shards=1)
+    schedules = build_schedules(config)
+    assert float(schedules.lr(12_499)) == pytest.approx(5.657e-3, rel=1e-3)
+    assert float(schedules.last_layer_lr(1249)) == 0 < float(schedules.last_layer_lr(1250))
+
+
+def command(workdir: Path) -> list[str]:
+    return [
+        *(sys.executable, "-m", "dinojax.train", f"--workdir={workdir}"),
+        f"--config={ROOT}/configs/dinov3_vitl16_in1k.py:debug",
+        *("--config.train.steps=40", "--config.checkpoint.every_steps=5"),
+        "--config.knn.every_steps=0",
+    ]
+
+
+def checkpoint_bytes(workdir: Path) -> dict[str, np.ndarray]:
+    """Leaves of the final checkpoint, read in this process."""
+    config = parse_config(recipe("dinov3_vitl16_in1k")("debug"))
+    shapes = jax.eval_shape(build_init(config))
+    layout = meshes.shardings(meshes.make_mesh(), shapes)
+    with Checkpoints(workdir / "checkpoints", every_steps=5, keep_last=9) as checkpoints:
+        assert checkpoints.latest_step() == 40
+        state = checkpoints.restore(abstract(shapes, layout))
+    return {k: np.asarray(v) for k, v in trees.flatten(state).items()}
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path):
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run(command(whole), check=True, env=env, cwd=ROOT, capture_output=True)
+
+    process = subprocess.Popen(
+        command(broken), env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not (broken / "checkpoints" / "10").is_dir():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (broken / "summary.json").exists()
+    subprocess.run(command(broken), check=True, env=env, cwd=ROOT, capture_output=True)
+    expected, found = checkpoint_bytes(whole), checkpoint_bytes(broken)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)

@@ -51,8 +51,9 @@ def widen(x: Array) -> Array:
 def unit_rows(x: Array, epsilon: float) -> Array:
     """``x / max(norm, epsilon)`` over the last axis, at least float32.
 
-    A zero row stays zero and has a zero gradient: the bound is taken before the square root, whose
-    slope at zero is infinite. (With stochastic depth a mask token can reach a head as exact zeros.)
+    The bound is taken before the square root, whose slope at zero is infinite: a zero row stays zero
+    with the gradient of ``x / epsilon``, not NaN. (With stochastic depth a mask token can reach a
+    head as exact zeros.)
     """
     wide = widen(x)
     square = jnp.square(wide).sum(axis=-1, keepdims=True)

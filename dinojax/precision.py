@@ -51,7 +51,7 @@ def widen(x: Array) -> Array:
 def unit_rows(x: Array, epsilon: float) -> Array:
     """``x / max(norm, epsilon)`` over the last axis, at least float32.
 
-    The bound is taken before the square root, whose slope at zero is infinite: a zero row stays zero
+    The bound is taken before the square root, whose slope at zero is infinite: a zero row stays so
     with the gradient of ``x / epsilon``, not NaN. (With stochastic depth a mask token can reach a
     head as exact zeros.)
     """

@@ -17,9 +17,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.student.patch_size = 8
     config.student.n_storage_tokens = 1
     config.student.drop_path_rate = 0.0
+    config.student.layerscale = 1.0  # 1e-5 takes thousands of steps to wake up
 
     for head in (config.dino.head, config.ibot.head):
-        head.n_prototypes = 512
+        head.n_prototypes = 128
         head.hidden_dim = 256
         head.bottleneck_dim = 64
 
@@ -27,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.crops.local_crops_size = 24
     config.crops.local_crops_number = 4
 
-    steps = 1000
+    steps = 800
     config.train.steps = steps
     config.train.batch_size = 32
     config.train.draw_group_size = 32
@@ -35,20 +36,21 @@ def get_config() -> ml_collections.ConfigDict:
 
     optim = config.optim
     optim.scaling_rule = "none"
-    optim.lr.peak = 1e-3
-    optim.lr.warmup_steps = 100
-    optim.freeze_last_layer_steps = 20
+    optim.lr.peak = 2e-3
+    optim.lr.warmup_steps = 50
+    optim.freeze_last_layer_steps = 0
     optim.weight_decay.end = 0.1
-    optim.momentum.peak = 0.99
-    optim.teacher_temp.warmup_steps = 200
+    optim.momentum.peak = 0.98
+    optim.teacher_temp.peak = optim.teacher_temp.end = 0.04
+    optim.teacher_temp.warmup_steps = 0
     optim.layerwise_decay = 1.0
     optim.patch_embed_lr_mult = 1.0
 
     config.data.canvas_px = 64
     config.data.scenes.num_images = 4096
     config.data.scenes.image_px = 64
-    config.knn.every_steps = 350
+    config.knn.every_steps = 400
     config.knn.image_px = 64
     config.knn.max_bank = 2000
-    config.checkpoint.every_steps = 350
+    config.checkpoint.every_steps = 400
     return config

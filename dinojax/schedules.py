@@ -13,11 +13,6 @@ from dinojax.typing import Array, Float, Step
 Schedule = Callable[[Step], Float[Array, ""]]
 
 
-def constant(value: float) -> Schedule:
-    """The same value at every step."""
-    return lambda step: jnp.asarray(value, float)
-
-
 def linear_warmup_cosine_decay(
     *,
     start: float,

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from dinojax.schedules import (
-    constant,
     cosine_schedule,
     linear_warmup_cosine_decay,
     scale_by_batch,
@@ -19,10 +18,6 @@ from dinojax.schedules import (
 def values(schedule, steps) -> np.ndarray:
     with jax.enable_x64(True):
         return np.array([float(schedule(step)) for step in steps])
-
-
-def test_constant():
-    np.testing.assert_allclose(values(constant(0.3), (0, 7, 10**6)), 0.3, rtol=1e-12)
 
 
 def test_dinov3_includes_both_ends():
@@ -87,7 +82,9 @@ def test_dinov2_truncated_cosine_ends_at_final():
 def test_zero_before():
     schedule = zero_before(lambda step: jnp.asarray(step + 1.0), 3)
     np.testing.assert_array_equal(values(schedule, range(5)), [0, 0, 0, 4, 5])
-    np.testing.assert_array_equal(values(zero_before(constant(2.0), 0), range(2)), [2, 2])
+    np.testing.assert_array_equal(
+        values(zero_before(lambda step: jnp.full((), 2.0), 0), range(2)), [2, 2]
+    )
 
 
 def test_traced_step_gives_the_same_value():

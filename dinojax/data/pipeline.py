@@ -130,8 +130,7 @@ def make_loader(
     The iterator ends its threads and workers in `close()`: use ``with contextlib.closing(...)``.
     Without workers, decoding runs in threads of this process; codecs release the GIL, so that is
     enough up to about 16 cores. Workers are spawned, which imports the caller's ``__main__`` again,
-    and hand batches over in shared memory: up to ``num_workers * (prefetch + 1)`` batches of
-    ``b * canvas_px**2 * 3`` bytes in ``/dev/shm``.
+    and hand batches over through pipes; each keeps up to `prefetch` of them ready.
 
     Args:
         start_step: the first step; the batches are the same as when starting from 0.

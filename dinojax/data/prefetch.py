@@ -10,10 +10,10 @@ import os
 import signal
 import threading
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any
 
 import grain
-import numpy as np
 from absl import flags
 
 
@@ -27,7 +27,7 @@ def iterate(
         prefetch: items that each process keeps ready.
         num_workers: processes; 0 loads in one thread of this one.
     """
-    steps = grain.MapDataset.source(batches)[start_step:]
+    steps = grain.MapDataset.source(_Parcels(batches))[start_step:]
     if not num_workers:
         dataset = steps.to_iter_dataset(grain.ReadOptions(1, prefetch))
     else:
@@ -39,9 +39,30 @@ def iterate(
             workers, _follow_parent
         )
     with contextlib.closing(iter(dataset)) as iterator:
-        for batch in iterator:
-            # Out of the shared memory of a worker, whose lifetime would otherwise be the caller's.
-            yield _copy(batch) if num_workers else batch
+        for parcel in iterator:
+            yield parcel.batch
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """A batch that Grain takes for one opaque object.
+
+    Grain moves bare arrays through shared memory, where a batch on its way at the loader's close
+    stays until Python's resource tracker complains. Parcels are pickled through a pipe.
+    """
+
+    batch: Any
+
+
+@dataclass(frozen=True)
+class _Parcels:
+    batches: Any
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> _Parcel:
+        return _Parcel(self.batches[step])
 
 
 def _follow_parent(worker: int, count: int) -> None:
@@ -55,7 +76,3 @@ def _follow_parent(worker: int, count: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _copy(batch: dict[str, Any]) -> dict[str, Any]:
-    return {k: np.array(v) if isinstance(v, np.ndarray) else v for k, v in batch.items()}

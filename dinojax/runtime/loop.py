@@ -28,8 +28,6 @@ class Outcome(NamedTuple):
     state: State
     images_per_second: float
     """Median over the log windows of this process, without pauses."""
-    last: Mapping[str, float]
-    """Metrics of the last logged step."""
 
 
 def run(
@@ -54,11 +52,9 @@ def run(
         evaluate: scores of a state by name; not called if `evaluate_every` is 0.
     """
     deferred, speeds = Deferred(), []
-    last: dict[str, float] = {}
 
     def log(ready: list[tuple[int, dict[str, float]]], rates: Rates | None) -> None:
         for step, values in ready:
-            last.update(values)
             if rates is not None:
                 values |= {"images_per_s": rates.images_per_second, "mfu": rates.mfu}
                 values |= {"data_wait": rates.data_wait}
@@ -97,4 +93,4 @@ def run(
     jax.block_until_ready(state)
     pause_tasks(total_steps)
     checkpoints.save(total_steps, state)
-    return Outcome(state, sorted(speeds)[len(speeds) // 2] if speeds else 0.0, last)
+    return Outcome(state, sorted(speeds)[len(speeds) // 2] if speeds else 0.0)

@@ -27,7 +27,8 @@ def iterate(
         prefetch: items that each process keeps ready.
         num_workers: processes; 0 loads in one thread of this one.
     """
-    steps = grain.MapDataset.source(_Parcels(batches))[start_step:]
+    parcels: Any = _Parcels(batches)
+    steps = grain.MapDataset.source(parcels)[start_step:]
     if not num_workers:
         dataset = steps.to_iter_dataset(grain.ReadOptions(1, prefetch))
     else:

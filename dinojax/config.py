@@ -1,20 +1,17 @@
-"""The configuration of a pretraining run: its schema, defaults and validation.
+"""The configuration of a pretraining run: its schema and defaults.
 
 Defaults are those of the DINOv3 reference; recipe files in ``configs/`` state only what differs.
-The words are the reference's where it has one. This module and the apps are the only ones that see
-a ``ConfigDict``: everything below them gets plain arguments.
+The words are the reference's where it has one. This module, `config_parse` and the apps are the
+only ones that see a ``ConfigDict``: everything below them gets plain arguments.
 """
 
 import dataclasses
-import difflib
-import types
-import typing
 from dataclasses import dataclass
 from typing import Any
 
 import ml_collections
-from ml_collections import config_dict
 
+from dinojax.config_parse import parse, to_config_dict
 from dinojax.views.recipe import ViewRecipe
 
 
@@ -223,7 +220,7 @@ class Config:
 # Any: ml_collections has no types, and what checkers infer for its attributes is wrong.
 def default_config() -> Any:
     """The defaults as a locked ConfigDict, for recipe files to change."""
-    return _to_config_dict(Config()).lock()
+    return to_config_dict(Config()).lock()
 
 
 def parse_config(config: ml_collections.ConfigDict) -> Config:
@@ -232,62 +229,9 @@ def parse_config(config: ml_collections.ConfigDict) -> Config:
     Raises:
         ValueError: an unknown key (with the nearest known one) or a value of the wrong type.
     """
-    return _parse(Config, config.to_dict(), "")
+    return parse(Config, config.to_dict())
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dict, as stored in ``config.json``."""
     return dataclasses.asdict(config)
-
-
-def _to_config_dict(node: Any) -> ml_collections.ConfigDict:
-    out = ml_collections.ConfigDict()
-    hints = typing.get_type_hints(type(node))
-    for item in dataclasses.fields(node):
-        value = getattr(node, item.name)
-        if dataclasses.is_dataclass(value):
-            value = _to_config_dict(value)
-        elif value is None or type(None) in typing.get_args(hints[item.name]):
-            kind = next(t for t in typing.get_args(hints[item.name]) if t is not type(None))
-            value = config_dict.placeholder(kind) if value is None else value
-        out[item.name] = value
-    return out
-
-
-def _parse(kind: type, values: Any, where: str) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f"config {where or 'root'} must be a section with keys, not {values!r}")
-    hints = typing.get_type_hints(kind)
-    for key in values:
-        if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1)
-            hint = f"; did you mean {where}{near[0]}?" if near else f"; known: {sorted(hints)}"
-            raise ValueError(f"config has an unknown key {where}{key}{hint}")
-    parsed = {}
-    for key, value in values.items():
-        name, hint = f"{where}{key}", hints[key]
-        if dataclasses.is_dataclass(hint):
-            parsed[key] = _parse(typing.cast(type, hint), value, f"{name}.")
-        else:
-            parsed[key] = _check_type(value, hint, name)
-    return kind(**parsed)
-
-
-def _check_type(value: Any, hint: Any, name: str) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    for option in options:
-        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
-            element, *rest = typing.get_args(option)
-            if Ellipsis in rest or len(value) == 1 + len(rest):
-                return tuple(_check_type(v, element, f"{name}[{i}]") for i, v in enumerate(value))
-        elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        elif (
-            isinstance(option, type)
-            and isinstance(value, option)
-            and (option is not int or not isinstance(value, bool))
-        ):
-            return value
-    raise ValueError(f"config {name}={value!r} has the wrong type; it must be {hint}")

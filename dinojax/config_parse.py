@@ -1,0 +1,72 @@
+"""Between nested frozen dataclasses and ``ConfigDict``: any schema, checked key by key."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from typing import Any
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def to_config_dict(node: Any) -> ml_collections.ConfigDict:
+    """A dataclass as a ConfigDict; values that may be None keep their type in a placeholder."""
+    out = ml_collections.ConfigDict()
+    hints = typing.get_type_hints(type(node))
+    for item in dataclasses.fields(node):
+        value = getattr(node, item.name)
+        if dataclasses.is_dataclass(value):
+            value = to_config_dict(value)
+        elif value is None or type(None) in typing.get_args(hints[item.name]):
+            kind = next(t for t in typing.get_args(hints[item.name]) if t is not type(None))
+            value = config_dict.placeholder(kind) if value is None else value
+        out[item.name] = value
+    return out
+
+
+def parse(kind: type, values: Any, where: str = "") -> Any:
+    """A dataclass from nested dicts; keys that are absent keep their defaults.
+
+    Args:
+        where: dotted path of this section, with a dot at the end, for messages.
+
+    Raises:
+        ValueError: an unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"config {where or 'root'} must be a section with keys, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"; did you mean {where}{near[0]}?" if near else f"; known: {sorted(hints)}"
+            raise ValueError(f"config has an unknown key {where}{key}{hint}")
+    parsed = {}
+    for key, value in values.items():
+        name, hint = f"{where}{key}", hints[key]
+        if dataclasses.is_dataclass(hint):
+            parsed[key] = parse(typing.cast(type, hint), value, f"{name}.")
+        else:
+            parsed[key] = _check_type(value, hint, name)
+    return kind(**parsed)
+
+
+def _check_type(value: Any, hint: Any, name: str) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
+            element, *rest = typing.get_args(option)
+            if Ellipsis in rest or len(value) == 1 + len(rest):
+                return tuple(_check_type(v, element, f"{name}[{i}]") for i, v in enumerate(value))
+        elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        elif (
+            isinstance(option, type)
+            and isinstance(value, option)
+            and (option is not int or not isinstance(value, bool))
+        ):
+            return value
+    raise ValueError(f"config {name}={value!r} has the wrong type; it must be {hint}")

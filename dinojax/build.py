@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from dinojax.config import Config, HeadConfig, ScheduleConfig
+from dinojax.config import Config, HeadConfig, ScheduleConfig, StudentConfig
 from dinojax.models.head import DinoHead
 from dinojax.models.presets import get_preset
 from dinojax.models.vit import VisionTransformer
@@ -32,21 +32,20 @@ from dinojax.typing import Step
 
 CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
 
-NOT_MODEL_FIELDS = (
-    "arch",
-    "in_chans",
-    "drop_path_rate",
-    "pos_embed_rope_shift_coords",
-    "pos_embed_rope_jitter_coords",
-    "pos_embed_rope_rescale_coords",
-)
+MODEL_FIELDS = [
+    field.name
+    for field in dataclasses.fields(StudentConfig)
+    if field.name in VisionTransformer.__dataclass_fields__
+]
+"""Keys of ``student`` that the backbone takes under the same name."""
 
 
 def build_backbone(config: Config, precision: Precision) -> VisionTransformer:
     """The preset with the fields that the configuration overrides."""
     fields = dict(get_preset(config.student.arch).model)
-    for name, value in dataclasses.asdict(config.student).items():
-        if name not in NOT_MODEL_FIELDS and value is not None:
+    for name in MODEL_FIELDS:
+        value = getattr(config.student, name)
+        if value is not None:
             fields[name] = value
     if fields.get("pos_embed_rope_base") == 0:
         fields["pos_embed_rope_base"] = None
@@ -72,20 +71,27 @@ def build_model(config: Config) -> SslModel:
     )
 
 
-def build_schedule(schedule: ScheduleConfig, total_steps: int) -> Schedule:
-    """A schedule of either family over `total_steps`."""
+def build_schedule(
+    schedule: ScheduleConfig,
+    total_steps: int,
+    scale: Callable[[float], float] = lambda value: value,
+) -> Schedule:
+    """A schedule of either family over `total_steps`.
+
+    `scale` applies to the peak, in the dinov3 family also to the end, as in the two references.
+    """
     if schedule.family == "dinov3":
         return linear_warmup_cosine_decay(
             start=schedule.start,
-            peak=schedule.peak,
-            end=schedule.end,
+            peak=scale(schedule.peak),
+            end=scale(schedule.end),
             warmup_steps=schedule.warmup_steps,
             total_steps=total_steps,
             cosine_steps=schedule.cosine_steps,
         )
     if schedule.family == "dinov2":
         return cosine_schedule(
-            base=schedule.peak,
+            base=scale(schedule.peak),
             final=schedule.end,
             total_steps=total_steps,
             warmup_steps=schedule.warmup_steps,
@@ -102,10 +108,7 @@ def build_schedules(config: Config) -> Schedules:
     def scaled(value: float) -> float:
         return scale_by_batch(value, optim.scaling_rule, batch)
 
-    lr = dataclasses.replace(optim.lr, peak=scaled(optim.lr.peak))
-    if lr.family == "dinov3":
-        lr = dataclasses.replace(lr, end=scaled(lr.end))
-    rate = build_schedule(lr, steps)
+    rate = build_schedule(optim.lr, steps, scaled)
     return Schedules(
         lr=rate,
         last_layer_lr=zero_before(rate, optim.freeze_last_layer_steps),

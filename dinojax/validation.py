@@ -29,12 +29,47 @@ def validate(config: Config, *, batch_shards: int) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
-    if config.crops.gram_teacher_crops_size is not None:
-        raise ValueError(
-            f"crops.gram_teacher_crops_size={config.crops.gram_teacher_crops_size} is for the Gram "
-            "anchoring stage, which pretraining does not have; set it to None"
-        )
+    _check_later_stages(config)
     validate_recipe(config.crops, config.student.in_chans)
+    _check_schedules(config)
+
+
+def _check_later_stages(config: Config) -> None:
+    """Keys that pretraining would have to ignore."""
+    if config.student.in_chans != 3:
+        raise ValueError(
+            f"student.in_chans={config.student.in_chans} does not fit the data, which is decoded "
+            "to RGB; set it to 3"
+        )
+    for name, absent in (("gram_teacher_crops_size", None), ("gram_teacher_no_distortions", False)):
+        value = getattr(config.crops, name)
+        if value != absent:
+            raise ValueError(
+                f"crops.{name}={value} is for the Gram anchoring stage, which pretraining does not "
+                f"have; set it to {absent}"
+            )
+
+
+def _check_schedules(config: Config) -> None:
+    optim = config.optim
+    schedules = {
+        "optim.lr": optim.lr,
+        "optim.weight_decay": optim.weight_decay,
+        "optim.momentum": optim.momentum,
+        "optim.teacher_temp": optim.teacher_temp,
+        "dino.local_loss_weight": config.dino.local_loss_weight,
+    }
+    for name, schedule in schedules.items():
+        if schedule.family == "dinov3" and schedule.trunc_extra:
+            raise ValueError(
+                f"{name}.trunc_extra={schedule.trunc_extra} is for the dinov2 family, and family="
+                f"'dinov3'; set it to 0.0 or {name}.family to 'dinov2'"
+            )
+        if schedule.family == "dinov2" and schedule.cosine_steps is not None:
+            raise ValueError(
+                f"{name}.cosine_steps={schedule.cosine_steps} is for the dinov3 family, and family="
+                f"'dinov2'; set it to None or {name}.family to 'dinov3'"
+            )
     build_schedules(config)
 
 

@@ -80,7 +80,6 @@ def test_a_run_leaves_its_summary(tmp_path):
         ({"train__centering": "median"}, "train.centering='median'.*softmax"),
         ({"train__precision": "int4"}, "int4.*float32"),
         ({"dino__koleo_group_size": 5}, "koleo_group_size=5"),
-        ({"crops__gram_teacher_crops_size": 64}, "gram_teacher_crops_size=64"),
         ({"optim__lr__warmup_steps": 9}, "warmup_steps=9"),
         ({"ibot__mask_sample_probability": 0.0}, "mask_sample_probability=0.0"),
         ({"train__steps": 0}, "train.steps=0"),

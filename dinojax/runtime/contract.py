@@ -18,10 +18,21 @@ import dinojax
 from dinojax.runtime.atomic import replace_text
 
 FILE = "config.json"
-FREE_KEYS = ("mesh.", "data.num_workers", "train.log_every_steps", "checkpoint.", "knn.")
-"""Prefixes of keys that may change between starts, because no training step depends on them: where
-arrays lie, how many processes decode, what is logged, saved and monitored. A mesh changes the order
-of sums, so the last bits, but not the run."""
+FREE_KEYS = (
+    # What no training step depends on:
+    "checkpoint.",  # when a state is saved, and which stay
+    "knn.",  # reads the teacher only
+    "train.log_every_steps",
+    "data.num_workers",  # the batch of a step is a function of (seed, step), whoever decodes it
+    "data.verify_images",  # looks for damaged records beforehand and changes none
+    "data.source",  # data may move: the fingerprint says whether they are the same
+    # What changes the order of sums, so the last bits, but not the run:
+    "mesh.",  # where arrays lie
+    "student.remat",  # which activations are kept and which computed again
+    "student.scan_unroll",  # how many layers the compiler sees at once
+)
+"""Keys, and sections with a dot at the end, that may change between starts. All others are bound,
+also those that would only extend a run: ``train.steps`` bends every schedule."""
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
 ABSENT = "absent"
 SHOWN = 3
@@ -103,7 +114,11 @@ def _check(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
 def _binding(config: dict[str, Any]) -> dict[str, Any]:
     """Values that may not change, by dotted key, as JSON would return them."""
     flat = _flatten(json.loads(json.dumps(config)))
-    return {key: value for key, value in flat.items() if not key.startswith(FREE_KEYS)}
+    return {key: value for key, value in flat.items() if not _is_free(key)}
+
+
+def _is_free(key: str) -> bool:
+    return any(key.startswith(free) if free.endswith(".") else key == free for free in FREE_KEYS)
 
 
 def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

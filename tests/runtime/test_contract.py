@@ -45,18 +45,49 @@ def test_same_run_may_start_again(tmp_path):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_free_keys_may_change_and_are_rewritten(tmp_path):
-    changes = {
-        "mesh__fsdp": 8,
-        "data__num_workers": 3,
-        "train__log_every_steps": 1,
-        "checkpoint__keep_last": 9,
-        "knn__k": 5,
-    }
+FREE = {
+    "checkpoint__every_steps": 7,
+    "checkpoint__keep_last": 9,
+    "data__num_workers": 3,
+    "data__source": "/elsewhere",
+    "data__verify_images": 0,
+    "knn__every_steps": 11,
+    "knn__k": 5,
+    "mesh__fsdp": 8,
+    "student__remat": "full",
+    "student__scan_unroll": 2,
+    "train__log_every_steps": 1,
+}
+"""`tests/test_build.py` shows that those which reach the step do not change it."""
+
+
+@pytest.mark.parametrize("key", FREE)
+def test_a_free_key_may_change_and_is_rewritten(tmp_path, key):
     write_or_check(tmp_path, config(), "f00d")
-    write_or_check(tmp_path, config(**changes), "f00d")
-    assert stored(tmp_path)["config"]["mesh"]["fsdp"] == 8
-    assert config_hash(config(**changes)) == config_hash(config())
+    other = config(**{key: FREE[key]})
+    write_or_check(tmp_path, other, "f00d")
+    section, name = key.split("__")
+    assert stored(tmp_path)["config"][section][name] == FREE[key]
+    assert config_hash(other) == config_hash(config())
+
+
+def test_all_other_keys_are_bound(tmp_path):
+    """Anything new is bound until somebody argues otherwise in `FREE_KEYS`."""
+    free = {key.replace("__", ".") for key in FREE}
+    for key, value in contract._flatten(config()).items():
+        changed = config(**{key.replace(".", "__"): "another"})
+        assert value != "another"
+        is_free = key in free or key.startswith(("checkpoint.", "knn.", "mesh."))
+        assert (config_hash(changed) == config_hash(config())) == is_free, key
+
+
+def test_a_key_is_free_by_its_whole_name():
+    """``data.source`` does not free a ``data.source_weights``."""
+    bound = {"data": {"source": "a", "source_weights": 1}}
+    other = {"data": {"source": "b", "source_weights": 2}}
+    assert config_hash(bound) != config_hash(other)
+    other["data"]["source_weights"] = 1
+    assert config_hash(bound) == config_hash(other)
 
 
 def test_other_values_are_named_and_nothing_is_written(tmp_path):

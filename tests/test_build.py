@@ -1,0 +1,70 @@
+"""What is built from a configuration: options that say how to compute do not change the result."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from dinojax import trees
+from dinojax.build import build_init, build_inputs, build_loss
+from dinojax.config import Config, default_config, parse_config
+from dinojax.shrink import shrink
+from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.state import TrainState
+
+
+def small(**overrides: Any) -> Config:
+    config = shrink(default_config())
+    config.student.layerscale = 1.0  # at 1e-5 a wrong layer would hardly show
+    for name in ("jitter", "grey"):
+        config.crops[f"{name}_probability"] = 0.0
+    for name in ("blur", "solarize"):
+        config.crops[f"{name}_probabilities"] = (0.0, 0.0, 0.0)
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
+    return parse_config(config)
+
+
+Start = tuple[TrainState, StepInputs]
+
+
+@pytest.fixture(scope="module")
+def start() -> Start:
+    config = small()
+    count, side = config.train.batch_size, config.data.canvas_px
+    batch = {
+        "canvas": np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8),
+        "size": np.full((count, 2), side, np.int32),
+    }
+    init, make_inputs = build_init(config), build_inputs(config)
+    return jax.jit(lambda batch: (init(), make_inputs(batch, 0)))(batch)
+
+
+def loss_and_gradients(config: Config, start: Start) -> dict[str, np.ndarray]:
+    state, inputs = start
+    compute = jax.jit(jax.value_and_grad(build_loss(config), has_aux=True))
+    (total, _), grads = compute(state.student, state.teacher, state.centers, inputs, state.step)
+    return {name: np.asarray(x) for name, x in trees.flatten({"loss": total, **grads}).items()}
+
+
+@pytest.fixture(scope="module")
+def expected(start) -> dict[str, np.ndarray]:
+    return loss_and_gradients(small(), start)
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        {"student__remat": "dots"},
+        {"student__remat": "full", "student__scan_unroll": 2},
+    ],
+    ids=str,
+)
+def test_free_keys_do_not_change_the_step(free, start, expected):
+    """Those of `runtime.contract.FREE_KEYS` that reach the step; the mesh has tests of its own."""
+    found = loss_and_gradients(small(**free), start)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = np.abs(value).max()
+        assert scale > 0 or "mask" in name, name
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5 * scale, err_msg=name)

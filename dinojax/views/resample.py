@@ -7,14 +7,11 @@ keeps only its clipping to 0..255, which leaves at most 1.13 grey levels of diff
 clipping: 12).
 """
 
-from types import ModuleType
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 
-from dinojax.typing import Array, Bool, Float, Int, UInt8
+from dinojax.typing import Array, Bool, Float, Int
 
 EXACT = jax.lax.Precision.HIGHEST
 WHITE = 255
@@ -27,20 +24,18 @@ def resample_weights(
     length: int | Int[Array, ""],
     *,
     dtype: DTypeLike,
-    xp: ModuleType = jnp,
-) -> Float[Array | np.ndarray, "out canvas"]:
+) -> Float[Array, "out canvas"]:
     """Weights of the canvas' pixels in each pixel of ``canvas[start : start + length]`` resized.
 
     Rows sum to 1 and are zero outside the crop. `start` and `length` may be traced. Pillow's window
-    of whole pixels needs no imitation: the filter vanishes where the window ends. `xp` is `jnp`, or
-    `numpy` for static weights in float64.
+    of whole pixels needs no imitation: the filter vanishes where the window ends.
     """
-    scale = xp.asarray(length, dtype) / out_px
-    centres = (xp.arange(out_px, dtype=dtype) + 0.5) * scale
-    pixels = xp.arange(canvas_px) - start
-    distance = (pixels.astype(dtype) + 0.5 - centres[:, None]) / xp.maximum(scale, 1)
+    scale = jnp.asarray(length, dtype) / out_px
+    centres = (jnp.arange(out_px, dtype=dtype) + 0.5) * scale
+    pixels = jnp.arange(canvas_px) - start
+    distance = (pixels.astype(dtype) + 0.5 - centres[:, None]) / jnp.maximum(scale, 1)
     inside = (pixels >= 0) & (pixels < length)
-    weights = xp.where(inside, _keys_cubic(distance, xp), 0)
+    weights = jnp.where(inside, _keys_cubic(distance), 0)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
@@ -73,42 +68,8 @@ def resize(images: Float[Array, "*b H W C"], out_hw: tuple[int, int]) -> Float[A
     return jnp.einsum("yh,...hwc,xw->...yxc", rows, images, columns, precision=EXACT)
 
 
-def resize_uint8(
-    images: UInt8[Array, "*b H W C"], out_hw: tuple[int, int]
-) -> UInt8[Array, "*b h w C"]:
-    """Whole images resized as torch resizes uint8 tensors, bit for bit (evaluation transforms).
-
-    Each pass is a product of integers, horizontal first: weights of 16 bits, the result rounded to
-    grey levels (PyTorch `UpSampleKernel.cpp`, the uint8 path of its antialiased kernels).
-    """
-    height, width = images.shape[-3:-1]
-    levels = images.astype(jnp.int32)
-    for form, out_px, in_px in (
-        ("xw,...hwc->...hxc", out_hw[1], width),
-        ("yh,...hwc->...ywc", out_hw[0], height),
-    ):
-        exact = resample_weights(out_px, in_px, 0, in_px, dtype=float, xp=np)
-        weights, bits = _fixed_point(np.asarray(exact), width=16)
-        total = jnp.einsum(form, jnp.asarray(weights), levels)
-        levels = ((total + (1 << (bits - 1))) >> bits).clip(0, WHITE)
-    return levels.astype(jnp.uint8)
-
-
-def _fixed_point(
-    weights: Float[np.ndarray, "out canvas"], width: int
-) -> tuple[Int[np.ndarray, "out canvas"], int]:
-    """Integers and their fractional bits: up to 22, as the largest weight permits."""
-    bits = 0
-    while bits < 22 and int(0.5 + weights.max() * 2 ** (bits + 1)) < 2 ** (width - 1):
-        bits += 1
-    rounded = np.trunc(weights * 2**bits + np.copysign(0.5, weights))
-    return rounded.astype(np.int32), bits
-
-
-def _keys_cubic(
-    x: Float[Array | np.ndarray, "*s"], xp: ModuleType
-) -> Float[Array | np.ndarray, "*s"]:
-    x = xp.abs(x)
+def _keys_cubic(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    x = jnp.abs(x)
     near = (1.5 * x - 2.5) * x**2 + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return xp.where(x < 1, near, xp.where(x < 2, far, 0))
+    return jnp.where(x < 1, near, jnp.where(x < 2, far, 0))

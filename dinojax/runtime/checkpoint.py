@@ -28,7 +28,7 @@ class Checkpoints:
     Args:
         directory: created if absent. What a killed process left half-written there is never read,
             and replaced when that step is saved again.
-        every_steps: `maybe_save` saves at its multiples.
+        every_steps: a run saves at its multiples.
         keep_last: how many of the newest checkpoints stay.
         keep_every_steps: checkpoints at its multiples stay for ever; None: only the newest stay.
 
@@ -70,9 +70,9 @@ class Checkpoints:
     def __exit__(self, *exception: object) -> None:
         self._orbax.close()
 
-    def maybe_save(self, step: int, state: PyTree) -> bool:
-        """Save if `step` is due; returns whether it did."""
-        return step % self._every_steps == 0 and self.save(step, state)
+    def is_due(self, step: int) -> bool:
+        """Whether a run saves after this many steps."""
+        return step % self._every_steps == 0
 
     def save(self, step: int, state: PyTree) -> bool:
         """Save whatever the step, unless it is there already; returns whether it did.

@@ -4,9 +4,11 @@
 2. save the state if its step is due,
 3. take the batch of that step,
 4. run the step,
-5. log, one period late.
+5. log one period late: the values of a step with the rates of the window that it ends.
 
-Evaluation comes before saving: a crash between the two repeats a score instead of losing it.
+Evaluation comes before saving: a crash between the two repeats a score instead of losing it. For
+the same reason everything logged up to a step is written before its evaluation and its checkpoint;
+nothing else waits for the device.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +18,8 @@ import jax
 from absl import logging
 
 from dinojax.runtime.checkpoint import Checkpoints
-from dinojax.runtime.metrics import Deferred, MetricWriter
-from dinojax.runtime.throughput import Rates, Throughput, progress_line
+from dinojax.runtime.metrics import Deferred, Fetched, MetricWriter
+from dinojax.runtime.throughput import Throughput, progress_line
 
 State = Any
 
@@ -51,45 +53,43 @@ def run(
         batches: global device arrays from `first_step` on.
         evaluate: scores of a state by name; not called if `evaluate_every` is 0.
     """
-    deferred, speeds = Deferred(), []
+    deferred, speeds = Deferred(throughput.clock), []
 
-    def log(ready: list[tuple[int, dict[str, float]]], rates: Rates | None) -> None:
-        for step, values in ready:
-            if rates is not None:
-                values |= {"images_per_s": rates.images_per_second, "mfu": rates.mfu}
-                values |= {"data_wait": rates.data_wait}
-                logging.info(progress_line(step, total_steps, values["total_loss"], rates))
-            writer.write(step, values)
+    def log(ready: list[Fetched]) -> None:
+        for step, values, finished in ready:
+            rates = throughput.report(step, finished)
+            speeds.append(rates.images_per_second)
+            logging.info(progress_line(step, total_steps, values["total_loss"], rates))
+            speed = {"images_per_s": rates.images_per_second, "mfu": rates.mfu}
+            writer.write(step, {**values, **speed, "data_wait": rates.data_wait})
 
     def pause_tasks(step: int) -> None:
         if evaluate_every and (step % evaluate_every == 0 or step == total_steps):
+            log(deferred.flush())
             with throughput.pause(state):
                 scores = evaluate(state)
             text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
             logging.info("step %d/%d  %s", step, total_steps, text)
             writer.write(step, scores)
-        if step > first_step:
-            with throughput.pause():
-                checkpoints.maybe_save(step, state)
+        if step > first_step and checkpoints.is_due(step):
+            log(deferred.flush())
+            with throughput.pause(state):
+                checkpoints.save(step, state)
 
     for step in range(first_step, total_steps):
         pause_tasks(step)
         with throughput.waiting():
             batch = next(batches)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
-            if step == first_step:  # the only compilation
-                with throughput.pause(state):
-                    state, metrics = jax.block_until_ready(train_step(state, batch))
-            else:
-                state, metrics = train_step(state, batch)
-        if step == first_step:
-            log([(step + 1, {k: float(v) for k, v in metrics.items()})], None)
+            state, metrics = train_step(state, batch)
+        if step == first_step:  # the only compilation: written at once and timed by nobody
+            writer.write(step + 1, {name: float(value) for name, value in metrics.items()})
+            jax.block_until_ready(state)
+            throughput.start(step + 1)
         elif (step + 1) % log_every == 0 or step + 1 == total_steps:
-            ready = deferred.push(step + 1, metrics)
-            rates = throughput.report(step + 1)
-            speeds.append(rates.images_per_second)
-            log(ready, rates)
-    log(deferred.flush(), None)
+            throughput.mark(step + 1)
+            log(deferred.push(step + 1, metrics))
+    log(deferred.flush())
     jax.block_until_ready(state)
     pause_tasks(total_steps)
     checkpoints.save(total_steps, state)

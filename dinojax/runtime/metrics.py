@@ -8,9 +8,11 @@ left out of TensorBoard.
 import json
 import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -92,28 +94,44 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-class Deferred:
-    """Fetches device metrics one log period late, so that logging never waits for the device.
+class Fetched(NamedTuple):
+    """Metrics that have reached the host."""
 
-    By the time of the next `push`, the steps that made the held metrics have long finished and
-    their values are on the host.
+    step: int
+    values: dict[str, float]
+    finished: float
+    """When: by the clock, as soon as the step that made them was finished."""
+
+
+class Deferred:
+    """Fetches device metrics in a thread and hands them over one log period late.
+
+    So logging never waits for a running step, yet knows when it was finished; and the host cannot
+    run ahead of the device by more than two periods.
+
+    Args:
+        clock: seconds from any origin; that of `dinojax.runtime.throughput.Throughput`.
     """
 
-    def __init__(self) -> None:
-        self._held: tuple[int, dict[str, Any]] | None = None
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._held: Future[Fetched] | None = None
 
-    def push(self, step: int, metrics: Mapping[str, Array]) -> list[tuple[int, dict[str, float]]]:
+    def push(self, step: int, metrics: Mapping[str, Array]) -> list[Fetched]:
         """Hold these; return what was held, if anything."""
         for value in metrics.values():
             value.copy_to_host_async()
         ready = self.flush()
-        self._held = step, dict(metrics)
+        self._held = self._thread.submit(self._fetch, step, dict(metrics))
         return ready
 
-    def flush(self) -> list[tuple[int, dict[str, float]]]:
+    def flush(self) -> list[Fetched]:
         """What is held, now: at the end of a run, or before its metrics are needed."""
         held, self._held = self._held, None
-        if held is None:
-            return []
-        step, metrics = held
-        return [(step, {name: float(value) for name, value in jax.device_get(metrics).items()})]
+        return [] if held is None else [held.result()]
+
+    def _fetch(self, step: int, metrics: dict[str, Any]) -> Fetched:
+        values = jax.device_get(metrics)
+        finished = self._clock()
+        return Fetched(step, {name: float(value) for name, value in values.items()}, finished)

@@ -44,10 +44,11 @@ class Rates(NamedTuple):
 
 
 class Throughput:
-    """Times windows of steps between calls of `report`, without the pauses inside.
+    """Times windows of steps, without the pauses inside.
 
-    Dispatch is asynchronous, so a window is as long as the device takes only if the host is held to
-    the device's pace: by fetching metrics (`dinojax.runtime.metrics.Deferred`) before `report`.
+    Dispatch is asynchronous: the host has gone on to later steps when a window's last step is
+    finished. So `mark` ends a window on the host, which fixes its pauses and waits, and `report`
+    gives its rates once it is known when that step was finished.
 
     Args:
         step: steps done before the first window.
@@ -71,12 +72,14 @@ class Throughput:
         self._total_steps = total_steps
         self._images_per_step = images_per_step
         self._mfu_times_seconds = flops_per_step / peak_flops
-        self._clock = clock
-        self._start(step)
+        self.clock = clock
+        self.start(step)
 
-    def _start(self, step: int) -> None:
-        self._step, self._since = step, self._clock()
+    def start(self, step: int) -> None:
+        """The first window starts here, with `step` steps done and none running."""
+        self._step, self._since = step, self.clock()
         self._paused = self._waited = 0.0
+        self._marked: dict[int, tuple[float, float]] = {}
 
     @contextlib.contextmanager
     def pause(self, pending: PyTree = None) -> Generator[None, None, None]:
@@ -85,39 +88,47 @@ class Throughput:
         Waits for `pending` first (the state): steps still running belong to the window.
         """
         jax.block_until_ready(pending)
-        start = self._clock()
+        start = self.clock()
         try:
             yield
         finally:
-            self._paused += self._clock() - start
+            self._paused += self.clock() - start
 
     @contextlib.contextmanager
     def waiting(self) -> Generator[None, None, None]:
         """The time inside is waiting for data; around ``next(batches)``."""
-        start = self._clock()
+        start = self.clock()
         try:
             yield
         finally:
-            self._waited += self._clock() - start
+            self._waited += self.clock() - start
 
-    def report(self, step: int) -> Rates:
-        """Rates of the steps since the last report; the next window starts here.
+    def mark(self, step: int) -> None:
+        """A window ends with `step`: pauses and waits from now on belong to the next one."""
+        self._marked[step] = self._paused, self._waited
+        self._paused = self._waited = 0.0
+
+    def report(self, step: int, finished: float) -> Rates:
+        """Rates of the window that `mark` ended with `step`.
+
+        Args:
+            finished: when that step was, by `clock`.
 
         Raises:
-            ValueError: no step was done since.
+            ValueError: no step was done since the last report.
         """
         steps = step - self._step
         if steps < 1:
             raise ValueError(f"step={step} must be above {self._step}, the last reported step")
-        seconds = max(self._clock() - self._since - self._paused, 1e-9)
-        rates = Rates(
+        paused, waited = self._marked.pop(step)
+        seconds = max(finished - self._since - paused, 1e-9)
+        self._step, self._since = step, finished
+        return Rates(
             images_per_second=steps * self._images_per_step / seconds,
             mfu=steps * self._mfu_times_seconds / seconds,
-            data_wait=self._waited / seconds,
+            data_wait=min(waited / seconds, 1.0),
             eta_seconds=(self._total_steps - step) * seconds / steps,
         )
-        self._start(step)
-        return rates
 
 
 def progress_line(step: int, total_steps: int, loss: float, rates: Rates) -> str:

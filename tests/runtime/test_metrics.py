@@ -1,11 +1,14 @@
 """Metrics on disk: no duplicates after a resume, no NaN in JSON, no waiting for the device."""
 
+import itertools
 import json
 import math
-from unittest.mock import NonCallableMock
+import threading
+from unittest.mock import Mock, NonCallableMock
 
 import jax
 import jax.numpy as jnp
+import pytest
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
@@ -89,18 +92,35 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 
 def test_deferred_is_one_period_late():
-    deferred = Deferred()
+    ticks = itertools.count(100.0)
+    deferred = Deferred(clock=lambda: next(ticks))
     assert deferred.push(10, {"loss": jnp.float32(0.5)}) == []
-    assert deferred.push(20, {"loss": jnp.float32(0.25)}) == [(10, {"loss": 0.5})]
-    assert deferred.flush() == [(20, {"loss": 0.25})]
+    assert deferred.push(20, {"loss": jnp.float32(0.25)}) == [(10, {"loss": 0.5}, 100.0)]
+    assert deferred.flush() == [(20, {"loss": 0.25}, 101.0)]
     assert deferred.flush() == []
 
 
 def test_deferred_does_not_wait_for_what_it_is_given(monkeypatch):
-    """Pushing starts the copy to the host; only the next push reads the value."""
-    value, fetched = NonCallableMock(spec=jax.Array), []
-    monkeypatch.setattr(metrics.jax, "device_get", lambda tree: fetched.append(tree) or {"a": 0.5})
-    deferred = Deferred()
-    assert deferred.push(1, {"a": value}) == [] and not fetched
+    """Pushing returns while the step still runs; the time is that of its end, not of the push."""
+    value, finished = NonCallableMock(spec=jax.Array), threading.Event()
+
+    def device_get(tree):
+        assert finished.wait(60)
+        return dict.fromkeys(tree, 0.5)
+
+    monkeypatch.setattr(metrics.jax, "device_get", device_get)
+    now = 1.0
+    deferred = Deferred(clock=lambda: now)
+    assert deferred.push(1, {"a": value}) == []
     value.copy_to_host_async.assert_called_once_with()
-    assert deferred.push(2, {}) == [(1, {"a": 0.5})] and fetched == [{"a": value}]
+    now = 2.0
+    finished.set()
+    assert deferred.push(2, {}) == [(1, {"a": 0.5}, 2.0)]
+
+
+def test_what_fails_on_the_device_fails_in_the_loop(monkeypatch):
+    monkeypatch.setattr(metrics.jax, "device_get", Mock(side_effect=RuntimeError("device lost")))
+    deferred = Deferred()
+    deferred.push(1, {})
+    with pytest.raises(RuntimeError, match="device lost"):
+        deferred.push(2, {})

@@ -39,6 +39,12 @@ def start(clock, step=0):
     )
 
 
+def finish(meter, step):
+    """Rates of a window whose last step is finished when the host gets there."""
+    meter.mark(step)
+    return meter.report(step, meter.clock())
+
+
 def test_rates_of_a_window():
     clock = Clock()
     meter = start(clock, step=10)
@@ -46,7 +52,7 @@ def test_rates_of_a_window():
     with meter.waiting():
         clock.now += 0.5
     clock.now += 6.5
-    assert meter.report(20) == Rates(
+    assert finish(meter, 20) == Rates(
         images_per_second=40.0, mfu=0.75, data_wait=0.0625, eta_seconds=80 * 0.8
     )
 
@@ -57,9 +63,33 @@ def test_windows_are_independent():
     with meter.waiting(), meter.pause():
         clock.now += 50
     clock.now += 1
-    meter.report(1)
+    finish(meter, 1)
     clock.now += 4
-    assert meter.report(3) == Rates(16.0, 0.3, 0.0, 97 * 2)
+    assert finish(meter, 3) == Rates(16.0, 0.3, 0.0, 97 * 2)
+
+
+def test_a_window_may_be_reported_when_the_next_one_runs():
+    """The device finishes steps 4 and 8 after 2 and 10 s; the host pauses and waits for step 8."""
+    clock = Clock()
+    meter = start(clock)
+    meter.mark(4)
+    with meter.pause():
+        clock.now += 4
+    with meter.waiting():
+        clock.now += 1
+    meter.mark(8)
+    assert meter.report(4, 1002.0) == Rates(64.0, 1.2, 0.0, 96 * 0.5)
+    assert meter.report(8, 1010.0) == Rates(32.0, 0.6, 0.25, 92 * 1.0)
+
+
+def test_starting_again_forgets_compilation():
+    clock = Clock()
+    meter = start(clock)
+    with meter.waiting():
+        clock.now += 60
+    meter.start(1)
+    clock.now += 1
+    assert finish(meter, 2) == Rates(32.0, 0.6, 0.0, 98.0)
 
 
 def test_pauses_do_not_count():
@@ -70,7 +100,7 @@ def test_pauses_do_not_count():
         clock.now += 100
         raise RuntimeError
     clock.now += 2
-    assert meter.report(4).images_per_second == 32.0
+    assert finish(meter, 4).images_per_second == 32.0
 
 
 def test_a_pause_begins_when_the_device_is_done():
@@ -84,12 +114,12 @@ def test_a_pause_begins_when_the_device_is_done():
     meter = start(clock)
     with meter.pause({"state": Running()}):
         clock.now += 7
-    assert meter.report(1).images_per_second == 16.0
+    assert finish(meter, 1).images_per_second == 16.0
 
 
 def test_no_step_is_an_error():
     with pytest.raises(ValueError, match="step=5 must be above 5"):
-        start(Clock(), step=5).report(5)
+        finish(start(Clock(), step=5), 5)
 
 
 def test_progress_line():

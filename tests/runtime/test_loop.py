@@ -1,0 +1,216 @@
+"""The order of the loop, and when it waits for a device that is behind.
+
+The device is played: it finishes a step some time after it was given, on a clock of its own.
+"""
+
+import itertools
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from absl import logging
+
+from dinojax.runtime.checkpoint import Checkpoints
+from dinojax.runtime.loop import run
+from dinojax.runtime.metrics import MetricWriter
+from dinojax.runtime.throughput import Throughput
+
+BATCH = 320
+
+
+class Device:
+    """Runs steps one after the other; time passes for it and for the host alone.
+
+    Args:
+        seconds: what each step takes.
+        data_seconds: what the host waits for each batch.
+    """
+
+    def __init__(self, seconds: list[float], data_seconds: float = 0.0):
+        self.host_time, self.ends = 0.0, [0.0]
+        self.waits: list[int] = []
+        self._seconds, self._data_seconds = seconds, data_seconds
+        self._fetched = threading.local()
+
+    def clock(self) -> float:
+        """The host's time; in the thread that fetched a value, the time at which it was ready."""
+        return getattr(self._fetched, "time", self.host_time)
+
+    def batches(self):
+        for step in itertools.count():
+            self.host_time += self._data_seconds
+            yield step
+
+    def step(self, state: "State", batch: int) -> tuple["State", dict[str, Any]]:
+        assert batch == state.step
+        begin = max(self.ends[-1], self.host_time)
+        self.ends.append(begin + self._seconds[batch])
+        after = State(self, batch + 1)
+        return after, {"total_loss": Value(self, batch + 1), "lr": Value(self, batch + 1)}
+
+    def wait(self, step: int) -> None:
+        """The host stands still until the step is done."""
+        self.waits.append(step)
+        self.host_time = max(self.host_time, self.ends[step])
+
+
+class State:
+    def __init__(self, device: Device, step: int):
+        self.device, self.step = device, step
+
+    def block_until_ready(self) -> "State":
+        self.device.wait(self.step)
+        return self
+
+
+class Value:
+    """A metric that equals its step; passes for an array where types are checked."""
+
+    __class__ = property(lambda self: jax.Array)  # type: ignore[assignment]
+    shape, dtype = (), np.dtype(float)
+
+    def __init__(self, device: Device, step: int):
+        self._device, self._step = device, step
+
+    def copy_to_host_async(self) -> None:
+        pass
+
+    def __float__(self) -> float:
+        self._device.wait(self._step)
+        return float(self._step)
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        self._device._fetched.time = self._device.ends[self._step]
+        return np.asarray(float(self._step))
+
+
+class Records(Checkpoints, MetricWriter):
+    """Both in one, which notes what it was given, in order."""
+
+    def __init__(self, save_every: int = 10**9):
+        self.written: list[tuple[int, dict[str, float]]] = []
+        self.order: list[str] = []
+        self._save_every = save_every
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self.written.append((step, dict(values)))
+        self.order.append(f"write {step} {'knn' if 'knn' in values else 'loss'}")
+
+    def is_due(self, step: int) -> bool:
+        return step % self._save_every == 0
+
+    def save(self, step: int, state: State) -> None:
+        assert state.step == step
+        self.order.append(f"save {step}")
+
+
+def play(device: Device, records: Records, *, first_step=0, log_every=2, evaluate_every=0):
+    total_steps = len(device._seconds)
+    device.ends = [0.0] * (first_step + 1)
+
+    def evaluate(state: State) -> dict[str, float]:
+        device.host_time += 1000.0
+        return {"knn": float(state.step)}
+
+    return run(
+        State(device, first_step),
+        first_step=first_step,
+        total_steps=total_steps,
+        train_step=device.step,
+        batches=itertools.islice(device.batches(), first_step, None),
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
+        checkpoints=records,
+        writer=records,
+        throughput=Throughput(
+            first_step,
+            total_steps=total_steps,
+            images_per_step=BATCH,
+            flops_per_step=1.0,
+            peak_flops=10.0,
+            clock=device.clock,
+        ),
+        log_every=log_every,
+    )
+
+
+@pytest.fixture
+def lines(monkeypatch) -> list[str]:
+    said: list[str] = []
+    monkeypatch.setattr(logging, "info", lambda text, *v: said.append(text % v if v else text))
+    return said
+
+
+def speeds(records: Records) -> dict[int, float]:
+    return {step: x["images_per_s"] for step, x in records.written if "images_per_s" in x}
+
+
+SECONDS = [99.0, 1.0, 1.0, 1.0, 4.0, 4.0, 2.0, 2.0, 8.0]
+"""The first with its compilation. Windows: 1 | 2 | 3, 4 | 5, 6 | 7, 8 | 9."""
+
+
+def window_speeds(seconds: list[float], ends: list[int]) -> dict[int, float]:
+    """Images per second of the steps between consecutive ends, from the steps' durations alone."""
+    return {
+        last: BATCH * (last - before) / sum(seconds[before:last])
+        for before, last in itertools.pairwise(ends)
+    }
+
+
+def test_values_of_a_step_stand_with_the_rates_of_its_window(lines):
+    """The device is the slow part and the host far ahead of it."""
+    device, records = Device(SECONDS), Records()
+    outcome = play(device, records)
+    expected = window_speeds(SECONDS, [1, 2, 4, 6, 8, 9])
+    assert [step for step, _ in records.written] == [1, 2, 4, 6, 8, 9]
+    assert all(values["total_loss"] == step for step, values in records.written)
+    assert speeds(records) == pytest.approx(expected)
+    assert outcome.images_per_second == pytest.approx(sorted(expected.values())[2])
+    shown = [f"step {n}/9  loss {n:.3f}  {speed:.0f} img/s" for n, speed in expected.items()]
+    assert [line[: len(text)] for line, text in zip(lines, shown, strict=True)] == shown
+
+
+def test_the_same_where_the_host_is_the_slow_part():
+    device, records = Device([99.0] + [0.001] * 8, data_seconds=2.0), Records()
+    play(device, records)
+    found = speeds(records)
+    assert list(found) == [2, 4, 6, 8, 9]
+    assert list(found.values()) == pytest.approx([160.0] * 5, rel=1e-3)
+    waits = [values["data_wait"] for _, values in records.written[1:]]
+    assert waits == pytest.approx([1.0] * 5, rel=1e-3)
+
+
+def test_the_host_waits_for_no_running_step():
+    """Only for the first step, which compiles, and for the last."""
+    device = Device(SECONDS)
+    play(device, Records())
+    assert set(device.waits) == {1, 9}
+
+
+def test_pauses_are_in_no_window():
+    device, records = Device(SECONDS), Records()
+    play(device, records, evaluate_every=3)
+    assert speeds(records) == pytest.approx(window_speeds(SECONDS, [1, 2, 4, 6, 8, 9]))
+    assert set(device.waits) == {0, 1, 3, 6, 9}
+
+
+def test_the_order_is_a_contract():
+    """What was logged is on disk before the checkpoint from which a restart would continue."""
+    records = Records(save_every=4)
+    play(Device(SECONDS), records, evaluate_every=4)
+    assert records.order == [
+        *("write 0 knn", "write 1 loss", "write 2 loss", "write 4 loss"),
+        *("write 4 knn", "save 4", "write 6 loss", "write 8 loss"),
+        *("write 8 knn", "save 8", "write 9 loss", "write 9 knn", "save 9"),
+    ]
+
+
+def test_a_resumed_loop_neither_saves_again_nor_skips():
+    records = Records(save_every=4)
+    play(Device(SECONDS), records, first_step=4, evaluate_every=4)
+    assert records.order == [
+        *("write 4 knn", "write 5 loss", "write 6 loss", "write 8 loss"),
+        *("write 8 knn", "save 8", "write 9 loss", "write 9 knn", "save 9"),
+    ]

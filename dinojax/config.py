@@ -54,6 +54,9 @@ class StudentConfig:
     norm_layer: str | None = None
     layerscale: float | None = None
     """0 means no LayerScale."""
+    init_std: float | None = None
+    """Of the layers' weights. The reference's 0.02 suits widths near 1,000; narrow models wait long
+    on the uniform plateau with it and want about 1 / sqrt(embed_dim)."""
     n_storage_tokens: int | None = None
     untie_cls_and_patch_norms: bool | None = None
     untie_global_and_local_cls_norm: bool | None = None

@@ -1,6 +1,14 @@
 """Impossible configurations, refused in one sentence before any device is touched."""
 
-from dinojax.build import CENTERINGS, build_backbone, build_schedules, draw_group_size
+import jax
+
+from dinojax.build import (
+    CENTERINGS,
+    build_backbone,
+    build_init,
+    build_schedules,
+    draw_group_size,
+)
 from dinojax.config import Config
 from dinojax.precision import get_precision
 from dinojax.ssl.prepare import group_mask_counts
@@ -26,12 +34,14 @@ def validate(config: Config, *, batch_shards: int) -> None:
         ("train.steps", config.train.steps),
         ("train.log_every_steps", config.train.log_every_steps),
         ("data.canvas_px", config.data.canvas_px),
+        ("checkpoint.every_steps", config.checkpoint.every_steps),
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
     _check_later_stages(config)
     validate_recipe(config.crops, config.student.in_chans)
     _check_schedules(config)
+    jax.eval_shape(build_init(config))  # the model has checks of its own
 
 
 def _check_later_stages(config: Config) -> None:
@@ -89,6 +99,8 @@ def _check_sizes(config: Config) -> None:
             f"knn.image_px={config.knn.image_px} is not a multiple of patch_size={patch}; "
             f"use {max(config.knn.image_px // patch * patch, patch)}"
         )
+    if backbone.init_std <= 0:
+        raise ValueError(f"student.init_std={backbone.init_std} must be above 0; use 0.02")
     if backbone.embed_dim % backbone.num_heads:
         raise ValueError(
             f"student.embed_dim={backbone.embed_dim} is not a multiple of "

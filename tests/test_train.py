@@ -85,6 +85,11 @@ def test_a_run_leaves_its_summary(tmp_path):
         ({"train__steps": 0}, "train.steps=0"),
         ({"knn__image_px": 60}, "knn.image_px=60"),
         ({"student__num_heads": 3}, "num_heads=3"),
+        ({"student__init_std": 0.0}, "init_std=0.0"),
+        ({"student__remat": "some"}, "remat='some'.*dots"),
+        ({"student__norm_layer": "batchnorm"}, "norm_layer='batchnorm'.*layernorm"),
+        ({"student__ffn_layer": "gated"}, "ffn_layer='gated'.*swiglu"),
+        ({"checkpoint__every_steps": 0}, "checkpoint.every_steps=0"),
     ],
 )
 def test_impossible_configurations_are_refused(overrides, words):
@@ -106,11 +111,12 @@ def test_data_problems_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", ["quickstart", "dinov3_vitl16_in1k"])
+@pytest.mark.parametrize("name", ["quickstart", "quickstart:32px", "dinov3_vitl16_in1k"])
 def test_recipes_resolve_to_their_golden_text(name):
     """Any change of a recipe shows in review: UPDATE_RECIPES=1 pytest rewrites the text."""
-    resolved = json.dumps(to_dict(parse_config(recipe(name)())), indent=1) + "\n"
-    golden = ROOT / "tests" / "recipes" / f"{name}.json"
+    file, *variant = name.split(":")
+    resolved = json.dumps(to_dict(parse_config(recipe(file)(*variant))), indent=1) + "\n"
+    golden = ROOT / "tests" / "recipes" / f"{name.replace(':', '_')}.json"
     if os.environ.get("UPDATE_RECIPES"):
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(resolved)

@@ -82,6 +82,7 @@ class Attention(nn.Module):
     qkv_bias: bool
     proj_bias: bool
     mask_k_bias: bool
+    init_std: float
     precision: Precision
 
     @nn.compact
@@ -92,13 +93,16 @@ class Attention(nn.Module):
             self.precision,
             self.qkv_bias,
             bias_gain=(1.0, 0.0, 1.0) if self.mask_k_bias else None,
+            init_std=self.init_std,
             name="qkv",
         )(x)
         q, k, v = (qkv[:, :, :, i] for i in range(3))
         q, k = apply_rope(q, rope), apply_rope(k, rope)
         q, k, v = (t.reshape(groups * rows, *t.shape[2:]) for t in (q, k, v))
         out = attention(q, k, v).reshape(groups, rows, tokens, width)
-        return Dense((width,), self.precision, self.proj_bias, name="proj")(out)
+        return Dense((width,), self.precision, self.proj_bias, init_std=self.init_std, name="proj")(
+            out
+        )
 
 
 class Block(nn.Module):
@@ -116,6 +120,7 @@ class Block(nn.Module):
     mask_k_bias: bool
     norm_layer: str
     layerscale: float | None
+    init_std: float
     precision: Precision
 
     @nn.compact
@@ -128,12 +133,13 @@ class Block(nn.Module):
             self.qkv_bias,
             self.proj_bias,
             self.mask_k_bias,
+            self.init_std,
             self.precision,
             name="attn",
         )
         hidden = hidden_width(width, self.ffn_ratio, self.ffn_layer)
         ffn = (Mlp if self.ffn_layer == "mlp" else SwiGlu)(
-            hidden, self.ffn_bias, self.precision, name="mlp"
+            hidden, self.ffn_bias, self.precision, self.init_std, name="mlp"
         )
         ls1, ls2 = self._layer_scale("ls1"), self._layer_scale("ls2")
 

@@ -1,9 +1,11 @@
 """Feed-forward layers: MLP with exact GELU, and SwiGLU (arXiv:2002.05202)."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 
-from dinojax.models.dense import Dense
+from dinojax.models.dense import INIT_STD, Dense
 from dinojax.precision import Precision
 from dinojax.typing import Array, Float
 
@@ -32,13 +34,16 @@ class Mlp(nn.Module):
     hidden: int
     use_bias: bool
     precision: Precision
+    init_std: float = INIT_STD
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         width = x.shape[-1]
-        x = Dense((self.hidden,), self.precision, self.use_bias, name="fc1")(x)
-        x = jax.nn.gelu(x, approximate=False)
-        return Dense((width,), self.precision, self.use_bias, name="fc2")(x)
+        dense = partial(
+            Dense, precision=self.precision, use_bias=self.use_bias, init_std=self.init_std
+        )
+        x = jax.nn.gelu(dense((self.hidden,), name="fc1")(x), approximate=False)
+        return dense((width,), name="fc2")(x)
 
 
 class SwiGlu(nn.Module):
@@ -47,10 +52,13 @@ class SwiGlu(nn.Module):
     hidden: int
     use_bias: bool
     precision: Precision
+    init_std: float = INIT_STD
 
     @nn.compact
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         width = x.shape[-1]
-        gate = Dense((self.hidden,), self.precision, self.use_bias, name="w1")(x)
-        value = Dense((self.hidden,), self.precision, self.use_bias, name="w2")(x)
-        return Dense((width,), self.precision, self.use_bias, name="w3")(jax.nn.silu(gate) * value)
+        dense = partial(
+            Dense, precision=self.precision, use_bias=self.use_bias, init_std=self.init_std
+        )
+        gate, value = dense((self.hidden,), name="w1")(x), dense((self.hidden,), name="w2")(x)
+        return dense((width,), name="w3")(jax.nn.silu(gate) * value)

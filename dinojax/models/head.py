@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from dinojax.kernels.linear import linear
-from dinojax.models.dense import WEIGHT_INIT, Dense
+from dinojax.models.dense import INIT_STD, Dense
 from dinojax.precision import Precision, unit_rows, widen
 from dinojax.typing import Array, Float
 
@@ -26,7 +26,8 @@ class DinoHead(nn.Module):
         widths = [self.hidden_dim] * (self.layers - 1) + [self.bottleneck_dim]
         self.mlp = [Dense((w,), self.precision, self.mlp_bias) for w in widths]
         shape = (self.bottleneck_dim, self.prototypes)
-        self.last_layer = self.param("last_layer", WEIGHT_INIT, shape, self.precision.param)
+        init = nn.initializers.normal(INIT_STD)
+        self.last_layer = self.param("last_layer", init, shape, self.precision.param)
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... K"]:
         """Prototype logits, at least float32."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from dinojax.kernels.rope import CoordinateDraws, RopeTables, rope_periods, rope_tables
 from dinojax.models.block import Block, KeptRows, LayerInputs, Streams, Tokens
+from dinojax.models.dense import INIT_STD
 from dinojax.models.embed import Embed, patch_grid
 from dinojax.models.norm import NORM_LAYERS
 from dinojax.precision import Precision
@@ -60,6 +61,7 @@ class VisionTransformer(nn.Module):
     mask_k_bias: bool = False
     norm_layer: str = "layernorm"
     layerscale: float | None = 1e-5
+    init_std: float = INIT_STD
     n_storage_tokens: int = 0
     untie_cls_and_patch_norms: bool = False
     untie_global_and_local_cls_norm: bool = False
@@ -93,6 +95,7 @@ class VisionTransformer(nn.Module):
             self.mask_k_bias and self.qkv_bias,
             self.norm_layer,
             self.layerscale,
+            self.init_std,
             self.precision,
         )
         norm = NORM_LAYERS[self.norm_layer]

@@ -21,9 +21,10 @@ from dinojax.train import global_batches, open_sources
 from dinojax.validation import validate
 
 STEPS = 3
-MESHES = [(2, 1), (1, 4), (4, 2)]
-OTHER_MESHES = [(1, 2), (4, 1), (2, 2), (8, 1), (2, 4), (1, 8)]
+MESHES = [(2, 1), (1, 2), (4, 1), (1, 4), (2, 2), (8, 1), (4, 2), (2, 4), (1, 8)]
 """(data, fsdp) sizes."""
+DEFAULT = {"float32": [(2, 1), (1, 4), (4, 2)], "float64": [(4, 2)]}
+"""Each compiles a whole step (12 s of CPU); the others are slow tests."""
 LIMITS = {
     "float32": {"losses": 1e-5, "gradients": 1e-5, "parameters": 1e-3},
     "float64": {"losses": 1e-9, "gradients": 1e-9, "parameters": 1e-9},
@@ -32,10 +33,14 @@ LIMITS = {
 on_every_mesh = pytest.mark.parametrize(
     ("precision", "mesh"),
     [
-        pytest.param(p, m, id=f"{p}-data{m[0]}-fsdp{m[1]}", marks=marks)
-        for p in LIMITS
-        for some, marks in ((MESHES, ()), (OTHER_MESHES, pytest.mark.slow))
-        for m in some
+        pytest.param(
+            precision,
+            mesh,
+            id=f"{precision}-data{mesh[0]}-fsdp{mesh[1]}",
+            marks=() if mesh in default else pytest.mark.slow,
+        )
+        for precision, default in DEFAULT.items()
+        for mesh in MESHES
     ],
 )
 
@@ -231,13 +236,13 @@ def test_fsdp_splits_weights_and_data_does_not():
 
 def test_every_crop_keeps_an_attention_branch():
     given = config("float32")
-    inputs = jax.jit(build.build_inputs(given))
-    for step in range(STEPS):
-        batch = {k: jnp.asarray(host_batches("float32")[step][k]) for k in ("canvas", "size")}
-        for draws, crops in zip(inputs(batch, step).draws, (2, 2), strict=True):
-            kept = np.asarray(draws.kept.attention)  # [L, G, m]
-            rows = crops * given.train.draw_group_size
-            assert all(set(kept[:, g].ravel()) == set(range(rows)) for g in range(kept.shape[1]))
+    make_inputs = build.build_inputs(given)
+    draws = jax.jit(lambda batch, step: make_inputs(batch, step).draws)
+    rows = 2 * given.train.draw_group_size  # two global and two local crops per image
+    for step, host in enumerate(host_batches("float32")):
+        for crops in draws({k: jnp.asarray(host[k]) for k in ("canvas", "size")}, step):
+            kept = np.asarray(crops.kept.attention)  # [L, G, m]
+            assert all(set(group.ravel()) == set(range(rows)) for group in kept.swapaxes(0, 1))
 
 
 def test_initial_state_is_identical():
@@ -285,9 +290,10 @@ def test_only_weights_travel_between_devices():
     assert {(64, 256), (256, 64)} <= gathered, "no layer's weights are gathered: wrong pattern?"
     assert gathered <= weights, gathered - weights
 
-    # Gradients and metrics, and the marginals of Sinkhorn-Knopp over prototypes.
+    # Gradients (of CLS and register tokens in one), metrics, and Sinkhorn-Knopp's column sums.
+    tokens = {(5, 64)}
     prototypes = {(given.dino.head.n_prototypes,), (given.ibot.head.n_prototypes,)}
     reduced = {shape for kind, shape in found if kind in ("all-reduce", "reduce-scatter")}
     assert prototypes <= reduced
-    assert reduced <= weights | prototypes | {()}, reduced - weights - prototypes
+    assert reduced <= weights | prototypes | tokens | {()}, reduced - weights - prototypes
     assert {kind for kind, _ in found} <= {"all-gather", "all-reduce", "reduce-scatter"}

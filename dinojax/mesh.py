@@ -85,3 +85,13 @@ def split_batch(tree: PyTree, axis: int = 0) -> PyTree:
         return tree
     spec = PartitionSpec(*[None] * axis, BATCH_AXES)
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
+
+
+def gather(tree: PyTree) -> PyTree:
+    """Inside jit: ask that every leaf be whole on each device. Nothing without a mesh.
+
+    For sharded weights at their use, in the dtype of the product: this is FSDP's gather.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)

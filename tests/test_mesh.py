@@ -93,3 +93,12 @@ def test_split_batch_inside_jit():
         out = split(jax.device_put(x, meshes.replicated(mesh)))
     assert out.sharding.shard_shape(out.shape) == (2, 2)
     assert (meshes.split_batch(x) == x).all(), "without a mesh nothing happens"
+
+
+def test_gather_inside_jit():
+    mesh = meshes.make_mesh(data=2, fsdp=4)
+    x = jnp.arange(32.0).reshape(2, 16)
+    with jax.set_mesh(mesh):
+        split = jax.device_put(x, jax.NamedSharding(mesh, P(None, "fsdp")))
+        assert jax.jit(meshes.gather)(split).is_fully_replicated
+    assert (meshes.gather(x) == x).all(), "without a mesh nothing happens"

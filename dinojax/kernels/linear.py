@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from dinojax.mesh import gather
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
 
 @jax.custom_vjp
 def _matmul(x: Float[Array, "T I"], weight: Float[Array, "I O"]) -> Float[Array, "T O"]:
-    return x @ weight.astype(x.dtype)
+    # Left to itself the partitioner would rather gather the activations and keep the split weight.
+    return x @ gather(weight.astype(x.dtype))
 
 
 def _matmul_fwd(x, weight):
@@ -27,7 +29,7 @@ def _matmul_bwd(saved, grad):
     grad_weight = jax.lax.dot_general(
         x, grad, (((0,), (0,)), ((), ())), preferred_element_type=weight.dtype
     )
-    return grad @ weight.astype(grad.dtype).T, grad_weight
+    return grad @ gather(weight.astype(grad.dtype)).T, grad_weight
 
 
 _matmul.defvjp(_matmul_fwd, _matmul_bwd)

@@ -34,7 +34,8 @@ def koleo_loss(
     unit = unit_rows(features, EPSILON).reshape(-1, size, width)
     similarity = jnp.einsum("gid,gjd->gij", unit, unit)
     others = jnp.where(jnp.eye(size, dtype=bool), -1, jax.lax.stop_gradient(similarity))
-    _, neighbours = jax.lax.top_k(others, topk)
+    # A sort stays on each device; `top_k` would gather the similarities of all groups.
+    neighbours = jnp.argsort(others, axis=-1, descending=True)[..., :topk]
     nearest = jax.vmap(lambda rows, index: rows[index])(unit, neighbours)
     difference = unit[:, :, None] - nearest + EPSILON
     distance = jnp.sqrt(jnp.square(difference).sum(axis=-1))

@@ -4,6 +4,7 @@ A *group* is the set of images that share random draws (stochastic depth counts,
 counts): the reference's per-device batch, here a number in the config (`draw_group_size`).
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ def _group_draws(key: Key, rates: DrawRates, depth: int, rows: int) -> CropDraws
         return jax.random.uniform(key, (depth, width), minval=-bound, maxval=bound)
 
     def log(multiplier: float | None) -> float | None:
-        return None if multiplier is None else float(jnp.log(multiplier))
+        return None if multiplier is None else math.log(multiplier)
 
     coordinates = CoordinateDraws(
         uniform(shift, rates.shift_coords, 2),

@@ -29,13 +29,17 @@ def blur_matrix(
     position = jnp.arange(side_px)
     out, source = position[:, None], position[None, :]
     last = side_px - 1
+    # The floor keeps sigma = 0 finite: every tap but the central one is then exp(-huge) = 0.
+    # Inverted here: XLA turns some quotients by a broadcast into products with the inverse and
+    # others not, depending on the mesh.
+    per_px = 1 / jnp.maximum(jnp.asarray(sigma, dtype), 1e-3)
     # Neither edge pixel has a mirror image: the axis of reflection runs through it.
     taps = (
-        _tap(source - out, sigma, dtype)
-        + jnp.where(source > 0, _tap(-source - out, sigma, dtype), 0)
-        + jnp.where(source < last, _tap(2 * last - source - out, sigma, dtype), 0)
+        _tap(source - out, per_px)
+        + jnp.where(source > 0, _tap(-source - out, per_px), 0)
+        + jnp.where(source < last, _tap(2 * last - source - out, per_px), 0)
     )
-    return taps / taps.sum(axis=1, keepdims=True)
+    return taps * (1 / taps.sum(axis=1, keepdims=True))
 
 
 def gaussian_blur(
@@ -48,10 +52,6 @@ def gaussian_blur(
     return jnp.einsum("ywc,xw->yxc", rows, taps, precision=exact)
 
 
-def _tap(
-    offset: Int[Array, "S S"], sigma: float | Float[Array, ""], dtype: DTypeLike
-) -> Float[Array, "S S"]:
-    # The floor keeps sigma = 0 finite: every tap but the central one is then exp(-huge) = 0.
-    width = jnp.maximum(jnp.asarray(sigma, dtype), 1e-3)
-    weight = jnp.exp(-0.5 * (offset.astype(dtype) / width) ** 2)
+def _tap(offset: Int[Array, "S S"], per_px: Float[Array, ""]) -> Float[Array, "S S"]:
+    weight = jnp.exp(-0.5 * (offset.astype(per_px.dtype) * per_px) ** 2)
     return jnp.where(jnp.abs(offset) <= RADIUS, weight, 0)

@@ -66,12 +66,15 @@ def report(
     args: argparse.Namespace,
     step: Callable[[], float],
     *,
-    flops: float,
+    flops: Callable[[], float],
     compile_s: float,
     warmup: int = 1,
     **more: Any,
 ) -> None:
-    """Time `step`, which returns the loss once all its work is done, and print the JSON line."""
+    """Time `step`, which returns the loss once all its work is done, and print the JSON line.
+
+    `flops` of one step are asked for at the very end.
+    """
     for _ in range(warmup):
         step()
     peak = peak_rss_mb()
@@ -90,7 +93,7 @@ def report(
         "step_s": median,
         "fastest_step_s": min(seconds),
         "images_per_s": args.batch / median,
-        "gflops_per_s": flops / median / 1e9,
+        "gflops_per_s": flops() / median / 1e9,
         "busy_cores": (time.process_time() - cpu) / wall,
         "foreign_cores": (foreign_cpu_s() - foreign) / wall,
         "compile_s": compile_s,

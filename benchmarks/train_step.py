@@ -37,12 +37,18 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def step_config(args: argparse.Namespace) -> Config:
+def step_config(
+    args: argparse.Namespace,
+    *,
+    remat: str = "none",
+    drop_path_rate: float = 0.0,
+    canvas_px: int | None = None,
+) -> Config:
     """The default configuration with the sizes of the benchmark."""
     config = default_config()
     config.student.arch = args.preset
-    config.student.remat = args.remat
-    config.student.drop_path_rate = args.drop_path_rate
+    config.student.remat = remat
+    config.student.drop_path_rate = drop_path_rate
     config.crops.global_crops_size = args.global_px
     config.crops.local_crops_size = args.local_px
     config.crops.local_crops_number = args.local_crops
@@ -51,7 +57,7 @@ def step_config(args: argparse.Namespace) -> Config:
     config.train.draw_group_size = max(args.batch // jax.device_count(), 1)
     config.dino.koleo_group_size = args.batch
     config.train.precision = args.dtype
-    config.data.canvas_px = args.canvas_px or args.global_px * 8 // 7
+    config.data.canvas_px = canvas_px or args.global_px * 8 // 7
     config.knn.every_steps = 0
     return parse_config(config)
 
@@ -70,7 +76,9 @@ def main() -> None:
     if args.cache_dir:
         jax.config.update("jax_compilation_cache_dir", args.cache_dir)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    config = step_config(args)
+    config = step_config(
+        args, remat=args.remat, drop_path_rate=args.drop_path_rate, canvas_px=args.canvas_px
+    )
     mesh = meshes.make_mesh()
     validate(config, batch_shards=meshes.batch_shards(mesh))
     with jax.set_mesh(mesh):
@@ -100,7 +108,7 @@ def main() -> None:
         measure.report(
             args,
             step,
-            flops=float(build_flops(config)),
+            flops=lambda: float(build_flops(config)),
             compile_s=compile_s,
             backend=jax.default_backend(),
             devices=jax.device_count(),

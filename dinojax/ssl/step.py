@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dinojax import trees
-from dinojax.optim.optimizer import AdamW, Rates, ema
+from dinojax.optim.optimizer import AdamW, Rates, clip_by_submodule, ema, settle
 from dinojax.schedules import Schedule
 from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
 from dinojax.ssl.inputs import StepInputs
@@ -81,12 +81,16 @@ def make_train_step(
         )
         momentum = schedules.momentum(step)
         with jax.named_scope("optimizer"):
-            student, moments, norms = optimizer.update(grads, state.moments, state.student, rates)
-            teacher = ema(state.teacher, student, momentum)
+            grads, norms = clip_by_submodule(grads, optimizer.clip_grad)
+            finite = trees.is_finite((terms["total_loss"], norms))
 
-        finite = trees.is_finite((terms["total_loss"], norms))
-        proposed = TrainState(step, student, teacher, moments, centers, state.refused_steps)
-        kept = trees.where(finite, proposed, state)
+            def keep(proposed, old):
+                return settle(trees.where(finite, proposed, old))
+
+            moments = keep(optimizer.update_moments(grads, state.moments), state.moments)
+            student = keep(optimizer.update_params(state.student, moments, rates), state.student)
+            teacher = keep(ema(state.teacher, student, momentum), state.teacher)
+            centers = trees.where(finite, centers, state.centers)
         refused = state.refused_steps + jnp.logical_not(finite)
         metrics = {
             **terms,
@@ -100,6 +104,6 @@ def make_train_step(
             "finite": finite,
             "refused_steps": refused,
         }
-        return kept._replace(step=step + 1, refused_steps=refused), metrics
+        return TrainState(step + 1, student, teacher, moments, centers, refused), metrics
 
     return train_step

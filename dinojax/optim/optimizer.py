@@ -98,16 +98,3 @@ def ema(average: PyTree, params: PyTree, momentum: Float[Array, ""]) -> PyTree:
         average,
         params,
     )
-
-
-def settle(tree: PyTree) -> PyTree:
-    """`tree`, unchanged, but on CPU finished before anything that reads it is begun.
-
-    XLA's CPU backend would rather repeat the moments inside the fusion of the parameters, and both
-    inside that of the teacher: the old values are then still needed, so that three of four donated
-    trees are copied instead of being updated in place. Accelerators write all outputs in one
-    fusion and are left alone.
-    """
-    return jax.lax.platform_dependent(
-        tree, cpu=jax.lax.optimization_barrier, default=lambda tree: tree
-    )

@@ -2,11 +2,11 @@
 
     python benchmarks/compare_cpu.py [--pairs=3] [--settings=112-4096,224-65536] [--compile]
 
-Prints one line per setting with medians and ratios (ours / theirs: speed wants at least 1, memory
-at most 1.15) and ends with one JSON line. Per setting, one run of ours first fills the compilation
-cache and gives the cold figures. A run during which other processes used more than `--foreign` of a
-core is repeated, up to `--tries` times: two OpenMP threads that share a core with something else
-wait for each other, and PyTorch's figure drops tenfold.
+Prints every run to stderr, one line per setting with medians and ratios (ours / theirs: speed wants
+at least 1, memory at most 1.15), and ends with one JSON line. Per setting, one run of ours first
+fills the compilation cache and gives the cold figures. A run during which other processes used more
+than `--foreign` of a core is repeated, up to `--tries` times: two OpenMP threads that share a core
+with something else wait for each other, and PyTorch's figure drops tenfold.
 """
 
 import argparse
@@ -30,7 +30,14 @@ SETTINGS = {
     for prototypes in (4096, 65536)
     for global_px, local_px, steps in ((112, 48, 8), (224, 96, 4))
 }
-FIGURES = ("images_per_s", "gflops_per_s", "rss_after_warmup_mb", "peak_rss_mb", "compile_s")
+FIGURES = (
+    "images_per_s",
+    "gflops_per_s",
+    "fastest_step_s",
+    "rss_after_warmup_mb",
+    "peak_rss_mb",
+    "compile_s",
+)
 
 Result = dict[str, Any]
 
@@ -41,7 +48,15 @@ def run(script: str, *flags: str, **values: Any) -> Result:
     done = subprocess.run(
         [sys.executable, str(HERE / script), *flags, *named], stdout=subprocess.PIPE, check=True
     )
-    return json.loads(done.stdout.splitlines()[-1])
+    result = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"  {script} {' '.join((*flags, *named))}: {result['images_per_s']:.2f} img/s "
+        f"(fastest step {result['fastest_step_s']:.3f} s), "
+        f"{result['rss_after_warmup_mb']:.0f} MiB, others {result['foreign_cores']:.2f} cores",
+        file=sys.stderr,
+        flush=True,
+    )
+    return result
 
 
 def undisturbed(args: argparse.Namespace, script: str, *flags: str, **values: Any) -> Result:

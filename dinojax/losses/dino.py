@@ -33,8 +33,12 @@ def dino_loss(
 def cross_entropy(
     logits: Float[Array, "*R K"], targets: Float[Array, "*R K"], temperature: float
 ) -> Float[Array, "*R"]:
-    """``-sum_k target log softmax(logits / temperature)`` per row; targets need not sum to one."""
+    """``-sum_k target log softmax(logits / temperature)`` per row; targets need not sum to one.
+
+    The inner product is written as one: as a sum of products it takes XLA on CPU five times as long.
+    """
     scaled = widen(logits) / temperature
     log_norm = jax.nn.logsumexp(scaled, axis=-1)
     targets = widen(targets)
-    return targets.sum(axis=-1) * log_norm - (targets * scaled).sum(axis=-1)
+    chosen = jnp.einsum("...k,...k->...", targets, scaled, precision=jax.lax.Precision.HIGHEST)
+    return targets.sum(axis=-1) * log_norm - chosen

@@ -38,7 +38,7 @@ def get_config(variant: str = "64px") -> ml_collections.ConfigDict:
     config.crops.local_crops_size = 16 if small else 24
     config.crops.local_crops_number = 4
 
-    config.train.steps = 800
+    config.train.steps = 640
     config.train.batch_size = 32
     config.train.draw_group_size = 32
     config.train.precision = "float32"
@@ -52,16 +52,16 @@ def get_config(variant: str = "64px") -> ml_collections.ConfigDict:
     optim.momentum.peak = 0.98
     optim.teacher_temp.start = 0.004
     optim.teacher_temp.peak = optim.teacher_temp.end = 0.02
-    optim.teacher_temp.warmup_steps = 600
+    optim.teacher_temp.warmup_steps = 480
     optim.layerwise_decay = 1.0
     optim.patch_embed_lr_mult = 1.0
 
     config.data.canvas_px = 32 if small else 64
     config.data.scenes.num_images = 4096
     config.data.scenes.image_px = 64
-    config.knn.every_steps = 200
+    config.knn.every_steps = 160
     config.knn.image_px = config.data.canvas_px
     config.knn.max_bank = 2000
     config.knn.max_queries = 2000
-    config.checkpoint.every_steps = 400
+    config.checkpoint.every_steps = 320
     return config

@@ -35,7 +35,7 @@ def cross_entropy(
 ) -> Float[Array, "*R"]:
     """``-sum_k target log softmax(logits / temperature)`` per row; targets need not sum to one.
 
-    The inner product is written as one: as a sum of products it takes XLA on CPU five times as long.
+    The inner product is written as one: a sum of products takes XLA on CPU much longer.
     """
     scaled = widen(logits) / temperature
     log_norm = jax.nn.logsumexp(scaled, axis=-1)

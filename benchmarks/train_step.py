@@ -55,7 +55,6 @@ def step_config(
     config.dino.head.n_prototypes = config.ibot.head.n_prototypes = args.prototypes
     config.train.batch_size = args.batch
     config.train.draw_group_size = max(args.batch // jax.device_count(), 1)
-    config.dino.koleo_group_size = args.batch
     config.train.precision = args.dtype
     config.data.canvas_px = canvas_px or args.global_px * 8 // 7
     config.knn.every_steps = 0

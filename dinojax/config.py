@@ -94,7 +94,8 @@ class DinoConfig:
     head: HeadConfig = HeadConfig()
     koleo_loss_weight: float = 0.1
     koleo_group_size: int | None = None
-    """Images among which nearest neighbours are searched; None: draw_group_size."""
+    """Images among which nearest neighbours are searched; None: draw_group_size. As there, the
+    number of groups must be a multiple of data x fsdp devices."""
     koleo_topk: int = 1
     local_loss_weight: ScheduleConfig = _flat(1.0)
 
@@ -141,7 +142,8 @@ class TrainConfig:
     batch_size: int = 2048
     """Images per step over all devices."""
     draw_group_size: int | None = 64
-    """Images that share stochastic-depth, RoPE and mask draws; None: the whole batch."""
+    """Images that share stochastic-depth, RoPE and mask draws; None: the whole batch. The number of
+    groups must be a multiple of data x fsdp devices."""
     seed: int = 0
     precision: str = "bfloat16"
     centering: str = "sinkhorn_knopp"

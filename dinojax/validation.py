@@ -35,6 +35,7 @@ def validate(config: Config, *, batch_shards: int) -> None:
         ("train.log_every_steps", config.train.log_every_steps),
         ("data.canvas_px", config.data.canvas_px),
         ("checkpoint.every_steps", config.checkpoint.every_steps),
+        ("dino.koleo_topk", config.dino.koleo_topk),
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
@@ -109,27 +110,10 @@ def _check_sizes(config: Config) -> None:
 
 
 def _check_groups(config: Config, batch_shards: int) -> None:
-    batch, group = config.train.batch_size, draw_group_size(config)
-    groups = batch // group if group > 0 else 0
-    if group < 1 or batch % group or groups % batch_shards:
-        working = [
-            g for g in range(1, batch + 1) if batch % g == 0 and (batch // g) % batch_shards == 0
-        ]
-        fix = (
-            f"use one of train.draw_group_size={working[-4:]}"
-            if working
-            else f"use a train.batch_size that is a multiple of {batch_shards}"
-        )
-        raise ValueError(
-            f"train.batch_size={batch} in groups of train.draw_group_size={group} does not split "
-            f"over {batch_shards} batch shards; the number of groups must be a multiple: {fix}"
-        )
+    group, topk = draw_group_size(config), config.dino.koleo_topk
     koleo = config.dino.koleo_group_size or group
-    if batch % koleo or koleo <= config.dino.koleo_topk:
-        raise ValueError(
-            f"dino.koleo_group_size={koleo} must divide train.batch_size={batch} and exceed "
-            f"koleo_topk={config.dino.koleo_topk}; use {batch}"
-        )
+    _check_split(config, batch_shards, "train.draw_group_size", group, smallest=1)
+    _check_split(config, batch_shards, "dino.koleo_group_size", koleo, smallest=topk + 1)
     patch = build_backbone(config, get_precision(config.train.precision)).patch_size
     patches = (config.crops.global_crops_size // patch) ** 2
     counts = group_mask_counts(
@@ -144,3 +128,25 @@ def _check_groups(config: Config, batch_shards: int) -> None:
             f"={config.ibot.mask_sample_probability} masks none of {patches} patches per crop in "
             f"groups of {group} images; raise them, or enlarge crops.global_crops_size"
         )
+
+
+def _check_split(config: Config, shards: int, name: str, size: int, *, smallest: int) -> None:
+    """Groups of `size` images divide the batch, and each lies whole in one of its shards."""
+    batch, topk = config.train.batch_size, config.dino.koleo_topk
+
+    def works(size: int) -> bool:
+        return size >= smallest and batch % size == 0 and batch // size % shards == 0
+
+    if works(size):
+        return
+    working = [size for size in range(1, batch + 1) if works(size)]
+    fix = (
+        f"use one of {name}={working[-4:]}"
+        if working
+        else f"use a train.batch_size that is a multiple of {shards * (topk + 1)}"
+    )
+    raise ValueError(
+        f"train.batch_size={batch} in groups of {name}={size} does not split over {shards} batch "
+        f"shards; the number of groups must be a multiple, and those of KoLeo must exceed "
+        f"koleo_topk={topk}: {fix}"
+    )

@@ -29,8 +29,9 @@ LATER_STAGES = {
 
 def small(**overrides: Any) -> Config:
     config = shrink(default_config())
-    config.train.draw_group_size = 1  # 8 fake devices
-    config.dino.koleo_group_size = 8
+    config.train.batch_size = 16  # 8 fake devices
+    config.train.draw_group_size = 1
+    config.dino.koleo_group_size = 2
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
     return parse_config(config)
 

@@ -1,0 +1,77 @@
+"""Groups of images that do not fit the batch or the mesh are refused, with sizes that work."""
+
+import pytest
+
+from dinojax.config import Config, default_config, parse_config
+from dinojax.shrink import shrink
+from dinojax.validation import validate
+
+
+def debug(batch: int, draw: int | None, koleo: int | None, topk: int = 1) -> Config:
+    config = shrink(default_config())
+    config.train.batch_size, config.train.draw_group_size = batch, draw
+    config.dino.koleo_group_size, config.dino.koleo_topk = koleo, topk
+    return parse_config(config)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shards"),
+    [
+        ({"batch": 8, "draw": 8, "koleo": None}, 1),
+        ({"batch": 8, "draw": None, "koleo": None}, 1),
+        ({"batch": 8, "draw": 1, "koleo": 8}, 1),
+        ({"batch": 16, "draw": 1, "koleo": 2}, 8),
+        ({"batch": 32, "draw": 4, "koleo": None}, 8),
+        ({"batch": 32, "draw": 2, "koleo": 4, "topk": 3}, 8),
+        ({"batch": 24, "draw": 12, "koleo": 6}, 2),
+    ],
+)
+def test_groups_that_fit(sizes, shards):
+    validate(debug(**sizes), batch_shards=shards)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shards", "named", "working"),
+    [
+        # The whole batch, over several shards.
+        ({"batch": 8, "draw": None, "koleo": 4}, 2, "train.draw_group_size=8", [1, 2, 4]),
+        ({"batch": 64, "draw": 3, "koleo": 2}, 2, "train.draw_group_size=3", [4, 8, 16, 32]),
+        ({"batch": 16, "draw": -1, "koleo": 2}, 2, "train.draw_group_size=-1", [1, 2, 4, 8]),
+        # Draws fit and neighbours are searched across shards.
+        ({"batch": 16, "draw": 1, "koleo": 16}, 2, "dino.koleo_group_size=16", [2, 4, 8]),
+        ({"batch": 24, "draw": 4, "koleo": 8}, 2, "dino.koleo_group_size=8", [3, 4, 6, 12]),
+        ({"batch": 16, "draw": 2, "koleo": 5}, 1, "dino.koleo_group_size=5", [2, 4, 8, 16]),
+        ({"batch": 16, "draw": 2, "koleo": -4}, 1, "dino.koleo_group_size=-4", [2, 4, 8, 16]),
+        # No neighbour in a group of one: here it is the draw group's size.
+        ({"batch": 16, "draw": 1, "koleo": None}, 8, "dino.koleo_group_size=1", [2]),
+        ({"batch": 32, "draw": 2, "koleo": 2, "topk": 2}, 4, "dino.koleo_group_size=2", [4, 8]),
+    ],
+)
+def test_groups_that_do_not_fit(sizes, shards, named, working):
+    with pytest.raises(ValueError) as error:
+        validate(debug(**sizes), batch_shards=shards)
+    message, name = str(error.value), named.partition("=")[0]
+    assert f"train.batch_size={sizes['batch']} in groups of {named} does not split" in message
+    assert f"over {shards} batch shards; the number of groups must be a multiple" in message
+    assert message.endswith(f": use one of {name}={working}")
+    key = name.rpartition(".")[2].partition("_")[0]
+    validate(debug(**{**sizes, key: working[-1]}), batch_shards=shards)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shards", "multiple"),
+    [
+        ({"batch": 12, "draw": 1, "koleo": 2}, 8, 16),
+        ({"batch": 8, "draw": 1, "koleo": 8}, 8, 16),
+        ({"batch": 16, "draw": 2, "koleo": 2, "topk": 3}, 8, 32),
+    ],
+)
+def test_a_batch_that_no_group_fits(sizes, shards, multiple):
+    with pytest.raises(ValueError, match=rf"use a train\.batch_size .* multiple of {multiple}$"):
+        validate(debug(**sizes), batch_shards=shards)
+    validate(debug(**{**sizes, "batch": multiple, "koleo": multiple // 8}), batch_shards=shards)
+
+
+def test_koleo_needs_a_neighbour():
+    with pytest.raises(ValueError, match=r"dino\.koleo_topk=0 must be at least 1"):
+        validate(debug(8, 8, 8, topk=0), batch_shards=1)

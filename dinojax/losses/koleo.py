@@ -33,7 +33,7 @@ def koleo_loss(
         )
     unit = unit_rows(features, EPSILON).reshape(-1, size, width)
     similarity = jnp.einsum("gid,gjd->gij", unit, unit)
-    others = jnp.where(jnp.eye(size, dtype=bool), -1, jax.lax.stop_gradient(similarity))
+    others = jnp.where(jnp.eye(size, dtype=bool), -jnp.inf, jax.lax.stop_gradient(similarity))
     # A sort stays on each device; `top_k` would gather the similarities of all groups.
     neighbours = jnp.argsort(others, axis=-1, descending=True)[..., :topk]
     nearest = jax.vmap(lambda rows, index: rows[index])(unit, neighbours)

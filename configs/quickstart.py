@@ -64,4 +64,17 @@ def get_config(variant: str = "64px") -> ml_collections.ConfigDict:
     config.knn.max_bank = 2000
     config.knn.max_queries = 2000
     config.checkpoint.every_steps = 320
+    return _for_tiny_photographs(config) if small else config
+
+
+def _for_tiny_photographs(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Larger local crops, milder colours, more prototypes: see docs/real_images.md."""
+    config.crops.local_crops_scale = (0.15, 0.5)
+    config.crops.jitter_strengths = (0.3, 0.3, 0.1, 0.03)
+    config.crops.grey_probability = 0.0
+    config.dino.head.n_prototypes = config.ibot.head.n_prototypes = 512
+    config.train.steps = 1200
+    config.optim.lr.peak = 1.5e-3
+    config.optim.lr.warmup_steps = 100
+    config.optim.teacher_temp.warmup_steps = 900
     return config

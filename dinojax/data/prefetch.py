@@ -1,79 +1,59 @@
-"""Loading ahead with Grain, in a thread or in worker processes.
+"""Loading ahead, in a thread or in worker processes.
 
-The element that Grain sees is a whole batch, so neither threads nor workers can change what a batch
-holds or the order of batches.
+What is asked for is a whole batch, by its step, so neither threads nor workers can change what a
+batch holds or the order of batches. At most `ahead` batches are being loaded or wait to be taken:
+that, not the number of workers, bounds the memory.
 """
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import threading
+from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
 
-import grain
-from absl import flags
+from dinojax.data.workers import Workers
+
+
+class _Loader(Protocol):
+    def ask(self, step: int) -> None: ...
+    def take(self) -> Any: ...
+    def close(self) -> None: ...
 
 
 def iterate(
-    batches: Any, prefetch: int, start_step: int = 0, num_workers: int = 0
+    batches: Any, ahead: int, start_step: int = 0, num_workers: int = 0
 ) -> Generator[Any, None, None]:
     """Items of the sequence `batches` from `start_step` on; `close()` ends threads and workers.
 
     Args:
         batches: random access by step (`__len__`, `__getitem__`), picklable if there are workers.
-        prefetch: items that each process keeps ready.
-        num_workers: processes; 0 loads in one thread of this one.
+        ahead: items that are loaded before they are asked for, at least 1.
+        num_workers: processes, of which `ahead` keeps at most as many busy; 0 loads in a thread.
     """
-    parcels: Any = _Parcels(batches)
-    steps = grain.MapDataset.source(parcels)[start_step:]
-    if not num_workers:
-        dataset = steps.to_iter_dataset(grain.ReadOptions(1, prefetch))
-    else:
-        if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which a notebook never parses
-            flags.FLAGS.mark_as_parsed()
-        # A worker decodes in the foreground: its own output buffer is the prefetch.
-        workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=prefetch)
-        dataset = steps.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
-            workers, _follow_parent
-        )
-    with contextlib.closing(iter(dataset)) as iterator:
-        for parcel in iterator:
-            yield parcel.batch
+    steps = range(start_step, len(batches))
+    loader: _Loader = Workers(batches, min(num_workers, ahead)) if num_workers else _Thread(batches)
+    try:
+        for step in steps[:ahead]:
+            loader.ask(step)
+        for step in steps:
+            batch = loader.take()
+            if step + ahead in steps:
+                loader.ask(step + ahead)
+            yield batch
+            del batch  # or it would live on while its successor is waited for
+    finally:
+        loader.close()
 
 
-@dataclass(frozen=True)
-class _Parcel:
-    """A batch that Grain takes for one opaque object.
+class _Thread:
+    def __init__(self, batches: Any):
+        self._batches, self._asked = batches, deque[Future[Any]]()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
 
-    Grain moves bare arrays through shared memory, where a batch on its way at the loader's close
-    stays until Python's resource tracker complains. Parcels are pickled through a pipe.
-    """
+    def ask(self, step: int) -> None:
+        self._asked.append(self._pool.submit(self._batches.__getitem__, step))
 
-    batch: Any
+    def take(self) -> Any:
+        return self._asked.popleft().result()
 
-
-@dataclass(frozen=True)
-class _Parcels:
-    batches: Any
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, step: int) -> _Parcel:
-        return _Parcel(self.batches[step])
-
-
-def _follow_parent(worker: int, count: int) -> None:
-    """Leave Ctrl-C to the parent, which closes its workers, and do not outlive its SIGKILL."""
-
-    def wait() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None  # only workers run this
-        parent.join()
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=wait, daemon=True).start()
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Eight CPU devices for every test and exact float32 products."""
+"""Eight CPU devices for every test, exact float32 products, and parsed flags for Grain."""
 
 import os
 
@@ -10,5 +10,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import jax
+from absl import flags
 
 jax.config.update("jax_default_matmul_precision", "highest")
+# Grain's workers read absl flags, which pytest never parses.
+flags.FLAGS.mark_as_parsed()

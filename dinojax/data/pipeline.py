@@ -17,14 +17,14 @@ from jaxtyping import Bool, Int32, Int64, UInt8
 
 from dinojax.data.decode import read_image, to_canvas
 from dinojax.data.order import Order
-from dinojax.data.prefetch import iterate
+from dinojax.data.prefetch import WORKER_HOLDS, iterate
 from dinojax.data.source import Source
 
 Canvases = UInt8[np.ndarray, "b C C 3"]
 Sizes = Int32[np.ndarray, "b 2"]
 
 AHEAD = 2
-"""Batches per process that are loaded ahead where memory allows."""
+"""Batches that are loaded ahead without workers where memory allows."""
 
 
 class TrainBatch(TypedDict):
@@ -133,8 +133,8 @@ def make_loader(
         num_workers: decoding processes, each of which loads whole batches.
         num_threads: decoding threads per process; None: the cores divided among the processes.
         prefetch_mb: memory in MB (10**6 bytes) for batches that are being loaded or wait to be
-            taken. As many as fit, but at least 1 and at most `AHEAD` per process. A worker that
-            hands a batch over holds it twice for as long as a copy takes.
+            taken. As many as fit, up to `AHEAD`, or `WORKER_HOLDS` for each worker; at least 1, or
+            those of one worker.
 
     Raises:
         ValueError: a number outside its range.
@@ -155,17 +155,20 @@ def make_loader(
         num_threads=num_threads or default_threads(num_workers),
     )
     fitting = max(prefetch_mb * 10**6 // batches.batch_bytes, 1)
-    if fitting < num_workers:
+    useful = num_workers * WORKER_HOLDS if num_workers else AHEAD
+    if fitting < num_workers * WORKER_HOLDS:
         logging.warning(
-            "prefetch_mb=%d holds %d of the batches of %.0f MB: only as many of the %d data "
-            "workers have work; use %d",
+            "prefetch_mb=%d holds %d of the batches of %.0f MB, and each data worker takes %d: "
+            "starting %d of %d; for all of them use %d",
             prefetch_mb,
             fitting,
             batches.batch_bytes / 1e6,
+            WORKER_HOLDS,
+            max(fitting // WORKER_HOLDS, 1),
             num_workers,
-            -(-2 * num_workers * batches.batch_bytes // 10**6),
+            -(-useful * batches.batch_bytes // 10**6),
         )
-    ahead = min(fitting, AHEAD * max(num_workers, 1))
+    ahead = min(fitting, useful)
     return iterate(batches, ahead, start_step, num_workers)
 
 

@@ -1,22 +1,25 @@
-"""Loading ahead, in a thread or in worker processes.
+"""Loading ahead with Grain, in a thread or in worker processes.
 
-What is asked for is a whole batch, by its step, so neither threads nor workers can change what a
-batch holds or the order of batches. At most `ahead` batches are being loaded or wait to be taken:
-that, not the number of workers, bounds the memory.
+The element that Grain sees is a whole batch, so neither threads nor workers can change what a batch
+holds or the order of batches.
 """
 
-from collections import deque
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
-from dinojax.data.workers import Workers
+import grain
+from absl import flags
 
+from dinojax.data.parcels import Parcels
 
-class _Loader(Protocol):
-    def ask(self, step: int) -> None: ...
-    def take(self) -> Any: ...
-    def close(self) -> None: ...
+WORKER_HOLDS = 4
+"""Batches that a Grain worker accounts for at least: one being loaded, one in its buffer, and as
+many on this side."""
 
 
 def iterate(
@@ -26,34 +29,39 @@ def iterate(
 
     Args:
         batches: random access by step (`__len__`, `__getitem__`), picklable if there are workers.
-        ahead: items that are loaded before they are asked for, at least 1.
-        num_workers: processes, of which `ahead` keeps at most as many busy; 0 loads in a thread.
+        ahead: items that may be loaded before they are asked for, at least 1; that, not the number
+            of workers, bounds the memory. Each worker takes `WORKER_HOLDS` of them or more, so as
+            many workers are started as it feeds, and one in any case.
+        num_workers: processes; 0 loads in one thread of this one.
     """
-    steps = range(start_step, len(batches))
-    loader: _Loader = Workers(batches, min(num_workers, ahead)) if num_workers else _Thread(batches)
-    try:
-        for step in steps[:ahead]:
-            loader.ask(step)
-        for step in steps:
-            batch = loader.take()
-            if step + ahead in steps:
-                loader.ask(step + ahead)
-            yield batch
-            del batch  # or it would live on while its successor is waited for
-    finally:
-        loader.close()
+    steps = grain.MapDataset.source(Parcels(batches))[start_step:]
+    if not num_workers:
+        dataset = steps.to_iter_dataset(grain.ReadOptions(1, ahead))
+    else:
+        if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which a notebook never parses
+            flags.FLAGS.mark_as_parsed()
+        fed = max(1, min(num_workers, ahead // WORKER_HOLDS))
+        # A worker loads in the foreground: its own output buffer, kept on both sides, is ahead.
+        workers = grain.MultiprocessingOptions(
+            fed, per_worker_buffer_size=max(1, ahead // fed // 2 - 1)
+        )
+        dataset = steps.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
+            workers, _follow_parent
+        )
+    with contextlib.closing(iter(dataset)) as iterator:
+        for parcel in iterator:
+            yield parcel.batch
+            del parcel  # or it would live on while its successor is waited for
 
 
-class _Thread:
-    def __init__(self, batches: Any):
-        self._batches, self._asked = batches, deque[Future[Any]]()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+def _follow_parent(worker: int, count: int) -> None:
+    """Leave Ctrl-C to the parent, which closes its workers, and do not outlive its SIGKILL."""
 
-    def ask(self, step: int) -> None:
-        self._asked.append(self._pool.submit(self._batches.__getitem__, step))
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None  # only workers run this
+        parent.join()
+        os._exit(1)
 
-    def take(self) -> Any:
-        return self._asked.popleft().result()
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=wait, daemon=True).start()

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -10,7 +11,7 @@ from dinojax.data.parcels import ALIGNMENT, Parcel
 
 
 def send(batch):
-    return ForkingPickler.loads(ForkingPickler.dumps(Parcel(batch)))
+    return pickle.loads(bytes(ForkingPickler.dumps(Parcel(batch))))
 
 
 def test_arrives_as_it_was():

@@ -34,7 +34,8 @@ def iterate(
             many workers are started as it feeds, and one in any case.
         num_workers: processes; 0 loads in one thread of this one.
     """
-    steps = grain.MapDataset.source(Parcels(batches))[start_step:]
+    parcels: Any = Parcels(batches)
+    steps = grain.MapDataset.source(parcels)[start_step:]
     if not num_workers:
         dataset = steps.to_iter_dataset(grain.ReadOptions(1, ahead))
     else:

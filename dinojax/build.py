@@ -29,6 +29,7 @@ from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_input
 from dinojax.ssl.state import Centers, TrainState, init_state
 from dinojax.ssl.step import Loss, Metrics, Schedules, make_train_step
 from dinojax.typing import Step
+from dinojax.views.recipe import ViewRecipe
 
 CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
 
@@ -119,6 +120,11 @@ def build_schedules(config: Config) -> Schedules:
     )
 
 
+def build_views(config: Config) -> ViewRecipe:
+    """The views of a configuration of one resolution (`dinojax.resolutions`)."""
+    return config.crops
+
+
 def draw_group_size(config: Config) -> int:
     """Images per group of shared draws."""
     return config.train.draw_group_size or config.train.batch_size
@@ -168,7 +174,7 @@ def build_draw_rates(config: Config) -> DrawRates:
 def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]:
     """The device-side half of the data path: crops, masks and draws of a step."""
     precision = get_precision(config.train.precision)
-    backbone = build_backbone(config, precision)
+    backbone, views = build_backbone(config, precision), build_views(config)
     group = draw_group_size(config)
     groups = config.train.batch_size // group
     draws = make_draws(
@@ -176,10 +182,10 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
         seed=config.train.seed,
         depth=backbone.depth,
         groups=groups,
-        rows={"global": GLOBAL_VIEWS * group, "local": config.crops.local_crops_number * group},
+        rows={"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
     )
     return make_step_inputs(
-        config.crops,
+        views,
         seed=config.train.seed,
         groups=groups,
         patch_size=backbone.patch_size,
@@ -195,7 +201,7 @@ def build_mask_counts(config: Config) -> np.ndarray:
     patch = build_backbone(config, get_precision(config.train.precision)).patch_size
     return group_mask_counts(
         group_size=draw_group_size(config),
-        num_patches=(config.crops.global_crops_size // patch) ** 2,
+        num_patches=(build_views(config).global_crops_size // patch) ** 2,
         sample_probability=config.ibot.mask_sample_probability,
         ratio_min_max=config.ibot.mask_ratio_min_max,
     )
@@ -229,13 +235,13 @@ def build_init(config: Config) -> Callable[[], TrainState]:
 
 def build_flops(config: Config) -> float:
     """Model FLOPs of one step."""
-    crops, counts = config.crops, build_mask_counts(config)
+    views, counts = build_views(config), build_mask_counts(config)
     return train_step_flops(
         build_model(config),
         batch=config.train.batch_size,
-        global_px=crops.global_crops_size,
-        local_px=crops.local_crops_size,
-        local_crops=crops.local_crops_number,
+        global_px=views.global_crops_size,
+        local_px=views.local_crops_size,
+        local_crops=views.local_crops_number,
         masked_patches=float(counts.sum() / draw_group_size(config)),
         channels=config.student.in_chans,
         drop_path_rate=config.student.drop_path_rate,

@@ -112,6 +112,21 @@ class IbotConfig:
 
 
 @dataclass(frozen=True)
+class CropsConfig(ViewRecipe):
+    """The views, in one or several resolutions.
+
+    The reference's lists: of the keys below those that are lists have equal lengths, and entry i of
+    each belongs to resolution i. A single value holds for all. Each step takes one resolution.
+    """
+
+    global_crops_size: int | tuple[int, ...] = 224
+    local_crops_size: int | tuple[int, ...] = 96
+    gram_teacher_crops_size: int | tuple[int, ...] | None = None
+    global_local_crop_pairs_ratios: float | tuple[float, ...] = 1.0
+    """Share of the steps that each resolution gets, in any unit; stratified (`data.strata`)."""
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """AdamW and what changes over the run."""
 
@@ -173,11 +188,21 @@ class DataConfig:
 
     source: str = "scenes"
     """"scenes", a folder of images, or a .tar of images."""
+    mixture: tuple[tuple[str, float], ...] = ()
+    """(source, weight) pairs that take the place of data.source, which then stays at its default.
+    Weights are in any unit; 0 is for the homogeneous source alone."""
+    homogeneous_source: str | None = None
+    """The source in the mixture from which homogeneous steps take their whole batch."""
+    homogeneous_share: float = 0.0
+    """Share of the steps that are homogeneous: of every 1 / share steps one at a hashed place."""
     holdout: float = 0.1
-    """Share of the records kept out of training, as queries of the kNN monitor."""
+    """Share of the records kept out of training, as queries of the kNN monitor. Of a mixture one
+    part is monitored and gives them: the homogeneous source, or else the first with labels."""
     canvas_px: int = 512
     num_workers: int = 0
     """Decoding processes; 0 decodes in threads of the main one."""
+    prefetch_mb: int = 4096
+    """Memory per host for batches loaded ahead, in MB; at least one batch is."""
     verify_images: int = 2048
     """Records decoded before training starts, spread over the source, to find unreadable ones."""
     scenes: ScenesConfig = ScenesConfig()
@@ -213,7 +238,7 @@ class Config:
     student: StudentConfig = StudentConfig()
     dino: DinoConfig = DinoConfig()
     ibot: IbotConfig = IbotConfig()
-    crops: ViewRecipe = ViewRecipe()
+    crops: CropsConfig = CropsConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     mesh: MeshConfig = MeshConfig()

@@ -11,16 +11,22 @@ from ml_collections import config_dict
 
 
 def to_config_dict(node: Any) -> ml_collections.ConfigDict:
-    """A dataclass as a ConfigDict; values that may be None keep their type in a placeholder."""
+    """A dataclass as a ConfigDict; values that may be None keep their type in a placeholder.
+
+    A ConfigDict knows one type per key: those of several types take any value, until `parse`.
+    """
     out = ml_collections.ConfigDict()
     hints = typing.get_type_hints(type(node))
     for item in dataclasses.fields(node):
         value = getattr(node, item.name)
         if dataclasses.is_dataclass(value):
             value = to_config_dict(value)
-        elif value is None or type(None) in typing.get_args(hints[item.name]):
-            kind = next(t for t in typing.get_args(hints[item.name]) if t is not type(None))
-            value = config_dict.placeholder(kind) if value is None else value
+        else:
+            kinds = [t for t in typing.get_args(hints[item.name]) if t is not type(None)]
+            if isinstance(hints[item.name], types.UnionType) and len(kinds) > 1:
+                value = config_dict.FieldReference(value, field_type=object)
+            elif value is None:
+                value = config_dict.placeholder(kinds[0])
         out[item.name] = value
     return out
 
@@ -58,9 +64,12 @@ def _check_type(value: Any, hint: Any, name: str) -> Any:
         return None
     for option in options:
         if typing.get_origin(option) is tuple and isinstance(value, list | tuple):
-            element, *rest = typing.get_args(option)
-            if Ellipsis in rest or len(value) == 1 + len(rest):
-                return tuple(_check_type(v, element, f"{name}[{i}]") for i, v in enumerate(value))
+            elements = typing.get_args(option)
+            if elements[-1] is Ellipsis:
+                elements = elements[:1] * len(value)
+            if len(value) == len(elements):
+                pairs = enumerate(zip(value, elements, strict=True))
+                return tuple(_check_type(v, kind, f"{name}[{i}]") for i, (v, kind) in pairs)
         elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         elif (

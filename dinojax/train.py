@@ -5,6 +5,7 @@ The whole run is a function of (config, data, seed). Run the same command again 
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,35 +19,21 @@ from dinojax import trees
 from dinojax.build import build_backbone, build_flops, build_init, build_train_step
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
-from dinojax.data.open import open_source
 from dinojax.data.pipeline import make_loader
 from dinojax.data.source import Source
-from dinojax.data.subset import holdout
 from dinojax.evaluation.features import make_encoder
 from dinojax.evaluation.monitor import KnnMonitor, evenly
 from dinojax.precision import get_precision
+from dinojax.resolutions import resolution_order, resolutions
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.contract import write_or_check
-from dinojax.runtime.loop import run
+from dinojax.runtime.loop import TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.summary import write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
+from dinojax.training_data import open_data
+from dinojax.typing import PyTree
 from dinojax.validation import validate
-
-
-def open_sources(config: Config) -> tuple[Source, Source]:
-    """Training records and the held-out records of the kNN monitor."""
-    data = config.data
-    if data.source != "scenes":
-        return holdout(open_source(data.source), data.holdout)
-    if not 0 < data.holdout < 1:
-        raise ValueError(f"data.holdout={data.holdout} must lie between 0 and 1; use 0.1")
-    scenes = {"image_px": data.scenes.image_px, "num_classes": data.scenes.num_classes}
-    held = max(round(data.scenes.num_images * data.holdout), 1)
-    return (
-        open_source("scenes", num_images=data.scenes.num_images, split="train", **scenes),
-        open_source("scenes", num_images=held, split="test", **scenes),
-    )
 
 
 def global_batches(batches: Iterator[Any], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
@@ -59,13 +46,39 @@ def global_batches(batches: Iterator[Any], mesh: Mesh) -> Iterator[dict[str, jax
         }
 
 
-def make_monitor(config: Config, bank: Source, queries: Source) -> KnnMonitor | None:
-    """The kNN monitor, or None where the source has no labels or the config wants none."""
-    classes = bank.class_names
+def compile_step(config: Config, mesh: Mesh, state: PyTree) -> TrainStep:
+    """The train step of one resolution, ready to run on `state` and batches of `config`."""
+    batch, canvas_px = config.train.batch_size, config.data.canvas_px
+    split = meshes.batch_sharding(mesh)
+    layout = jax.tree.map(lambda leaf: leaf.sharding, state)
+    shapes = {"canvas": ((batch, canvas_px, canvas_px, 3), "uint8"), "size": ((batch, 2), "int32")}
+    start = time.perf_counter()
+    step = jax.jit(
+        build_train_step(config),
+        in_shardings=(layout, split),
+        out_shardings=(layout, meshes.replicated(mesh)),
+        donate_argnums=0,
+    )
+    compiled = step.lower(
+        state,
+        {name: jax.ShapeDtypeStruct(*kind, sharding=split) for name, kind in shapes.items()},
+    ).compile()
+    logging.info(
+        "compiled the step for crops of %d and %d px in %.0f s",
+        config.crops.global_crops_size,
+        config.crops.local_crops_size,
+        time.perf_counter() - start,
+    )
+    return compiled
+
+
+def make_monitor(config: Config, bank: Source | None, queries: Source | None) -> KnnMonitor | None:
+    """The kNN monitor, or None where the data have no labels or the config wants none."""
     if not config.knn.every_steps:
         return None
-    if classes is None:
-        logging.warning("%s has no labels: no kNN monitor", config.data.source)
+    classes = None if bank is None else bank.class_names
+    if bank is None or queries is None or classes is None:
+        logging.warning("the data have no labels: no kNN monitor")
         return None
     encode = make_encoder(
         build_backbone(config, get_precision(config.train.precision)),
@@ -93,12 +106,13 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
     validate(config, batch_shards=meshes.batch_shards(mesh))
-    source, queries = open_sources(config)
-    for part in (source, queries):
-        verify(part, config.data.canvas_px, config.data.verify_images)
-    write_or_check(workdir, to_dict(config), fingerprint(source))
+    data = open_data(config)
+    for part in (data.source, data.queries):
+        if part is not None:
+            verify(part, config.data.canvas_px, config.data.verify_images)
+    write_or_check(workdir, to_dict(config), fingerprint(data.source, data.order.mixture))
 
-    steps, batch_size = config.train.steps, config.train.batch_size
+    steps = config.train.steps
     compute = get_precision(config.train.precision).compute
     peak = total_peak_flops(mesh.devices.ravel().tolist(), compute)
     with contextlib.ExitStack() as stack:
@@ -124,28 +138,26 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             state = checkpoints.restore(abstract(shapes, layout))
         first_step = latest or 0
 
-        train_step = jax.jit(
-            build_train_step(config),
-            in_shardings=(layout, meshes.batch_sharding(mesh)),
-            out_shardings=(layout, meshes.replicated(mesh)),
-            donate_argnums=0,
-        )
+        # Ahead of the data: a resolution that comes late must not stop the run to compile.
+        choice = resolution_order(config)
+        train_steps = [compile_step(one, mesh, state) for one in resolutions(config)]
+        flops = [float(build_flops(one)) for one in resolutions(config)]
         loader = make_loader(
-            source,
-            global_batch=batch_size,
+            data.source,
+            data.order,
             canvas_px=config.data.canvas_px,
-            seed=config.train.seed,
             start_step=first_step,
             num_workers=config.data.num_workers,
+            prefetch_mb=config.data.prefetch_mb,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        monitor = make_monitor(config, source, queries)
+        monitor = make_monitor(config, data.bank, data.queries)
         outcome = run(
             state,
             first_step=first_step,
             total_steps=steps,
-            train_step=train_step,
+            train_step_at=lambda step: train_steps[choice.at(step)[0]],
             batches=global_batches(stack.enter_context(contextlib.closing(loader)), mesh),
             evaluate=monitor or (lambda state: {}),
             evaluate_every=config.knn.every_steps if monitor else 0,
@@ -154,8 +166,8 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             throughput=Throughput(
                 first_step,
                 total_steps=steps,
-                images_per_step=batch_size,
-                flops_per_step=float(build_flops(config)),
+                images_per_step=config.train.batch_size,
+                flops_at=lambda step: flops[choice.at(step)[0]],
                 peak_flops=peak,
             ),
             log_every=config.train.log_every_steps,

@@ -7,11 +7,14 @@ from dinojax.build import (
     build_backbone,
     build_init,
     build_schedules,
+    build_views,
     draw_group_size,
 )
-from dinojax.config import Config
+from dinojax.config import Config, DataConfig
 from dinojax.precision import get_precision
+from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
+from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
 
 
@@ -24,8 +27,14 @@ def validate(config: Config, *, batch_shards: int) -> None:
     Raises:
         ValueError: names the key, its value, the rule and a value that works.
     """
-    _check_sizes(config)
-    _check_groups(config, batch_shards)
+    for resolution in resolutions(config):
+        _check_sizes(resolution)
+        _check_groups(resolution, batch_shards)
+        _check_later_stages(resolution)
+        validate_recipe(build_views(resolution), config.student.in_chans)
+    resolution_order(config)
+    _check_mixture(config.data)
+    build_order(config, (1,) * max(len(config.data.mixture), 1))  # has checks of its own
     if config.train.centering not in CENTERINGS:
         raise ValueError(
             f"train.centering={config.train.centering!r} is unknown; use one of {list(CENTERINGS)}"
@@ -39,10 +48,29 @@ def validate(config: Config, *, batch_shards: int) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
-    _check_later_stages(config)
-    validate_recipe(config.crops, config.student.in_chans)
     _check_schedules(config)
     jax.eval_shape(build_init(config))  # the model has checks of its own
+
+
+def _check_mixture(data: DataConfig) -> None:
+    """The names; `Order` checks the numbers."""
+    names = [name for name, _ in data.mixture]
+    default = DataConfig().source
+    if names and data.source != default:
+        raise ValueError(
+            f"data.source={data.source!r} and data.mixture exclude each other; name all sources in "
+            f"data.mixture and leave data.source at {default!r}"
+        )
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise ValueError(
+            f"data.mixture names {twice[0]!r} twice; give it once, with the sum of the weights"
+        )
+    if data.homogeneous_source is not None and data.homogeneous_source not in names:
+        raise ValueError(
+            f"data.homogeneous_source={data.homogeneous_source!r} is not in data.mixture; use one "
+            f"of {names} or add it there with weight 0.0"
+        )
 
 
 def _check_later_stages(config: Config) -> None:
@@ -86,9 +114,11 @@ def _check_schedules(config: Config) -> None:
 
 def _check_sizes(config: Config) -> None:
     backbone = build_backbone(config, get_precision(config.train.precision))
-    patch = backbone.patch_size
-    for name in ("global_crops_size", "local_crops_size"):
-        size = getattr(config.crops, name)
+    patch, views = backbone.patch_size, build_views(config)
+    for name, size in (
+        ("global_crops_size", views.global_crops_size),
+        ("local_crops_size", views.local_crops_size),
+    ):
         if size < patch or size % patch:
             below = max(size // patch * patch, patch)
             raise ValueError(
@@ -115,7 +145,7 @@ def _check_groups(config: Config, batch_shards: int) -> None:
     _check_split(config, batch_shards, "train.draw_group_size", group, smallest=1)
     _check_split(config, batch_shards, "dino.koleo_group_size", koleo, smallest=topk + 1)
     patch = build_backbone(config, get_precision(config.train.precision)).patch_size
-    patches = (config.crops.global_crops_size // patch) ** 2
+    patches = (build_views(config).global_crops_size // patch) ** 2
     counts = group_mask_counts(
         group_size=group,
         num_patches=patches,

@@ -12,7 +12,7 @@ import pytest
 from images import encode
 
 from dinojax import train as app
-from dinojax.build import build_init
+from dinojax.build import build_init, build_train_step
 from dinojax.config import Config, ScheduleConfig, default_config, parse_config
 from dinojax.runtime.loop import Outcome
 from dinojax.shrink import shrink
@@ -83,14 +83,15 @@ def keys_read(config: Config, workdir: str, monkeypatch: pytest.MonkeyPatch) -> 
     A check is no reader: validation is left out. So are compilation and the loop itself.
     """
 
-    def run(state, *, train_step, **_: Any) -> Outcome:
+    def run(state, *, train_step_at, **_: Any) -> Outcome:
         canvas = jnp.zeros((config.train.batch_size, 64, 64, 3), jnp.uint8)
         batch = {"canvas": canvas, "size": jnp.full((config.train.batch_size, 2), 64)}
-        jax.eval_shape(train_step, state, batch)
+        jax.eval_shape(train_step_at(0), state, batch)
         return Outcome(state, 1.0)
 
     with monkeypatch.context() as patch:
         patch.setattr(app, "run", run)
+        patch.setattr(app, "compile_step", lambda config, mesh, state: build_train_step(config))
         patch.setattr(app, "validate", lambda *_, **__: None)
         patch.setattr(render, "validate", lambda *_: None)
         patch.setattr(app, "write_summary", lambda *_: {})

@@ -20,7 +20,8 @@ from dinojax.build import build_init, build_schedules
 from dinojax.config import Config, default_config, parse_config, to_dict
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.shrink import shrink
-from dinojax.train import open_sources, train
+from dinojax.train import train
+from dinojax.training_data import open_data
 from dinojax.validation import validate
 
 ROOT = Path(__file__).parent.parent
@@ -101,7 +102,7 @@ def test_impossible_configurations_are_refused(overrides, words):
 def test_data_problems_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty"):
-        open_sources(debug(data__source=str(tmp_path / "empty")))
+        open_data(debug(data__source=str(tmp_path / "empty")))
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(40):

@@ -40,13 +40,16 @@ def verify(source: Source, canvas_px: int, limit: int = 2048) -> int:
     return len(chosen)
 
 
-def fingerprint(source: Source) -> str:
+def fingerprint(source: Source, mixture: str = "") -> str:
     """32 hex digits that change with the number, order or ids of the records.
 
     The images of up to 64 records, evenly spread, count as well: other data under the same names is
     noticed, a single changed file may not be.
+
+    Args:
+        mixture: how parts are mixed, which belongs to the data as well (`Order.mixture`).
     """
-    digest = blake2b(digest_size=16)
+    digest = blake2b(mixture.encode(), digest_size=16)
     for index in range(len(source)):
         digest.update(source.record_id(index).encode() + b"\0")
     for index in _spread(len(source), SAMPLED):

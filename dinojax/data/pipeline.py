@@ -1,30 +1,30 @@
-"""Batches by step: the record behind (step, slot) is a function of (seed, step, slot) alone.
+"""Batches by step: the record behind (step, slot) is a function of (order, step, slot) alone.
 
-Slot ``s`` of step ``t`` is position ``p = t * global_batch + s`` in an endless sequence that runs
-through the source once per epoch, in a new order each time. Position is all there is: hosts take
-contiguous slots, workers take whole steps, and none of them can change what a batch holds. Resuming
-is starting at another step; nothing is stored.
-
-Grain supplies the permutation (random access, no memory) and the loading ahead (`prefetch.py`).
+Position is all there is (`order.py`): hosts take contiguous slots, workers take whole steps, and
+none of them can change what a batch holds. Resuming is starting at another step; nothing is stored.
 """
 
 import os
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypedDict
 
-import grain
 import numpy as np
+from absl import logging
 from jaxtyping import Bool, Int32, Int64, UInt8
 
 from dinojax.data.decode import read_image, to_canvas
-from dinojax.data.prefetch import iterate
+from dinojax.data.order import Order
+from dinojax.data.prefetch import WORKER_HOLDS, iterate
 from dinojax.data.source import Source
 
 Canvases = UInt8[np.ndarray, "b C C 3"]
 Sizes = Int32[np.ndarray, "b 2"]
+
+AHEAD = 2
+"""Batches that are loaded ahead without workers where memory allows."""
 
 
 class TrainBatch(TypedDict):
@@ -45,83 +45,80 @@ class EvalBatch(TypedDict):
     valid: Bool[np.ndarray, " b"]
 
 
-def record_indices(
-    positions: Iterable[int], num_records: int, seed: int
-) -> Int64[np.ndarray, " b"]:
-    """Records at these positions of the endless sequence, a new permutation in each epoch.
-
-    The permutation is Grain's. `tests/data/test_pipeline.py` pins its values, so that a release of
-    Grain that changes them is noticed before a resumed run meets other data.
-    """
-    order = grain.MapDataset.range(num_records).seed(seed).shuffle().repeat()
-    return np.array([order[int(position)] for position in positions], np.int64)
-
-
 @dataclass(frozen=True)
 class StepBatches:
     """One host's training batches as a sequence: ``batches[41237]`` is what step 41237 saw.
 
     Attributes:
-        source: where the records come from.
-        global_batch: images per step over all hosts.
+        source: where the records come from: the parts of `order`, end to end.
+        order: which of them each step takes.
         canvas_px: side of the canvases.
-        seed: of the order; 0 .. 2**32 - 1.
         process_index: this host; it holds slots ``[index * b, (index + 1) * b)``.
         process_count: hosts; ``b = global_batch / process_count``.
         num_threads: decoding threads.
 
     Raises:
-        ValueError: an empty source, or a number outside its range.
+        ValueError: an order of other sizes, or a number outside its range.
     """
 
     source: Source
-    global_batch: int
+    order: Order
     canvas_px: int
-    seed: int
     process_index: int = 0
     process_count: int = 1
     num_threads: int = 1
 
     def __post_init__(self) -> None:
-        if not len(self.source):
-            raise ValueError("the source holds no records; give one that holds at least 1")
+        if sum(self.order.sizes) != len(self.source):
+            raise ValueError(
+                f"sizes={self.order.sizes} do not add up to the {len(self.source)} records of the "
+                "source; use an order made for it"
+            )
         if self.process_count < 1 or not 0 <= self.process_index < self.process_count:
             raise ValueError(
                 f"process_index={self.process_index} must lie in 0..process_count - 1 with "
                 f"process_count={self.process_count}; use 0 and 1"
             )
-        if self.global_batch < 1 or self.global_batch % self.process_count:
-            below = self.global_batch - self.global_batch % self.process_count
+        batch = self.order.global_batch
+        if batch % self.process_count:
+            below = batch - batch % self.process_count
             raise ValueError(
-                f"global_batch={self.global_batch} must be a positive multiple of "
+                f"global_batch={batch} must be a positive multiple of "
                 f"process_count={self.process_count}; use {max(below, self.process_count)}"
             )
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed={self.seed} must lie in 0..2**32 - 1; use 0")
         if self.canvas_px < 1:
             raise ValueError(f"canvas_px={self.canvas_px} must be at least 1; use 512")
 
     def __len__(self) -> int:
-        return sys.maxsize // self.global_batch
+        return sys.maxsize // self.order.global_batch
 
     def __getitem__(self, step: int) -> TrainBatch:
-        host_batch = self.global_batch // self.process_count
-        first = step * self.global_batch + self.process_index * host_batch
-        index = record_indices(range(first, first + host_batch), len(self.source), self.seed)
+        host_batch = self.host_batch
+        first = self.process_index * host_batch
+        index = self.order.indices(step, range(first, first + host_batch))
         canvas, size, _ = _load(self.source, index, host_batch, self.canvas_px, self.num_threads)
         return TrainBatch(canvas=canvas, size=size, index=index, step=step)
+
+    @property
+    def host_batch(self) -> int:
+        """Images per batch of this host."""
+        return self.order.global_batch // self.process_count
+
+    @property
+    def batch_bytes(self) -> int:
+        """Memory of one batch's canvases."""
+        return self.host_batch * self.canvas_px**2 * 3
 
 
 def make_loader(
     source: Source,
+    order: Order,
     *,
-    global_batch: int,
     canvas_px: int,
-    seed: int,
     start_step: int = 0,
     num_workers: int = 0,
     num_threads: int | None = None,
-    prefetch: int = 2,
+    prefetch_mb: int = 4096,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Generator[TrainBatch, None, None]:
@@ -129,35 +126,50 @@ def make_loader(
 
     The iterator ends its threads and workers in `close()`: use ``with contextlib.closing(...)``.
     Without workers, decoding runs in threads of this process; codecs release the GIL, so that is
-    enough up to about 16 cores. Workers are spawned, which imports the caller's ``__main__`` again,
-    and hand batches over through pipes; each keeps up to `prefetch` of them ready.
+    enough up to about 16 cores. Workers are spawned, which imports the caller's ``__main__`` again.
 
     Args:
         start_step: the first step; the batches are the same as when starting from 0.
         num_workers: decoding processes, each of which loads whole batches.
         num_threads: decoding threads per process; None: the cores divided among the processes.
-        prefetch: batches that each process keeps ready, at least 1.
+        prefetch_mb: memory in MB (10**6 bytes) for batches that are being loaded or wait to be
+            taken. As many as fit, up to `AHEAD`, or `WORKER_HOLDS` for each worker; at least 1, or
+            those of one worker.
 
     Raises:
         ValueError: a number outside its range.
     """
-    for name, value, least in (
-        ("start_step", start_step, 0),
-        ("num_workers", num_workers, 0),
-        ("prefetch", prefetch, 1),
+    for name, value in (
+        ("start_step", start_step),
+        ("num_workers", num_workers),
+        ("prefetch_mb", prefetch_mb),
     ):
-        if value < least:
-            raise ValueError(f"{name}={value} must be at least {least}; use {least}")
+        if value < 0:
+            raise ValueError(f"{name}={value} must be at least 0; use 0")
     batches = StepBatches(
         source=source,
-        global_batch=global_batch,
+        order=order,
         canvas_px=canvas_px,
-        seed=seed,
         process_index=process_index,
         process_count=process_count,
         num_threads=num_threads or default_threads(num_workers),
     )
-    return iterate(batches, prefetch, start_step, num_workers)
+    fitting = max(prefetch_mb * 10**6 // batches.batch_bytes, 1)
+    useful = num_workers * WORKER_HOLDS if num_workers else AHEAD
+    if fitting < num_workers * WORKER_HOLDS:
+        logging.warning(
+            "prefetch_mb=%d holds %d of the batches of %.0f MB, and each data worker takes %d: "
+            "starting %d of %d; for all of them use %d",
+            prefetch_mb,
+            fitting,
+            batches.batch_bytes / 1e6,
+            WORKER_HOLDS,
+            max(fitting // WORKER_HOLDS, 1),
+            num_workers,
+            -(-useful * batches.batch_bytes // 10**6),
+        )
+    ahead = min(fitting, useful)
+    return iterate(batches, ahead, start_step, num_workers)
 
 
 def sequential_batches(
@@ -173,7 +185,7 @@ def sequential_batches(
     if batch < 1:
         raise ValueError(f"batch={batch} must be at least 1; use 64")
     return iterate(
-        _SequentialBatches(source, batch, canvas_px, num_threads or default_threads()), prefetch=2
+        _SequentialBatches(source, batch, canvas_px, num_threads or default_threads()), AHEAD
     )
 
 

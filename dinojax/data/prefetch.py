@@ -10,60 +10,49 @@ import os
 import signal
 import threading
 from collections.abc import Generator
-from dataclasses import dataclass
 from typing import Any
 
 import grain
 from absl import flags
 
+from dinojax.data.parcels import Parcels
+
+WORKER_HOLDS = 4
+"""Batches that a Grain worker accounts for at least: one being loaded, one in its buffer, and as
+many on this side."""
+
 
 def iterate(
-    batches: Any, prefetch: int, start_step: int = 0, num_workers: int = 0
+    batches: Any, ahead: int, start_step: int = 0, num_workers: int = 0
 ) -> Generator[Any, None, None]:
     """Items of the sequence `batches` from `start_step` on; `close()` ends threads and workers.
 
     Args:
         batches: random access by step (`__len__`, `__getitem__`), picklable if there are workers.
-        prefetch: items that each process keeps ready.
+        ahead: items that may be loaded before they are asked for, at least 1; that, not the number
+            of workers, bounds the memory. Each worker takes `WORKER_HOLDS` of them or more, so as
+            many workers are started as it feeds, and one in any case.
         num_workers: processes; 0 loads in one thread of this one.
     """
-    parcels: Any = _Parcels(batches)
+    parcels: Any = Parcels(batches)
     steps = grain.MapDataset.source(parcels)[start_step:]
     if not num_workers:
-        dataset = steps.to_iter_dataset(grain.ReadOptions(1, prefetch))
+        dataset = steps.to_iter_dataset(grain.ReadOptions(1, ahead))
     else:
         if not flags.FLAGS.is_parsed():  # Grain reads absl flags, which a notebook never parses
             flags.FLAGS.mark_as_parsed()
-        # A worker decodes in the foreground: its own output buffer is the prefetch.
-        workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=prefetch)
+        fed = max(1, min(num_workers, ahead // WORKER_HOLDS))
+        # A worker loads in the foreground: its own output buffer, kept on both sides, is ahead.
+        workers = grain.MultiprocessingOptions(
+            fed, per_worker_buffer_size=max(1, ahead // fed // 2 - 1)
+        )
         dataset = steps.to_iter_dataset(grain.ReadOptions(0, 0)).mp_prefetch(
             workers, _follow_parent
         )
     with contextlib.closing(iter(dataset)) as iterator:
         for parcel in iterator:
             yield parcel.batch
-
-
-@dataclass(frozen=True)
-class _Parcel:
-    """A batch that Grain takes for one opaque object.
-
-    Grain moves bare arrays through shared memory, where a batch on its way at the loader's close
-    stays until Python's resource tracker complains. Parcels are pickled through a pipe.
-    """
-
-    batch: Any
-
-
-@dataclass(frozen=True)
-class _Parcels:
-    batches: Any
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, step: int) -> _Parcel:
-        return _Parcel(self.batches[step])
+            del parcel  # or it would live on while its successor is waited for
 
 
 def _follow_parent(worker: int, count: int) -> None:

@@ -25,7 +25,10 @@ FREE_KEYS = (
     "train.log_every_steps",
     "data.num_workers",  # the batch of a step is a function of (seed, step), whoever decodes it
     "data.verify_images",  # looks for damaged records beforehand and changes none
+    "data.prefetch_mb",
     "data.source",  # data may move: the fingerprint says whether they are the same
+    "data.mixture",  # its weights are in the fingerprint
+    "data.homogeneous_source",
     # What changes the order of sums, so the last bits, but not the run:
     "mesh.",  # where arrays lie
     "student.remat",  # which activations are kept and which computed again

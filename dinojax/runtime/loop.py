@@ -3,7 +3,7 @@
 1. evaluate the state if its step is due (so also before the first step),
 2. save the state if its step is due,
 3. take the batch of that step,
-4. run the step,
+4. run the step, with the function compiled for it,
 5. log one period late: the values of a step with the rates of the window that it ends.
 
 Evaluation comes before saving: a crash between the two repeats a score instead of losing it. For
@@ -22,6 +22,7 @@ from dinojax.runtime.metrics import Deferred, Fetched, MetricWriter
 from dinojax.runtime.throughput import Throughput, progress_line
 
 State = Any
+TrainStep = Callable[[State, Any], tuple[State, dict[str, jax.Array]]]
 
 
 class Outcome(NamedTuple):
@@ -37,7 +38,7 @@ def run(
     *,
     first_step: int,
     total_steps: int,
-    train_step: Callable[[State, Any], tuple[State, dict[str, jax.Array]]],
+    train_step_at: Callable[[int], TrainStep],
     batches: Iterator[Any],
     evaluate: Callable[[State], Mapping[str, float]],
     evaluate_every: int,
@@ -49,7 +50,7 @@ def run(
     """Run steps ``first_step .. total_steps - 1``, then evaluate and save the final state.
 
     Args:
-        train_step: jitted; donates its state.
+        train_step_at: the function of a step, compiled; it donates its state.
         batches: global device arrays from `first_step` on.
         evaluate: scores of a state by name; not called if `evaluate_every` is 0.
     """
@@ -81,8 +82,8 @@ def run(
         with throughput.waiting():
             batch = next(batches)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
-            state, metrics = train_step(state, batch)
-        if step == first_step:  # the only compilation: written at once and timed by nobody
+            state, metrics = train_step_at(step)(state, batch)
+        if step == first_step:  # warms everything up: written at once and timed by nobody
             writer.write(step + 1, {name: float(value) for name, value in metrics.items()})
             jax.block_until_ready(state)
             throughput.start(step + 1)

@@ -54,7 +54,7 @@ class Throughput:
         step: steps done before the first window.
         total_steps: steps of the whole run.
         images_per_step: the global batch.
-        flops_per_step: model FLOPs of one step over all devices (`dinojax.ssl.flops`).
+        flops_at: model FLOPs of a step, by its number, over all devices (`dinojax.ssl.flops`).
         peak_flops: FLOP/s of all devices together (`total_peak_flops`).
         clock: seconds from any origin; tests pass their own.
     """
@@ -65,13 +65,13 @@ class Throughput:
         *,
         total_steps: int,
         images_per_step: int,
-        flops_per_step: float,
+        flops_at: Callable[[int], float],
         peak_flops: float,
         clock: Callable[[], float] = time.perf_counter,
     ):
         self._total_steps = total_steps
         self._images_per_step = images_per_step
-        self._mfu_times_seconds = flops_per_step / peak_flops
+        self._flops_at, self._peak_flops = flops_at, peak_flops
         self.clock = clock
         self.start(step)
 
@@ -121,11 +121,12 @@ class Throughput:
         if steps < 1:
             raise ValueError(f"step={step} must be above {self._step}, the last reported step")
         paused, waited = self._marked.pop(step)
+        flops = sum(map(self._flops_at, range(self._step, step)))
         seconds = max(finished - self._since - paused, 1e-9)
         self._step, self._since = step, finished
         return Rates(
             images_per_second=steps * self._images_per_step / seconds,
-            mfu=steps * self._mfu_times_seconds / seconds,
+            mfu=flops / self._peak_flops / seconds,
             data_wait=min(waited / seconds, 1.0),
             eta_seconds=(self._total_steps - step) * seconds / steps,
         )

@@ -48,7 +48,10 @@ def test_same_run_may_start_again(tmp_path):
 FREE = {
     "checkpoint__every_steps": 7,
     "checkpoint__keep_last": 9,
+    "data__homogeneous_source": "/elsewhere",
+    "data__mixture": [["/elsewhere", 1.0]],
     "data__num_workers": 3,
+    "data__prefetch_mb": 1,
     "data__source": "/elsewhere",
     "data__verify_images": 0,
     "knn__every_steps": 11,

@@ -33,7 +33,7 @@ def start(clock, step=0):
         step,
         total_steps=100,
         images_per_step=32,
-        flops_per_step=6e12,
+        flops_at=lambda step: 6e12,
         peak_flops=10e12,
         clock=clock,
     )

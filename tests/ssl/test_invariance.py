@@ -17,7 +17,8 @@ from dinojax.config import Config, default_config, parse_config
 from dinojax.data.pipeline import make_loader
 from dinojax.shrink import shrink
 from dinojax.ssl import step as ssl_step
-from dinojax.train import global_batches, open_sources
+from dinojax.train import global_batches
+from dinojax.training_data import open_data
 from dinojax.validation import validate
 
 STEPS = 3
@@ -121,16 +122,8 @@ def initial_state(precision: str):
 @functools.cache
 def host_batches(precision: str) -> list[dict]:
     given = config(precision)
-    loader = make_loader(
-        open_sources(given)[0],
-        global_batch=given.train.batch_size,
-        canvas_px=given.data.canvas_px,
-        seed=given.train.seed,
-        start_step=0,
-        num_workers=0,
-        process_index=0,
-        process_count=1,
-    )
+    data = open_data(given)
+    loader = make_loader(data.source, data.order, canvas_px=given.data.canvas_px)
     try:
         return list(itertools.islice(loader, STEPS))
     finally:

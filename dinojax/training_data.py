@@ -1,0 +1,98 @@
+"""From a configuration to records: what is trained on, in which order, and what is held out."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dinojax.config import Config, DataConfig
+from dinojax.data.concat import Concat
+from dinojax.data.open import open_source
+from dinojax.data.order import Order
+from dinojax.data.source import Source
+from dinojax.data.subset import holdout
+
+
+class TrainingData(NamedTuple):
+    """Opened sources and the order in which a run goes through them."""
+
+    source: Source
+    """What is trained on: the parts of `order`, end to end."""
+    order: Order
+    bank: Source | None
+    """The part that the kNN monitor watches; None: no part of the mixture has labels."""
+    queries: Source | None
+    """Held out of it."""
+
+
+def open_data(config: Config) -> TrainingData:
+    """Open all sources.
+
+    Raises:
+        ValueError: a source that cannot be used.
+        FileNotFoundError: one that does not exist.
+    """
+    data = config.data
+    if not data.mixture:
+        bank, queries = _split(_open(data.source, data), data.source, data)
+        return TrainingData(bank, build_order(config, (len(bank),)), bank, queries)
+    names = [name for name, _ in data.mixture]
+    parts = [_open(name, data) for name in names]
+    bank, queries = None, None
+    monitored = _monitored(parts, _homogeneous_part(data))
+    if monitored is not None:
+        bank, queries = _split(parts[monitored], names[monitored], data)
+        parts[monitored] = bank
+    order = build_order(config, tuple(len(part) for part in parts))
+    return TrainingData(Concat(parts), order, bank, queries)
+
+
+def build_order(config: Config, sizes: tuple[int, ...]) -> Order:
+    """The order of a run over parts of these sizes.
+
+    Raises:
+        ValueError: weights or shares that contradict each other.
+    """
+    data = config.data
+    return Order(
+        sizes=sizes,
+        global_batch=config.train.batch_size,
+        seed=config.train.seed,
+        weights=tuple(weight for _, weight in data.mixture) or (1.0,),
+        homogeneous_part=_homogeneous_part(data),
+        homogeneous_share=data.homogeneous_share,
+    )
+
+
+def _homogeneous_part(data: DataConfig) -> int | None:
+    if data.homogeneous_source is None:
+        return None
+    return [name for name, _ in data.mixture].index(data.homogeneous_source)
+
+
+def _monitored(parts: Sequence[Source], homogeneous: int | None) -> int | None:
+    labelled = [i for i, part in enumerate(parts) if part.class_names is not None]
+    return homogeneous if homogeneous in labelled else next(iter(labelled), None)
+
+
+def _open(name: str, data: DataConfig) -> Source:
+    if name != "scenes":
+        return open_source(name)
+    return _scenes(data, data.scenes.num_images, "train")
+
+
+def _split(source: Source, name: str, data: DataConfig) -> tuple[Source, Source]:
+    """(training, held out) records of a source; scenes have a split of their own for it."""
+    if name != "scenes":
+        return holdout(source, data.holdout)
+    if not 0 < data.holdout < 1:
+        raise ValueError(f"data.holdout={data.holdout} must lie between 0 and 1; use 0.1")
+    return source, _scenes(data, max(round(len(source) * data.holdout), 1), "test")
+
+
+def _scenes(data: DataConfig, num_images: int, split: str) -> Source:
+    return open_source(
+        "scenes",
+        num_images=num_images,
+        split=split,
+        image_px=data.scenes.image_px,
+        num_classes=data.scenes.num_classes,
+    )

@@ -144,6 +144,7 @@ def test_tar_closes_its_file(tmp_path):
     before = set(os.listdir("/proc/self/fd"))
     source = TarSource(write_tar(tmp_path / "x.tar", FILES))
     copy = pickle.loads(pickle.dumps(source))
+    assert source[0] == copy[0]  # files are opened when first read
     assert len(set(os.listdir("/proc/self/fd")) - before) == 2
     del source, copy
     assert set(os.listdir("/proc/self/fd")) == before

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from dinojax.data.labels import classes_of, name_classes
 from dinojax.data.records import Record
 from dinojax.data.source import check_index
 
@@ -42,14 +43,14 @@ class FileSource:
     """
 
     def __init__(self, names: Sequence[str], ids: Sequence[str] | None = None):
-        ids = names if ids is None else ids
+        ids = ids or names
         self._parts = match_parts(ids)
-        self._ids = [ids[number] for number in self._parts.image.tolist()]
+        self._ids = [ids[int(number)] for number in self._parts.image]
         _check_utf8(self._ids)
         if (self._parts.label >= 0).any():
             self._labels, self.class_names = self._read_labels(ids)
         else:
-            images = [names[number] for number in self._parts.image.tolist()]
+            images = [names[int(number)] for number in self._parts.image]
             self._labels, self.class_names = classes_of(images)
 
     def __len__(self) -> int:
@@ -90,10 +91,10 @@ class FileSource:
     def _read_labels(self, ids: Sequence[str]) -> tuple[Int32[np.ndarray, " n"], list[str]]:
         """Labels from the ``.cls`` files (-1: the record has none) and their numbers as names."""
         labels = np.full(len(self), -1, np.int32)
-        for index, number in enumerate(self._parts.label.tolist()):
-            if number >= 0:
-                labels[index] = _parse_label(self.read_file(number), ids[number])
-        return labels, [str(label) for label in range(int(labels.max()) + 1)]
+        for index in np.flatnonzero(self._parts.label >= 0):
+            number = int(self._parts.label[index])
+            labels[index] = _parse_label(self.read_file(number), ids[number])
+        return labels, name_classes(labels, None, "the .cls files")
 
 
 class Parts(NamedTuple):
@@ -111,7 +112,8 @@ def match_parts(names: Sequence[str]) -> Parts:
     Raises:
         ValueError: a segmentation or depth map without an image of the same stem.
     """
-    images, found = [], {part: dict[str, int]() for part in SIDECARS.values()}
+    images: list[int] = []
+    found = {part: dict[str, int]() for part in SIDECARS.values()}
     for number, name in enumerate(names):
         suffix = sidecar_suffix(name)
         if suffix is None:
@@ -145,14 +147,6 @@ def is_part(name: str) -> bool:
     if name.rpartition("/")[2].startswith("."):
         return False
     return name.lower().endswith(IMAGE_SUFFIXES) or sidecar_suffix(name) is not None
-
-
-def classes_of(names: Sequence[str]) -> tuple[Int32[np.ndarray, " n"], list[str] | None]:
-    """Labels by first directory (-1: the name has none) and the sorted class names, if any."""
-    tops = [name.rpartition("/")[0].partition("/")[0] for name in names]
-    class_names = sorted(set(tops) - {""})
-    number = {top: label for label, top in enumerate(class_names)}
-    return np.array([number.get(top, -1) for top in tops], np.int32), class_names or None
 
 
 def _parse_label(data: bytes, name: str) -> int:

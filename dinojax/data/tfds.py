@@ -76,19 +76,21 @@ class TfdsSource:
 
 def _open_info(name: str, data_dir: str | None) -> Any:
     """TFDS's description of a dataset on this disk."""
+    folder = name
+    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "dataset_info.json")):
+        raise ValueError(
+            f"tfds:{name} holds no dataset_info.json; give the folder of one version, e.g. "
+            "/data/tfds/cifar10/3.0.2"
+        )
     try:
-        if os.path.isdir(name):
-            builder = read_only_builder.builder_from_directory(name, file_format="array_record")
-        else:
-            builder = read_only_builder.builder_from_files(
-                name, data_dir=data_dir, file_format="array_record"
-            )
-    except (ValueError, FileNotFoundError) as error:
+        if not os.path.isdir(name):
+            folder = read_only_builder.builder_from_files(name, data_dir=data_dir).data_dir
+        return tfds.builder_from_directory(folder, file_format="array_record").info
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"tfds:{name} cannot be opened ({_first_line(error)}); prepare it once with "
             f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
         ) from error
-    return builder.info
 
 
 def _find_fields(features: Any, spec: str) -> tuple[Fields, list[str] | None]:

@@ -1,16 +1,17 @@
 """Segmentation and depth that go with an image: decoded, and moved as the image is moved.
 
-Maps are stored like the image's pixels: where the image's EXIF block says how to turn it, they turn
-with it, and where it is shrunk to a canvas, they are sampled at the nearest pixel. Averages of class
-numbers mean nothing, and averages of depth across an edge are surfaces that do not exist.
+Maps are stored like the image's pixels: where the image's EXIF block says how to turn it, they
+turn with it, and where it is shrunk to a canvas, they are sampled at the nearest pixel. Averages of
+class numbers mean nothing, and averages of depth across an edge are surfaces that do not exist.
 """
 
-import dataclasses
 import io
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import UInt8
 from PIL import Image
 
 from dinojax.data import exif
@@ -23,8 +24,16 @@ MILLIMETRE = np.float32(1e-3)
 Map = npt.NDArray[np.generic]  # one value per pixel, [H, W]
 
 
-def decode_record(record: Record, canvas_px: int) -> Record:
-    """The record with image and maps as arrays: upright, of one size, no side above `canvas_px`.
+class Pixels(NamedTuple):
+    """A record's image and maps, of one height and width."""
+
+    image: UInt8[np.ndarray, "H W _"]
+    segmentation: Map | None
+    depth: Map | None
+
+
+def decode_record(record: Record, canvas_px: int) -> Pixels:
+    """Image and maps: upright, of one size, no side above `canvas_px`.
 
     The image is `decode.read_image`'s.
 
@@ -36,15 +45,12 @@ def decode_record(record: Record, canvas_px: int) -> Record:
     height, width = image.shape[:2]
 
     def follow(part: str, map: Map | None) -> Map | None:
-        if map is None:
-            return None
         try:
-            return move_map(map, turn, height, width)
+            return None if map is None else move_map(map, turn, height, width)
         except ValueError as error:
             raise ValueError(f"record {record.id!r}: its {part} {error}") from None
 
-    return dataclasses.replace(
-        record,
+    return Pixels(
         image=image,
         segmentation=follow("segmentation", read_segmentation(record)),
         depth=follow("depth", read_depth(record)),
@@ -126,6 +132,8 @@ def _load(data: bytes) -> np.ndarray | Image.Image:
     with Image.open(io.BytesIO(data)) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} exceeds {MAX_PIXELS} pixels")
+        if image.format == "PNG" and {"L;2", "L;4"} & {tile.args for tile in image.tile}:
+            raise ValueError("2- and 4-bit grey is scaled to 8 bits by decoders; store 8-bit grey")
         image.load()
         return image
 

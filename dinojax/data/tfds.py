@@ -110,7 +110,8 @@ def _find_fields(features: Any, spec: str) -> tuple[Fields, list[str] | None]:
     if depth is not None and depth not in any_image:
         shape = tuple(features[depth].shape)[:2]
     fields = Fields(image, label, segmentation, depth, shape)
-    return fields, None if label is None else list(features[label].names)
+    named = label is not None and features[label].num_classes is not None
+    return fields, list(features[label].names) if named else None
 
 
 def _of_kind(features: Any, kind: type) -> list[str]:

@@ -1,5 +1,6 @@
 """What makes a folder of shards a dataset of TFDS: ``tfds.builder_from_directory`` reads it."""
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from dinojax.data.manifest import Manifest
@@ -26,13 +27,13 @@ def write_tfds_metadata(folder: str, manifest: Manifest, tally: Tally) -> None:
     if manifest.class_names is not None:
         features["label"] = tfds.features.ClassLabel(names=manifest.class_names)
     if tally.segmentations == tally.records:
-        dtype = "uint8" if tally.classes <= 256 else "uint16"
+        dtype = np.uint8 if tally.classes <= 256 else np.uint16
         features["segmentation"] = tfds.features.Image(
             shape=(None, None, 1), dtype=dtype, encoding_format="png"
         )
     if tally.depths == tally.records:
         features["depth"] = tfds.features.Image(
-            shape=(None, None, 1), dtype="float32", encoding_format="png"
+            shape=(None, None, 1), dtype=np.float32, encoding_format="png"
         )
     files = tfds.core.ShardedFileTemplate(
         data_dir=tfds.core.Path(folder),

@@ -89,7 +89,7 @@ def read_segmentation(record: Record) -> Map | None:
     """Classes per pixel as stored, integers [H, W].
 
     Raises:
-        ValueError: bytes that are no grey or palette image (8 or 16 bit) and no integers in NPY.
+        ValueError: bytes that are no grey or palette PNG (8 or 16 bit) and no integers in NPY.
     """
     return _read(record, "segmentation", record.segmentation, _segmentation)
 
@@ -129,10 +129,14 @@ def _read(
 def _load(data: bytes) -> np.ndarray | Image.Image:
     if data.startswith(NPY):
         return np.load(io.BytesIO(data), allow_pickle=False)
-    with Image.open(io.BytesIO(data)) as image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=["PNG"])  # JPEG would blur class numbers
+    except Image.UnidentifiedImageError:
+        raise ValueError("the bytes are neither PNG nor NPY") from None
+    with image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} exceeds {MAX_PIXELS} pixels")
-        if image.format == "PNG" and {"L;2", "L;4"} & {tile.args for tile in image.tile}:
+        if {"L;2", "L;4"} & {tile.args for tile in image.tile}:
             raise ValueError("2- and 4-bit grey is scaled to 8 bits by decoders; store 8-bit grey")
         image.load()
         return image

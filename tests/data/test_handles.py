@@ -5,6 +5,7 @@ import pickle
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import pytest
 
@@ -14,7 +15,7 @@ from dinojax.data.handles import Handles
 class Handle:
     """Stands for an open file: cannot be pickled, and counts itself."""
 
-    alive: weakref.WeakSet = weakref.WeakSet()
+    alive: ClassVar[weakref.WeakSet] = weakref.WeakSet()
 
     def __init__(self, prefix: str, number: int):
         self.name, self.lock = f"{prefix}{number}", threading.Lock()

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from dinojax.data.source import IMAGE_SUFFIXES, FileSource, is_image
+from dinojax.data.files import IMAGE_SUFFIXES, FileSource, is_part
 
 
 class FolderSource(FileSource):
@@ -11,7 +11,7 @@ class FolderSource(FileSource):
 
     Raises:
         FileNotFoundError: `path` is not a folder.
-        ValueError: no image below it.
+        ValueError: no image below it, or what `FileSource` refuses.
         OSError: a subfolder cannot be listed.
     """
 
@@ -21,22 +21,23 @@ class FolderSource(FileSource):
             raise FileNotFoundError(
                 f"{self._path} is not a folder; give a folder of images, class/image.jpg or flat"
             )
-        super().__init__(list(_image_names(self._path)))
+        self._names = sorted(_part_names(self._path))
+        super().__init__(self._names)
         if not len(self):
             raise ValueError(
                 f"{self._path} holds no image (looked in all its subfolders for "
                 f"{' '.join(IMAGE_SUFFIXES)}); give the folder that holds the class folders"
             )
 
-    def read(self, index: int) -> bytes:
-        with open(os.path.join(self._path, self._names[index]), "rb") as file:
+    def read_file(self, number: int) -> bytes:
+        with open(os.path.join(self._path, self._names[number]), "rb") as file:
             return file.read()
 
 
-def _image_names(root: str) -> Iterator[str]:
+def _part_names(root: str) -> Iterator[str]:
     for folder, _, files in os.walk(root, onerror=_fail, followlinks=True):
         prefix = os.path.relpath(folder, root).replace(os.sep, "/")
-        for file in filter(is_image, files):
+        for file in filter(is_part, files):
             yield file if prefix == "." else f"{prefix}/{file}"
 
 

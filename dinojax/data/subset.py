@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from dinojax.data.records import Record
-from dinojax.data.source import Source
+from dinojax.data.source import Source, check_index
 
 
 class Subset:
@@ -32,15 +32,10 @@ class Subset:
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Record:
-        return self._source[self._at(index)]
+        return self._source[int(self._indices[check_index(index, len(self))])]
 
     def record_id(self, index: int) -> str:
-        return self._source.record_id(self._at(index))
-
-    def _at(self, index: int) -> int:
-        if not 0 <= index < len(self):
-            raise IndexError(f"index={index} must lie in 0..{len(self) - 1}; use 0")
-        return int(self._indices[index])
+        return self._source.record_id(int(self._indices[check_index(index, len(self))]))
 
 
 def holdout(source: Source, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:

@@ -1,14 +1,16 @@
-"""`TarSource`: images inside one uncompressed tar, read in place."""
+"""`TarSource`: images inside uncompressed tars, such as WebDataset shards, read in place."""
 
+import functools
 import os
 import posixpath
 import tarfile
 import weakref
-from typing import Any
 
 import numpy as np
 
-from dinojax.data.source import IMAGE_SUFFIXES, FileSource, is_image
+from dinojax.data.files import IMAGE_SUFFIXES, FileSource, is_part
+from dinojax.data.handles import Handles
+from dinojax.data.shards import find_shards, shard_names
 
 # Magic bytes -> (name, command that undoes it): a compressed stream has no random access.
 COMPRESSIONS = {
@@ -20,52 +22,64 @@ COMPRESSIONS = {
 
 
 class TarSource(FileSource):
-    """Every image file of a tar, sorted by member name, which is the id.
+    """Every image file of one tar, or of all tars that a glob names.
+
+    Of one tar, records are sorted by member name, which is the id. Of a glob, shards are sorted by
+    path, and an id is the shard's name and the member's, ``train-0001/cat/a.jpg``, because members
+    of different shards may have one name.
 
     The headers are scanned once; a record is then one positional read, safe from any thread.
     Nothing is ever extracted, so a member's name, links and permissions cannot touch the disk. Of
     members with the same name the last one counts, as in `tar`.
 
     Raises:
-        FileNotFoundError: `path` is not a file.
+        FileNotFoundError: `path` is not a file and matches none.
         ValueError: compressed, not a tar, cut short, or without an image.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self._path = os.fspath(path)
-        if not os.path.isfile(self._path):
-            raise FileNotFoundError(f"{self._path} is not a file; give a .tar of images")
-        members = _scan(self._path)
-        super().__init__(list(members))
+        pattern = os.fspath(path)
+        self._paths = find_shards(pattern, "a .tar of images")
+        names, ids, extents = [], [], []
+        for shard, file in enumerate(self._paths):
+            members = _scan(file)
+            names += sorted(members)
+            extents += [(shard, *members[name]) for name in sorted(members)]
+        if pattern in self._paths:
+            ids = names
+        else:
+            stems = [name.removesuffix(".tar") for name in shard_names(pattern, self._paths)]
+            ids = [f"{stems[at[0]]}/{name}" for name, at in zip(names, extents, strict=True)]
+        self._extents = np.array(extents, np.int64).reshape(-1, 3)
+        self._files = Handles(functools.partial(_File, self._paths))
+        super().__init__(names, ids)
         if not len(self):
             raise ValueError(
-                f"{self._path} holds no image (looked for {' '.join(IMAGE_SUFFIXES)}); "
+                f"{pattern} holds no image (looked for {' '.join(IMAGE_SUFFIXES)}); "
                 "give a tar of class/image.jpg members"
             )
-        self._extents = np.array([members[name] for name in self._names], np.int64)
-        self._open()
 
-    def read(self, index: int) -> bytes:
-        offset, size = self._extents[index].tolist()
-        data = os.pread(self._file, size, offset)
+    def read_file(self, number: int) -> bytes:
+        shard, offset, size = self._extents[number].tolist()
+        file = self._files[shard]
+        data = os.pread(file.number, size, offset)
         if len(data) < size:
-            raise ValueError(f"{self._path} ends inside {self._names[index]!r}; copy the tar again")
+            raise ValueError(
+                f"{self._paths[shard]} ends inside {self.owner(number)!r}; copy the tar again"
+            )
         return data
 
-    def _open(self) -> None:
-        self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._file)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_file"}
+class _File:
+    """An open file that closes when nobody holds it any more."""
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._open()
+    def __init__(self, paths: list[str], shard: int):
+        self.number = os.open(paths[shard], os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self.number)
 
 
 def _scan(path: str) -> dict[str, tuple[int, int]]:
-    """Name -> (offset, size) in bytes of every regular image member."""
+    """Name -> (offset, size) in bytes of every regular member that belongs to a record."""
     _refuse_compressed(path)
     members: dict[str, tuple[int, int]] = {}
     try:
@@ -74,7 +88,7 @@ def _scan(path: str) -> dict[str, tuple[int, int]]:
                 # tarfile would keep every header in memory
                 tar.members.clear()  # type: ignore[attr-defined]
                 # A sparse member's bytes are not contiguous in the file.
-                if member.isreg() and not member.issparse() and is_image(member.name):
+                if member.isreg() and not member.issparse() and is_part(member.name):
                     name = posixpath.normpath(member.name).lstrip("/")
                     members[name] = member.offset_data, member.size
     except tarfile.TarError as error:

@@ -1,7 +1,8 @@
-"""Folders and tars of images: what is a record, in which order, and the errors."""
+"""Folders and tars of images: what is a record, in which order, what goes with it, the errors."""
 
 import os
 import pickle
+import resource
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import pytest
 from images import write_folder, write_tar
 
 from dinojax.data.folder import FolderSource
+from dinojax.data.handles import Handles
 from dinojax.data.source import Source
 from dinojax.data.tar import TarSource
 
@@ -144,6 +146,123 @@ def test_tar_closes_its_file(tmp_path):
     before = set(os.listdir("/proc/self/fd"))
     source = TarSource(write_tar(tmp_path / "x.tar", FILES))
     copy = pickle.loads(pickle.dumps(source))
+    assert source[0] == copy[0]  # files are opened when first read
     assert len(set(os.listdir("/proc/self/fd")) - before) == 2
     del source, copy
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+PARTS = {
+    "cat/a.jpg": b"image",
+    "cat/a.seg.png": b"classes",
+    "cat/a.depth.npy": b"metres",
+    "cat/a.json": b"{}",
+    "cat/b.JPG": b"second",
+    "cat/b.DEPTH.PNG": b"millimetres",
+    "dog/a.png": b"third",
+}
+
+
+@pytest.mark.parametrize("kind", [FolderSource, TarSource])
+class TestParts:
+    def test_maps_beside_images(self, kind, tmp_path):
+        source = kind(write(kind, tmp_path, PARTS))
+        assert [(r.id, r.segmentation, r.depth) for r in (source[i] for i in range(3))] == [
+            ("cat/a.jpg", b"classes", b"metres"),
+            ("cat/b.JPG", None, b"millimetres"),
+            ("dog/a.png", None, None),
+        ]
+
+    def test_map_without_image(self, kind, tmp_path):
+        path = write(kind, tmp_path, {"a.jpg": b"a", "A.seg.png": b"x", "b.seg.png": b"y"})
+        with pytest.raises(
+            ValueError,
+            match=r"'A.seg.png' is a segmentation map without an image beside it \(2 such\); "
+            r"name the image A.jpg",
+        ):
+            kind(path)
+
+    def test_cls_files_win_over_folders(self, kind, tmp_path):
+        files = {"x/a.jpg": b"a", "x/a.cls": b"3\n", "x/b.jpg": b"b", "y/c.jpg": b"c"}
+        source = kind(write(kind, tmp_path, {**files, "y/c.cls": b"0", "z/lost.cls": b"9"}))
+        assert [source[i].label for i in range(3)] == [3, None, 0]
+        assert source.class_names == ["0", "1", "2", "3"]
+
+    @pytest.mark.parametrize("text", [b"cat", b"", b"-1", b"99999999999"])
+    def test_cls_file_without_a_number(self, kind, tmp_path, text):
+        path = write(kind, tmp_path, {"a.jpg": b"a", "a.cls": text})
+        with pytest.raises(ValueError, match=r"'a.cls' holds b'.*'; a .cls file holds one class"):
+            kind(path)
+
+    def test_name_that_is_not_utf8(self, kind, tmp_path):
+        path = write(kind, tmp_path, {"a.jpg": b"a", "\udce9.jpg": b"e"})
+        with pytest.raises(ValueError, match=r"file name '.udce9.jpg' is not UTF-8; rename"):
+            kind(path)
+
+
+class TestShards:
+    def write(self, root, shards):
+        for name, files in shards.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            write_tar(root / name, files)
+
+    def test_members_of_one_name_are_different_records(self, tmp_path):
+        self.write(
+            tmp_path,
+            {
+                "b/train-1.tar": {"cat/0.jpg": b"b1", "cat/0.cls": b"1"},
+                "a/train-0.tar": {"dog/0.jpg": b"a0", "cat/0.jpg": b"a1", "cat/0.cls": b"0"},
+            },
+        )
+        source = TarSource(tmp_path / "*" / "train-*.tar")
+        assert [(source[i].id, source[i].image, source[i].label) for i in range(3)] == [
+            ("a/train-0/cat/0.jpg", b"a1", 0),
+            ("a/train-0/dog/0.jpg", b"a0", None),
+            ("b/train-1/cat/0.jpg", b"b1", 1),
+        ]
+
+    def test_classes_are_folders_inside_the_shards(self, tmp_path):
+        self.write(tmp_path, {"1.tar": {"dog/0.jpg": b"d"}, "0.tar": {"cat/0.jpg": b"c"}})
+        source = TarSource(tmp_path / "[0-9].tar")
+        assert source.class_names == ["cat", "dog"] and source[1].label == 1
+
+    def test_another_shard_changes_no_id(self, tmp_path):
+        self.write(tmp_path, {"x/1.tar": {"0.jpg": b"a"}})
+        pattern = tmp_path / "**" / "*.tar"
+        one = TarSource(pattern).record_id(0)
+        self.write(tmp_path, {"x/0.tar": {"0.jpg": b"b"}, "2.tar": {"0.jpg": b"c"}})
+        more = TarSource(pattern)
+        assert one == "x/1/0.jpg" and one in {more.record_id(i) for i in range(3)}
+
+    def test_more_shards_than_files_may_be_open(self, tmp_path):
+        shards = {f"{i:03d}.tar": {"a.jpg": bytes([i])} for i in range(40)}
+        self.write(tmp_path, shards)
+        before = len(os.listdir("/proc/self/fd"))
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        source = TarSource(tmp_path / "*.tar")
+        source._files = Handles(source._files._open, limit=8)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before + 30, limits[1]))
+        try:
+            with ThreadPoolExecutor(8) as pool:
+                images = list(pool.map(lambda i: source[i].image, list(range(40)) * 5))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert images == [bytes([i]) for i in range(40)] * 5
+        assert len(os.listdir("/proc/self/fd")) <= before + 8
+
+    @pytest.mark.parametrize(
+        ("pattern", "words"),
+        [
+            ("*.tar", r"\*.tar matches no file; give a .tar of images, or a glob"),
+            ("", r"is a folder; give a .tar of images, or a glob of several"),
+            ("{0..9}.tar", r"brace ranges are no glob, write \* or \[0-9\]"),
+        ],
+    )
+    def test_nothing_there(self, tmp_path, pattern, words):
+        with pytest.raises(FileNotFoundError, match=words):
+            TarSource(tmp_path / pattern)
+
+    def test_glob_without_an_image(self, tmp_path):
+        self.write(tmp_path, {"0.tar": {"a.txt": b""}})
+        with pytest.raises(ValueError, match=r"\*.tar holds no image"):
+            TarSource(tmp_path / "*.tar")

@@ -1,28 +1,62 @@
-"""From the word in a config to a source."""
+"""From the words in a config to a source."""
+
+import builtins
+import re
 
 import pytest
 from images import write_folder, write_tar
 
 from dinojax.data.folder import FolderSource
-from dinojax.data.open import open_source
+from dinojax.data.open import EXAMPLES, open_source
 from dinojax.data.scenes import ScenesSource
 from dinojax.data.tar import TarSource
 
 
 def test_kinds(tmp_path):
-    write_folder(tmp_path / "images", {"a.jpg": b"a"})
-    write_tar(tmp_path / "images.tar", {"a.jpg": b"a"})
-    assert isinstance(open_source(str(tmp_path / "images")), FolderSource)
-    assert isinstance(open_source(str(tmp_path / "images.tar")), TarSource)
+    folder = write_folder(tmp_path / "images", {"a.jpg": b"a"})
+    tar = write_tar(tmp_path / "images.tar", {"a.jpg": b"a"})
+    for spec, kind in (
+        (f"{folder}", FolderSource),
+        (f"folder:{folder}", FolderSource),
+        (f"{tar}", TarSource),
+        (f"tar:{tar}", TarSource),
+        (f"tar:{tmp_path}/*.tar", TarSource),
+    ):
+        assert isinstance(open_source(spec), kind)
     scenes = open_source("scenes", num_images=5, image_px=32, split="test")
     assert isinstance(scenes, ScenesSource) and len(scenes) == 5 and scenes.image_px == 32
+    assert len(open_source("scenes:7", image_px=32)) == 7
+
+
+def test_a_bare_folder_may_have_a_colon(tmp_path):
+    folder = write_folder(tmp_path / "tar:x", {"a.jpg": b"a"})
+    assert len(open_source(str(folder))) == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("webdataset", r"source 'webdataset' is neither 'scenes', nor .*; use one"),
+        ("zip:/x", r"source 'zip:/x' is neither .* of a known kind; use one, e.g. folder:"),
+        ("parquet:", r"source 'parquet:' lacks a path; write e.g. parquet:/data/"),
+        ("scenes:many", r"source 'scenes:many' names no number of images; use scenes:4096"),
+        ("array_record:gs://bucket/x", r"'array_record:gs://bucket/x' is a remote address; mount"),
+        ("https://host/x.tar", r"is a remote address; mount or copy it"),
+    ],
+)
+def test_specs_that_name_nothing(spec, words):
+    with pytest.raises(ValueError, match=words):
+        open_source(spec)
+
+
+@pytest.mark.parametrize("kind", EXAMPLES.keys() - {"scenes", "tfds"})
+def test_missing_files(kind, tmp_path):
+    for path in (f"{tmp_path}/nowhere", f"{tmp_path}/nowhere-*"):
+        with pytest.raises(FileNotFoundError, match=rf"{re.escape(path)} .*; give "):
+            open_source(f"{kind}:{path}")
 
 
 def test_errors(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"source 'webdataset' is neither 'scenes', nor .*; use one"
-    ):
-        open_source("webdataset")
     with pytest.raises(FileNotFoundError, match=r"no.tar is not a file"):
         open_source(str(tmp_path / "no.tar"))
     write_tar(tmp_path / "x.tar.gz", {"a.jpg": b"a"}, "w:gz")
@@ -30,3 +64,16 @@ def test_errors(tmp_path):
         open_source(str(tmp_path / "x.tar.gz"))
     with pytest.raises(ValueError, match=r"\['num_images'\] are options of 'scenes'; leave them"):
         open_source(str(tmp_path), num_images=5)
+
+
+def test_missing_package(monkeypatch, tmp_path):
+    real = builtins.__import__
+
+    def without(name, *args):
+        if name == "dinojax.data.parquet":
+            raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match=r"'parquet:x' needs the package pyarrow; install it"):
+        open_source("parquet:x")

@@ -1,0 +1,42 @@
+"""`Handles`: files that are opened when first read, shared by threads, and never pickled."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Handles(Generic[T]):
+    """What `open` returns for a number, at most `limit` of them kept.
+
+    A dataset may have more shards than a process may have open files (1,024 by default on Linux),
+    so the handle used longest ago is dropped; it closes itself when its last reader lets go of it.
+    A pickled copy starts with nothing open.
+
+    Args:
+        open: number -> handle; picklable, and called by one thread at a time.
+        limit: handles kept open.
+    """
+
+    def __init__(self, open: Callable[[int], T], limit: int = 256):
+        self._open, self._limit = open, limit
+        self._kept: OrderedDict[int, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getitem__(self, number: int) -> T:
+        """The handle of `number`, opened now if it is not open yet."""
+        with self._lock:
+            if number not in self._kept:
+                self._kept[number] = self._open(number)
+                if len(self._kept) > self._limit:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(number)
+            return self._kept[number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"open": self._open, "limit": self._limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)

@@ -1,0 +1,92 @@
+"""What `prepare` makes of a record: what stays as it is, what becomes smaller, and how maps go."""
+
+import io
+
+import numpy as np
+import pytest
+from datasets import npy
+from images import encode, smooth
+from PIL import Image
+
+from dinojax.data.decode import decode_image
+from dinojax.data.maps import decode_record
+from dinojax.data.records import Record
+from dinojax.data.stored import encode_record
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data))
+
+
+def turned(orientation: int, height: int, width: int, format: str = "JPEG") -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(smooth(height, width), format, exif=exif)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("max_side_px", [0, 64, 200])
+def test_small_files_stay_byte_for_byte(format, max_side_px):
+    data = turned(6, 40, 64, format)
+    stored = encode_record(Record(data, "x"), max_side_px, 90)
+    assert stored.record.image == data and not stored.shrunk
+    assert stored.pixels.shape == (64, 40, 3)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize(("height", "width"), [(80, 128), (81, 65), (64, 300)])
+def test_large_files_become_small_upright_jpeg(format, height, width):
+    data = turned(6, height, width, format)
+    stored = encode_record(Record(data, "x"), 64, 95)
+    image = opened(stored.record.image)
+    assert stored.shrunk and image.format == "JPEG" and max(image.size) == 64
+    # Stored lying, shown standing, or the other way round.
+    assert not image.getexif() and (image.height > image.width) == (width > height)
+    decoded = decode_image(stored.record.image, "x").astype(int)
+    assert np.abs(decoded - stored.pixels).mean() < 2
+    with Image.open(io.BytesIO(data)) as full:
+        area = full.transpose(Image.Transpose.ROTATE_270).resize(image.size, Image.Resampling.BOX)
+    assert np.abs(decoded - np.asarray(area)).mean() < 4
+
+
+def test_quality():
+    record = Record(encode(smooth(200, 200)), "x")
+    low, high = (len(encode_record(record, 100, q).record.image) for q in (30, 95))
+    assert low < 0.7 * high
+
+
+def test_arrays_become_png_unless_they_are_large():
+    image = smooth(20, 30)
+    stored = encode_record(Record(image, "x", 3), 64, 95)
+    assert opened(stored.record.image).format == "PNG" and stored.record.label == 3
+    assert np.array_equal(decode_image(stored.record.image, "x"), image)
+    assert opened(encode_record(Record(image, "x"), 16, 95).record.image).format == "JPEG"
+
+
+@pytest.mark.parametrize("max_side_px", [0, 16])
+def test_maps_show_the_same_as_before(max_side_px):
+    classes = (np.arange(20 * 32).reshape(20, 32) // 80).astype(np.uint8)
+    depth = classes + np.float32(0.5)
+    data = turned(8, 20, 32)
+    record = Record(data, "x", segmentation=encode(classes, "PNG"), depth=npy(depth))
+    stored = encode_record(record, max_side_px, 95)
+    assert stored.classes == 8
+    before, after = decode_record(record, 16), decode_record(stored.record, 16)
+    assert np.array_equal(before.segmentation, after.segmentation)
+    assert np.array_equal(before.depth, after.depth)
+    assert opened(stored.record.segmentation).mode == "L"
+    assert opened(stored.record.depth).mode == "RGBA"  # TFDS's float32
+
+
+def test_many_classes_take_16_bits():
+    classes = np.arange(12, dtype=np.int64).reshape(3, 4) + 60_000
+    stored = encode_record(Record(smooth(3, 4), "x", segmentation=classes), 0, 95)
+    assert np.array_equal(decode_record(stored.record, 9).segmentation, classes)
+    assert stored.classes == 60_012
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**16])
+def test_classes_that_no_png_holds(wrong):
+    record = Record(smooth(3, 4), "x", segmentation=np.full((3, 4), wrong))
+    with pytest.raises(ValueError, match=rf"record 'x' has classes {wrong}..{wrong} in its seg"):
+        encode_record(record, 0, 95)

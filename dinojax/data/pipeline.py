@@ -11,20 +11,16 @@ Grain supplies the permutation (random access, no memory) and the loading ahead 
 import os
 import sys
 from collections.abc import Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypedDict
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Int32, Int64, UInt8
+from jaxtyping import Bool, Int32, Int64
 
-from dinojax.data.decode import read_image, to_canvas
+from dinojax.data.load import Canvases, Sizes, load
 from dinojax.data.prefetch import iterate
 from dinojax.data.source import Source
-
-Canvases = UInt8[np.ndarray, "b C C 3"]
-Sizes = Int32[np.ndarray, "b 2"]
 
 
 class TrainBatch(TypedDict):
@@ -108,7 +104,7 @@ class StepBatches:
         host_batch = self.global_batch // self.process_count
         first = step * self.global_batch + self.process_index * host_batch
         index = record_indices(range(first, first + host_batch), len(self.source), self.seed)
-        canvas, size, _ = _load(self.source, index, host_batch, self.canvas_px, self.num_threads)
+        canvas, size, _ = load(self.source, index, host_batch, self.canvas_px, self.num_threads)
         return TrainBatch(canvas=canvas, size=size, index=index, step=step)
 
 
@@ -195,34 +191,6 @@ class _SequentialBatches:
     def __getitem__(self, step: int) -> EvalBatch:
         first = step * self.batch
         index = np.arange(first, min(first + self.batch, len(self.source)))
-        canvas, size, label = _load(
-            self.source, index, self.batch, self.canvas_px, self.num_threads
-        )
+        canvas, size, label = load(self.source, index, self.batch, self.canvas_px, self.num_threads)
         valid = np.arange(self.batch) < len(index)
         return EvalBatch(canvas=canvas, size=size, label=label, valid=valid)
-
-
-def _load(
-    source: Source, index: Int64[np.ndarray, " n"], batch: int, canvas_px: int, num_threads: int
-) -> tuple[Canvases, Sizes, Int32[np.ndarray, " b"]]:
-    """(canvas, size, label) of these records, decoded in threads straight into place.
-
-    Slots beyond the records hold black images of full size (so that nothing downstream divides by
-    zero) and label -1.
-    """
-    canvas = np.zeros((batch, canvas_px, canvas_px, 3), np.uint8)
-    size = np.full((batch, 2), canvas_px, np.int32)
-    label = np.full(batch, -1, np.int32)
-
-    def fill(slot: int) -> None:
-        record = source[int(index[slot])]
-        _, size[slot] = to_canvas(read_image(record, canvas_px), canvas_px, out=canvas[slot])
-        if record.label is not None:
-            label[slot] = record.label
-
-    # Starting threads takes a millisecond per batch; a pool kept alive would have to be pickled,
-    # owned and closed.
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
-        for _ in pool.map(fill, range(len(index))):
-            pass
-    return canvas, size, label

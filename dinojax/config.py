@@ -178,6 +178,11 @@ class DataConfig:
     """Decoding processes; 0 decodes in threads of the main one."""
     verify_images: int = 2048
     """Records decoded before training starts, spread over the source, to find unreadable ones."""
+    bad_budget: float = 0.01
+    """Share of the records read that may be unreadable and so be replaced; above it the run stops.
+    0: stop at the first one."""
+    read_timeout_s: float = 300.0
+    """How long to wait for one image before the run stops; it is never replaced for being slow."""
     scenes: ScenesConfig = ScenesConfig()
 
 

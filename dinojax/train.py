@@ -27,8 +27,10 @@ from dinojax.evaluation.monitor import KnnMonitor, evenly
 from dinojax.precision import get_precision
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.contract import write_or_check
+from dinojax.runtime.exits import STOPS, leave
 from dinojax.runtime.loop import run
 from dinojax.runtime.metrics import MetricWriter
+from dinojax.runtime.quarantine import Quarantine
 from dinojax.runtime.summary import write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.validation import validate
@@ -80,6 +82,7 @@ def make_monitor(config: Config, bank: Source, queries: Source) -> KnnMonitor | 
         num_classes=len(classes),
         canvas_px=config.data.canvas_px,
         batch_size=config.knn.batch_size,
+        read_timeout_s=config.data.read_timeout_s,
         k=config.knn.k,
         temperature=config.knn.temperature,
     )
@@ -90,13 +93,22 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
 
     Raises:
         ValueError: an impossible configuration, unreadable data, or a workdir of another run.
+        dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
+        dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
     validate(config, batch_shards=meshes.batch_shards(mesh))
     source, queries = open_sources(config)
+    reading = {"read_timeout_s": config.data.read_timeout_s}
     for part in (source, queries):
-        verify(part, config.data.canvas_px, config.data.verify_images)
-    write_or_check(workdir, to_dict(config), fingerprint(source))
+        verify(
+            part,
+            config.data.canvas_px,
+            config.data.verify_images,
+            budget=config.data.bad_budget,
+            **reading,
+        )
+    write_or_check(workdir, to_dict(config), fingerprint(source, **reading))
 
     steps, batch_size = config.train.steps, config.train.batch_size
     compute = get_precision(config.train.precision).compute
@@ -130,6 +142,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             out_shardings=(layout, meshes.replicated(mesh)),
             donate_argnums=0,
         )
+        processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
         loader = make_loader(
             source,
             global_batch=batch_size,
@@ -137,8 +150,15 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             seed=config.train.seed,
             start_step=first_step,
             num_workers=config.data.num_workers,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            **reading,
+            **processes,
+        )
+        quarantine = Quarantine(
+            workdir,
+            global_batch=batch_size,
+            first_step=first_step,
+            budget=config.data.bad_budget,
+            **processes,
         )
         monitor = make_monitor(config, source, queries)
         outcome = run(
@@ -146,7 +166,9 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             first_step=first_step,
             total_steps=steps,
             train_step=train_step,
-            batches=global_batches(stack.enter_context(contextlib.closing(loader)), mesh),
+            batches=global_batches(
+                quarantine.watch(stack.enter_context(contextlib.closing(loader))), mesh
+            ),
             evaluate=monitor or (lambda state: {}),
             evaluate_every=config.knn.every_steps if monitor else 0,
             checkpoints=checkpoints,
@@ -175,10 +197,10 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
     try:
         summary = train(parse_config(flags.FLAGS.config), flags.FLAGS.workdir)
-    except (ValueError, FileNotFoundError) as error:
-        logging.debug("refused", exc_info=True)
+    except STOPS as error:
+        logging.debug("stopped", exc_info=True)
         print(f"dinojax.train: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        leave(error)
     for name, value in summary.items():
         print(f"{name:>16}  {value}")
 

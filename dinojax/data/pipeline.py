@@ -18,7 +18,7 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
-from dinojax.data.load import Canvases, Sizes, load
+from dinojax.data.load import READ_TIMEOUT_S, Canvases, Problem, Sizes, load, substitutes
 from dinojax.data.prefetch import iterate
 from dinojax.data.source import Source
 
@@ -28,17 +28,22 @@ class TrainBatch(TypedDict):
 
     canvas: Canvases
     size: Sizes  # (height, width) of the image at the canvas' top left
-    index: Int64[np.ndarray, " b"]  # which records
+    index: Int64[np.ndarray, " b"]  # which records are on the canvases
+    problems: tuple[Problem, ...]  # records that could not be read, with their substitutes
     step: int
 
 
 class EvalBatch(TypedDict):
-    """Records in source order; the last batch is filled up with black images, not `valid`."""
+    """Records in source order.
+
+    Unreadable ones, and those that fill up the last batch, are black and not `valid`.
+    """
 
     canvas: Canvases
     size: Sizes
     label: Int32[np.ndarray, " b"]  # -1: none
     valid: Bool[np.ndarray, " b"]
+    problems: tuple[Problem, ...]
 
 
 def record_indices(
@@ -65,6 +70,7 @@ class StepBatches:
         process_index: this host; it holds slots ``[index * b, (index + 1) * b)``.
         process_count: hosts; ``b = global_batch / process_count``.
         num_threads: decoding threads.
+        read_timeout_s: seconds that the reading of one image may take.
 
     Raises:
         ValueError: an empty source, or a number outside its range.
@@ -77,6 +83,7 @@ class StepBatches:
     process_index: int = 0
     process_count: int = 1
     num_threads: int = 1
+    read_timeout_s: float = READ_TIMEOUT_S
 
     def __post_init__(self) -> None:
         if not len(self.source):
@@ -103,9 +110,18 @@ class StepBatches:
     def __getitem__(self, step: int) -> TrainBatch:
         host_batch = self.global_batch // self.process_count
         first = step * self.global_batch + self.process_index * host_batch
-        index = record_indices(range(first, first + host_batch), len(self.source), self.seed)
-        canvas, size, _ = load(self.source, index, host_batch, self.canvas_px, self.num_threads)
-        return TrainBatch(canvas=canvas, size=size, index=index, step=step)
+        positions = range(first, first + host_batch)
+        canvas, size, _, index, problems = load(
+            self.source,
+            record_indices(positions, len(self.source), self.seed),
+            positions,
+            batch=host_batch,
+            canvas_px=self.canvas_px,
+            num_threads=self.num_threads,
+            read_timeout_s=self.read_timeout_s,
+            instead=lambda position: substitutes(self.seed, position, range(len(self.source))),
+        )
+        return TrainBatch(canvas=canvas, size=size, index=index, problems=problems, step=step)
 
 
 def make_loader(
@@ -117,6 +133,7 @@ def make_loader(
     start_step: int = 0,
     num_workers: int = 0,
     num_threads: int | None = None,
+    read_timeout_s: float = READ_TIMEOUT_S,
     prefetch: int = 2,
     process_index: int = 0,
     process_count: int = 1,
@@ -132,6 +149,8 @@ def make_loader(
         start_step: the first step; the batches are the same as when starting from 0.
         num_workers: decoding processes, each of which loads whole batches.
         num_threads: decoding threads per process; None: the cores divided among the processes.
+        read_timeout_s: seconds that the reading of one image may take before the iterator raises
+            `dinojax.data.threads.StorageError`.
         prefetch: batches that each process keeps ready, at least 1.
 
     Raises:
@@ -152,12 +171,17 @@ def make_loader(
         process_index=process_index,
         process_count=process_count,
         num_threads=num_threads or default_threads(num_workers),
+        read_timeout_s=read_timeout_s,
     )
     return iterate(batches, prefetch, start_step, num_workers)
 
 
 def sequential_batches(
-    source: Source, batch: int, canvas_px: int, num_threads: int | None = None
+    source: Source,
+    batch: int,
+    canvas_px: int,
+    num_threads: int | None = None,
+    read_timeout_s: float = READ_TIMEOUT_S,
 ) -> Generator[EvalBatch, None, None]:
     """One pass over the source in order, loading ahead; `close()` as for `make_loader`.
 
@@ -168,9 +192,9 @@ def sequential_batches(
     """
     if batch < 1:
         raise ValueError(f"batch={batch} must be at least 1; use 64")
-    return iterate(
-        _SequentialBatches(source, batch, canvas_px, num_threads or default_threads()), prefetch=2
-    )
+    threads = num_threads or default_threads()
+    batches = _SequentialBatches(source, batch, canvas_px, threads, read_timeout_s)
+    return iterate(batches, prefetch=2)
 
 
 def default_threads(num_workers: int = 0) -> int:
@@ -184,6 +208,7 @@ class _SequentialBatches:
     batch: int
     canvas_px: int
     num_threads: int
+    read_timeout_s: float
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch)
@@ -191,6 +216,13 @@ class _SequentialBatches:
     def __getitem__(self, step: int) -> EvalBatch:
         first = step * self.batch
         index = np.arange(first, min(first + self.batch, len(self.source)))
-        canvas, size, label = load(self.source, index, self.batch, self.canvas_px, self.num_threads)
-        valid = np.arange(self.batch) < len(index)
-        return EvalBatch(canvas=canvas, size=size, label=label, valid=valid)
+        canvas, size, label, shown, problems = load(
+            self.source,
+            index,
+            index.tolist(),
+            batch=self.batch,
+            canvas_px=self.canvas_px,
+            num_threads=self.num_threads,
+            read_timeout_s=self.read_timeout_s,
+        )
+        return EvalBatch(canvas=canvas, size=size, label=label, valid=shown >= 0, problems=problems)

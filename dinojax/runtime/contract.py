@@ -25,6 +25,8 @@ FREE_KEYS = (
     "train.log_every_steps",
     "data.num_workers",  # the batch of a step is a function of (seed, step), whoever decodes it
     "data.verify_images",  # looks for damaged records beforehand and changes none
+    "data.bad_budget",  # when a run stops: it changes no batch
+    "data.read_timeout_s",
     "data.source",  # data may move: the fingerprint says whether they are the same
     # What changes the order of sums, so the last bits, but not the run:
     "mesh.",  # where arrays lie

@@ -42,7 +42,7 @@ def read_ledger(workdir: str | Path) -> list[dict[str, Any]]:
 
 def allowed(budget: float, reads: int) -> float:
     """Unreadable records among `reads` that a run may meet: a share, at least `FLOOR`, or none."""
-    return max(FLOOR, budget * reads) if budget else 0.0
+    return float(max(FLOOR, budget * reads)) if budget else 0.0
 
 
 class Quarantine:

@@ -54,8 +54,8 @@ def for_each(
                 task(item)
             except Exception as error:
                 finished.put((item, error))
-            else:
-                finished.put((item, None))
+                return
+            finished.put((item, None))
 
     for item in range(count):
         todo.put(item)

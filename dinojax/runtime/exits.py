@@ -4,7 +4,7 @@
 """
 
 import os
-import sys
+import threading
 from typing import NoReturn
 
 from dinojax.data.threads import StorageError
@@ -22,12 +22,15 @@ EXIT_CODES: dict[type[Exception], int] = {
 STOPS = tuple(EXIT_CODES)
 
 
+GRACE_S = 2.0
+"""What the interpreter gets to end by itself: it would wait for a thread that reads a file, however
+long that takes."""
+
+
 def leave(error: Exception) -> NoReturn:
-    """End the process with the exit code of `error`, which is one of `STOPS`."""
+    """End the process with the exit code of `error`, which is one of `STOPS`, within seconds."""
     code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
-    if isinstance(error, StorageError):
-        # The interpreter would wait for the loader's thread, and that for another slow file.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    timer = threading.Timer(GRACE_S, os._exit, [code])
+    timer.daemon = True
+    timer.start()
     raise SystemExit(code)

@@ -104,9 +104,9 @@ class Quarantine:
         lost = [p for p in problems if p.substitute is None]
         if lost:
             raise BadBudgetError(
-                f"step {step}: neither {_name(lost[0].id, lost[0].cause)} nor any of its "
-                f"{lost[-1].attempt} substitutes can be read; check that the data is still where "
-                f"it was (all are named in {self._path}), then run the same command again"
+                f"step {step}: {_name(lost[0].id, lost[0].cause)}, and none of its "
+                f"{lost[-1].attempt} substitutes can be read either; check that the data is still "
+                f"where it was ({self._path} names the causes) and run the same command again"
             )
         reads = (step + 1) * self._host_batch
         if self._count > allowed(self._budget, reads):

@@ -243,3 +243,12 @@ def parse_config(config: ml_collections.ConfigDict) -> Config:
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dict, as stored in ``config.json``."""
     return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`, also after a way through JSON.
+
+    Raises:
+        ValueError: an unknown key or a value of the wrong type.
+    """
+    return parse(Config, values)

@@ -100,7 +100,7 @@ def load(
     canvas_px: int,
     num_threads: int,
     read_timeout_s: float,
-    instead: Callable[[int], Iterable[int]] = lambda position: (),
+    instead: Callable[[int, int], Iterable[int]] = lambda position, index: (),
 ) -> Loaded:
     """Decode records into a batch, in threads, straight into place.
 
@@ -108,7 +108,7 @@ def load(
         index: the records of the first n slots; the other ``batch - n`` hold none.
         positions: of these slots, for `instead` and for `Problem`.
         read_timeout_s: seconds that the reading of one slot may take.
-        instead: position -> records to try, in this order, where the slot's own is unreadable.
+        instead: (position, record) -> records to try, in this order, if that one is unreadable.
 
     Raises:
         StorageError: a read takes too long, or fails for a reason that is not the file's.
@@ -121,7 +121,8 @@ def load(
     failures: list[list[tuple[str, str]]] = [[] for _ in range(len(index))]
 
     def fill(slot: int) -> None:
-        for number in itertools.chain([int(index[slot])], instead(positions[slot])):
+        own = int(index[slot])
+        for number in itertools.chain([own], instead(positions[slot], own)):
             reading[slot] = number
             try:
                 record = source[number]

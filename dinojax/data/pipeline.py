@@ -109,19 +109,30 @@ class StepBatches:
 
     def __getitem__(self, step: int) -> TrainBatch:
         host_batch = self.global_batch // self.process_count
-        first = step * self.global_batch + self.process_index * host_batch
-        positions = range(first, first + host_batch)
+        first = self.process_index * host_batch
+        return self.read(step, range(first, first + host_batch))
+
+    def read(self, step: int, slots: range) -> TrainBatch:
+        """These slots of the global batch, whichever host they belong to."""
+        positions = self._positions(step, slots)
         canvas, size, _, index, problems = load(
             self.source,
-            record_indices(positions, len(self.source), self.seed),
+            self.drawn(step, slots),
             positions,
-            batch=host_batch,
+            batch=len(slots),
             canvas_px=self.canvas_px,
             num_threads=self.num_threads,
             read_timeout_s=self.read_timeout_s,
-            instead=lambda position: substitutes(self.seed, position, range(len(self.source))),
+            instead=lambda position, _: substitutes(self.seed, position, range(len(self.source))),
         )
         return TrainBatch(canvas=canvas, size=size, index=index, problems=problems, step=step)
+
+    def drawn(self, step: int, slots: range) -> Int64[np.ndarray, " b"]:
+        """The records of these slots before any is replaced; nothing is read."""
+        return record_indices(self._positions(step, slots), len(self.source), self.seed)
+
+    def _positions(self, step: int, slots: range) -> range:
+        return range(step * self.global_batch + slots.start, step * self.global_batch + slots.stop)
 
 
 def make_loader(

@@ -59,7 +59,7 @@ def test_substitutes_depend_on_seed_position_and_range(other):
 
 def test_the_first_readable_substitute_takes_the_slot():
     source = Troubled(9, {2: ValueError("broken two"), 7: FileNotFoundError(2, "gone", "/x/7")})
-    loaded = read(source, [2, 4, 7], instead=lambda p: {100: (7, 2, 5, 6), 102: (4,)}.get(p, ()))
+    loaded = read(source, [2, 4, 7], instead=lambda p, i: {100: (7, 2, 5, 6), 102: (4,)}.get(p, ()))
     assert loaded.index.tolist() == [5, 4, 4]
     assert loaded.label.tolist() == [1, 0, 0]
     assert loaded.size.tolist() == [[2, 3], [6, 3], [6, 3]]
@@ -74,7 +74,7 @@ def test_the_first_readable_substitute_takes_the_slot():
 
 
 def test_a_slot_for_which_nothing_can_be_read_stays_empty():
-    loaded = read(Troubled(3, {1: ValueError("no")}), [0, 1], batch=3, instead=lambda p: (1, 1))
+    loaded = read(Troubled(3, {1: ValueError("no")}), [0, 1], batch=3, instead=lambda p, i: (1, 1))
     assert loaded.index.tolist() == [0, -1, -1] and loaded.label.tolist() == [0, -1, -1]
     assert loaded.size[1:].tolist() == [[8, 8], [8, 8]] and not loaded.canvas[1:].any()
     assert [p.substitute for p in loaded.problems] == [None] * 3
@@ -104,7 +104,7 @@ def test_two_rows_are_enough():
 )
 def test_errors_of_the_machine_are_no_property_of_the_record(error):
     with pytest.raises(StorageError, match=r"record 'array/1' cannot be read for a reason that is"):
-        read(Troubled(3, {1: error}), [0, 1], instead=lambda p: (0,))
+        read(Troubled(3, {1: error}), [0, 1], instead=lambda p, i: (0,))
 
 
 def test_a_hanging_read_is_named_by_the_record_that_hangs():
@@ -112,5 +112,5 @@ def test_a_hanging_read_is_named_by_the_record_that_hangs():
     release = threading.Event()
     source = Troubled(9, {2: ValueError("broken"), 7: release})
     with pytest.raises(StorageError, match=r"record 'array/7' could not be read within .*=0.3 s"):
-        read(source, [2, 4], read_timeout_s=0.3, instead=lambda p: (7, 5))
+        read(source, [2, 4], read_timeout_s=0.3, instead=lambda p, i: (7, 5))
     release.set()

@@ -205,6 +205,11 @@ class DataConfig:
     """Memory per host for batches loaded ahead, in MB; at least one batch is."""
     verify_images: int = 2048
     """Records decoded before training starts, spread over the source, to find unreadable ones."""
+    bad_budget: float = 0.01
+    """Share of the records read that may be unreadable and so be replaced; above it the run stops.
+    0: stop at the first one."""
+    read_timeout_s: float = 300.0
+    """How long to wait for one image before the run stops; it is never replaced for being slow."""
     scenes: ScenesConfig = ScenesConfig()
 
 
@@ -265,3 +270,12 @@ def parse_config(config: ml_collections.ConfigDict) -> Config:
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dict, as stored in ``config.json``."""
     return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The inverse of `to_dict`, also after a way through JSON.
+
+    Raises:
+        ValueError: an unknown key or a value of the wrong type.
+    """
+    return parse(Config, values)

@@ -64,6 +64,11 @@ def resolution_order(config: Config) -> Strata:
     return Strata(ratios, config.train.seed, f"crops.{RATIOS}")
 
 
+def resolution_at(config: Config, step: int) -> Config:
+    """The configuration, without lists, of what `step` trains on."""
+    return resolutions(config)[resolution_order(config).at(step)[0]]
+
+
 def _lists(config: Config) -> dict[str, tuple[float, ...]]:
     values = {name: getattr(config.crops, name) for name in (*SIZES, RATIOS)}
     return {name: value for name, value in values.items() if isinstance(value, tuple)}

@@ -27,8 +27,10 @@ from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.contract import write_or_check
+from dinojax.runtime.exits import STOPS, leave
 from dinojax.runtime.loop import TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
+from dinojax.runtime.quarantine import Quarantine
 from dinojax.runtime.summary import write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.training_data import open_data
@@ -93,6 +95,7 @@ def make_monitor(config: Config, bank: Source | None, queries: Source | None) ->
         num_classes=len(classes),
         canvas_px=config.data.canvas_px,
         batch_size=config.knn.batch_size,
+        read_timeout_s=config.data.read_timeout_s,
         k=config.knn.k,
         temperature=config.knn.temperature,
     )
@@ -103,14 +106,25 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
 
     Raises:
         ValueError: an impossible configuration, unreadable data, or a workdir of another run.
+        dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
+        dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
     validate(config, batch_shards=meshes.batch_shards(mesh))
     data = open_data(config)
+    reading = {"read_timeout_s": config.data.read_timeout_s}
     for part in (data.source, data.queries):
         if part is not None:
-            verify(part, config.data.canvas_px, config.data.verify_images)
-    write_or_check(workdir, to_dict(config), fingerprint(data.source, data.order.mixture))
+            verify(
+                part,
+                config.data.canvas_px,
+                config.data.verify_images,
+                budget=config.data.bad_budget,
+                **reading,
+            )
+    write_or_check(
+        workdir, to_dict(config), fingerprint(data.source, data.order.mixture, **reading)
+    )
 
     steps = config.train.steps
     compute = get_precision(config.train.precision).compute
@@ -142,6 +156,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
         choice = resolution_order(config)
         train_steps = [compile_step(one, mesh, state) for one in resolutions(config)]
         flops = [float(build_flops(one)) for one in resolutions(config)]
+        processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
         loader = make_loader(
             data.source,
             data.order,
@@ -149,8 +164,15 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             start_step=first_step,
             num_workers=config.data.num_workers,
             prefetch_mb=config.data.prefetch_mb,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            **reading,
+            **processes,
+        )
+        quarantine = Quarantine(
+            workdir,
+            global_batch=config.train.batch_size,
+            first_step=first_step,
+            budget=config.data.bad_budget,
+            **processes,
         )
         monitor = make_monitor(config, data.bank, data.queries)
         outcome = run(
@@ -158,7 +180,9 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             first_step=first_step,
             total_steps=steps,
             train_step_at=lambda step: train_steps[choice.at(step)[0]],
-            batches=global_batches(stack.enter_context(contextlib.closing(loader)), mesh),
+            batches=global_batches(
+                quarantine.watch(stack.enter_context(contextlib.closing(loader))), mesh
+            ),
             evaluate=monitor or (lambda state: {}),
             evaluate_every=config.knn.every_steps if monitor else 0,
             checkpoints=checkpoints,
@@ -187,10 +211,10 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
     try:
         summary = train(parse_config(flags.FLAGS.config), flags.FLAGS.workdir)
-    except (ValueError, FileNotFoundError) as error:
-        logging.debug("refused", exc_info=True)
+    except STOPS as error:
+        logging.debug("stopped", exc_info=True)
         print(f"dinojax.train: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        leave(error)
     for name, value in summary.items():
         print(f"{name:>16}  {value}")
 

@@ -48,6 +48,7 @@ def validate(config: Config, *, batch_shards: int) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
+    _check_reading(config)
     _check_schedules(config)
     jax.eval_shape(build_init(config))  # the model has checks of its own
 
@@ -70,6 +71,15 @@ def _check_mixture(data: DataConfig) -> None:
         raise ValueError(
             f"data.homogeneous_source={data.homogeneous_source!r} is not in data.mixture; use one "
             f"of {names} or add it there with weight 0.0"
+        )
+
+
+def _check_reading(config: Config) -> None:
+    if not 0 <= config.data.bad_budget <= 1:
+        raise ValueError(f"data.bad_budget={config.data.bad_budget} must lie in 0..1; use 0.01")
+    if config.data.read_timeout_s <= 0:
+        raise ValueError(
+            f"data.read_timeout_s={config.data.read_timeout_s} must be above 0; use 300.0"
         )
 
 

@@ -15,10 +15,12 @@ import pytest
 from images import encode
 
 from dinojax import mesh as meshes
+from dinojax import train as app
 from dinojax import trees
 from dinojax.build import build_init, build_schedules
 from dinojax.config import Config, default_config, parse_config, to_dict
 from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.quarantine import BadBudgetError, read_ledger
 from dinojax.shrink import shrink
 from dinojax.train import train
 from dinojax.training_data import open_data
@@ -92,6 +94,8 @@ def test_a_run_leaves_its_summary(tmp_path):
         ({"student__norm_layer": "batchnorm"}, "norm_layer='batchnorm'.*layernorm"),
         ({"student__ffn_layer": "gated"}, "ffn_layer='gated'.*swiglu"),
         ({"checkpoint__every_steps": 0}, "checkpoint.every_steps=0"),
+        ({"data__bad_budget": 1.5}, "data.bad_budget=1.5.*0..1"),
+        ({"data__read_timeout_s": 0.0}, "data.read_timeout_s=0.0.*300.0"),
     ],
 )
 def test_impossible_configurations_are_refused(overrides, words):
@@ -111,6 +115,35 @@ def test_data_problems_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"7\.jpg"):
         train(debug(data__source=str(folder)), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def image_folder(path: Path, *, good: int, bad: int) -> Path:
+    path.mkdir()
+    for i in range(good):
+        (path / f"{i}.png").write_bytes(encode(np.full((8, 8, 3), i, np.uint8), "PNG"))
+    for i in range(bad):
+        (path / f"bad{i}.jpg").write_bytes(b"not an image")
+    return path
+
+
+def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monkeypatch):
+    """The loop's batches, without its steps: a fifth of the images is unreadable."""
+    consumed = []
+
+    def loop(*_, batches, **__):
+        consumed.extend(batches)
+
+    monkeypatch.setattr(app, "run", loop)
+    monkeypatch.setattr(app, "verify", lambda *_, **__: None)
+    folder = str(image_folder(tmp_path / "images", good=40, bad=10))
+    options = {"data__source": folder, "data__bad_budget": 0.1, "knn__every_steps": 0}
+    with pytest.raises(BadBudgetError, match=r"1\d of \d+ records read until step \d+ are"):
+        train(debug(**options), str(tmp_path / "run"))
+    entries = read_ledger(tmp_path / "run")
+    lost = [entry["step"] for entry in entries if not entry["attempt"]]
+    assert {entry["id"] for entry in entries} <= {f"bad{i}.jpg" for i in range(10)}
+    assert len(lost) > 16 >= sum(step < len(consumed) for step in lost)
+    assert lost[-1] == len(consumed) > 5  # stopped before the step
 
 
 @pytest.mark.parametrize("name", ["quickstart", "quickstart:32px", "dinov3_vitl16_in1k"])
@@ -186,3 +219,61 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.slow
+def test_bad_files_killed_and_resumed(tmp_path):
+    """By command line: over budget, with more budget but killed, resumed by workers: one ledger."""
+    folder = image_folder(tmp_path / "images", good=60, bad=20)
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+
+    def arguments(workdir: Path, budget: float, workers: int = 0) -> list[str]:
+        options = {"source": folder, "bad_budget": budget, "num_workers": workers}
+        return [*command(workdir), *(f"--config.data.{k}={v}" for k, v in options.items())]
+
+    def finish(workdir: Path, budget: float, workers: int = 0) -> subprocess.CompletedProcess:
+        line = arguments(workdir, budget, workers)
+        return subprocess.run(line, env=env, cwd=ROOT, capture_output=True, text=True)
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert finish(whole, 0.5).returncode == 0
+    refused = finish(tmp_path / "refused", 0.1)
+    assert refused.returncode == 2 and "checked records cannot be read" in refused.stderr
+
+    # Every read of the held-out tenth aside, about a quarter is lost: 0.1 is met at 16 records.
+    unchecked = [*arguments(broken, 0.1), "--config.data.verify_images=1"]
+    over = subprocess.run(unchecked, env=env, cwd=ROOT, capture_output=True, text=True)
+    last = over.stderr.splitlines()[-1]
+    assert over.returncode == 3 and last.startswith("dinojax.train: 1"), over.stderr
+    assert "more than data.bad_budget=0.1 allows: record 'bad" in last
+
+    process = subprocess.Popen(
+        arguments(broken, 0.5, workers=2),
+        **{"env": env, "cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL},
+    )
+    deadline = time.monotonic() + 300
+    while not (broken / "checkpoints" / "20").is_dir():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert finish(broken, 0.5, workers=1).returncode == 0
+    assert read_ledger(broken) == read_ledger(whole)
+    expected, found = checkpoint_bytes(whole), checkpoint_bytes(broken)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_file_that_hangs_stops_the_run(tmp_path):
+    folder = image_folder(tmp_path / "images", good=60, bad=0)
+    os.mkfifo(folder / "hangs.jpg")
+    line = [*command(tmp_path / "run"), f"--config.data.source={folder}"]
+    done = subprocess.run(
+        [*line, "--config.data.read_timeout_s=2.0"],
+        **{"env": {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}, "cwd": ROOT},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 4
+    assert "record 'hangs.jpg' could not be read within data.read_timeout_s=2 s" in done.stderr

@@ -1,60 +1,93 @@
 """Before a run: are the records readable (`verify`), and are they the same as last time
 (`fingerprint`)?"""
 
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
 from hashlib import blake2b
 
 import numpy as np
+from absl import logging
 
-from dinojax.data.decode import read_image
-from dinojax.data.pipeline import default_threads
+from dinojax.data.load import READ_TIMEOUT_S, refuse_passing
+from dinojax.data.pipeline import default_threads, sequential_batches
 from dinojax.data.source import Source
+from dinojax.data.subset import Subset
+from dinojax.data.threads import for_each
 
 SHOWN = 3
 SAMPLED = 64
+CHUNK = 32
 
 
-def verify(source: Source, canvas_px: int, limit: int = 2048) -> int:
+def verify(
+    source: Source,
+    canvas_px: int,
+    limit: int = 2048,
+    *,
+    budget: float = 0.0,
+    read_timeout_s: float = READ_TIMEOUT_S,
+) -> int:
     """Read up to `limit` records, evenly spread, as training would, and return how many.
 
+    Args:
+        budget: share of them that may be unreadable; those are logged.
+        read_timeout_s: seconds that the reading of one record may take.
+
     Raises:
-        ValueError: some cannot be read; names the first few.
+        ValueError: more cannot be read; names the first few.
+        dinojax.data.threads.StorageError: a read takes too long.
     """
-
-    def complaint(index: int) -> str | None:
-        try:
-            read_image(source[index], canvas_px)
-        except (ValueError, OSError) as error:
-            return str(error)
-        return None
-
-    chosen = _spread(len(source), limit)
-    with ThreadPoolExecutor(default_threads()) as pool:
-        complaints = [text for text in pool.map(complaint, chosen) if text is not None]
+    chosen = Subset(source, _spread(len(source), limit))
+    batches = sequential_batches(chosen, CHUNK, canvas_px, read_timeout_s=read_timeout_s)
+    with contextlib.closing(batches):
+        complaints = [problem.cause for batch in batches for problem in batch["problems"]]
     if complaints:
         more = "; ..." if len(complaints) > SHOWN else ""
-        raise ValueError(
+        text = (
             f"{len(complaints)} of {len(chosen)} checked records cannot be read: "
-            f"{'; '.join(complaints[:SHOWN])}{more}; remove or replace them"
+            f"{'; '.join(complaints[:SHOWN])}{more}"
         )
+        if len(complaints) > budget * len(chosen):
+            raise ValueError(f"{text}; remove or replace them")
+        logging.warning("%s; others will take their places", text)
     return len(chosen)
 
 
-def fingerprint(source: Source, mixture: str = "") -> str:
+def fingerprint(
+    source: Source, mixture: str = "", *, read_timeout_s: float = READ_TIMEOUT_S
+) -> str:
     """32 hex digits that change with the number, order or ids of the records.
 
     The images of up to 64 records, evenly spread, count as well: other data under the same names is
-    noticed, a single changed file may not be.
+    noticed, a single changed file may not be. A file that cannot be read counts as empty.
 
     Args:
         mixture: how parts are mixed, which belongs to the data as well (`Order.mixture`).
+        read_timeout_s: seconds that the reading of one image may take.
+
+    Raises:
+        dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
     digest = blake2b(mixture.encode(), digest_size=16)
     for index in range(len(source)):
         digest.update(source.record_id(index).encode() + b"\0")
-    for index in _spread(len(source), SAMPLED):
-        image = source[index].image
-        data = image if isinstance(image, bytes) else image.tobytes()
+    chosen = _spread(len(source), SAMPLED)
+    images = [b""] * len(chosen)
+
+    def read(place: int) -> None:
+        try:
+            image = source[chosen[place]].image
+            images[place] = image if isinstance(image, bytes) else image.tobytes()
+        except (ValueError, OSError) as error:
+            refuse_passing(error, source.record_id(chosen[place]))
+
+    for_each(
+        read,
+        len(chosen),
+        num_threads=default_threads(),
+        limit_s=read_timeout_s,
+        describe=lambda place: f"record {source.record_id(chosen[place])!r}",
+    )
+    for data in images:
         digest.update(b"%d\0" % len(data) + data)
     return digest.hexdigest()
 

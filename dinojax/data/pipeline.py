@@ -6,22 +6,18 @@ none of them can change what a batch holds. Resuming is starting at another step
 
 import os
 import sys
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 from absl import logging
-from jaxtyping import Bool, Int32, Int64, UInt8
+from jaxtyping import Bool, Int32, Int64
 
-from dinojax.data.decode import read_image, to_canvas
+from dinojax.data.load import READ_TIMEOUT_S, Canvases, Problem, Sizes, load, substitutes
 from dinojax.data.order import Order
 from dinojax.data.prefetch import WORKER_HOLDS, iterate
 from dinojax.data.source import Source
-
-Canvases = UInt8[np.ndarray, "b C C 3"]
-Sizes = Int32[np.ndarray, "b 2"]
 
 AHEAD = 2
 """Batches that are loaded ahead without workers where memory allows."""
@@ -32,17 +28,22 @@ class TrainBatch(TypedDict):
 
     canvas: Canvases
     size: Sizes  # (height, width) of the image at the canvas' top left
-    index: Int64[np.ndarray, " b"]  # which records
+    index: Int64[np.ndarray, " b"]  # which records are on the canvases
+    problems: tuple[Problem, ...]  # records that could not be read, with their substitutes
     step: int
 
 
 class EvalBatch(TypedDict):
-    """Records in source order; the last batch is filled up with black images, not `valid`."""
+    """Records in source order.
+
+    Unreadable ones, and those that fill up the last batch, are black and not `valid`.
+    """
 
     canvas: Canvases
     size: Sizes
     label: Int32[np.ndarray, " b"]  # -1: none
     valid: Bool[np.ndarray, " b"]
+    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class StepBatches:
         process_index: this host; it holds slots ``[index * b, (index + 1) * b)``.
         process_count: hosts; ``b = global_batch / process_count``.
         num_threads: decoding threads.
+        read_timeout_s: seconds that the reading of one image may take.
 
     Raises:
         ValueError: an order of other sizes, or a number outside its range.
@@ -67,6 +69,7 @@ class StepBatches:
     process_index: int = 0
     process_count: int = 1
     num_threads: int = 1
+    read_timeout_s: float = READ_TIMEOUT_S
 
     def __post_init__(self) -> None:
         if sum(self.order.sizes) != len(self.source):
@@ -93,11 +96,27 @@ class StepBatches:
         return sys.maxsize // self.order.global_batch
 
     def __getitem__(self, step: int) -> TrainBatch:
-        host_batch = self.host_batch
-        first = self.process_index * host_batch
-        index = self.order.indices(step, range(first, first + host_batch))
-        canvas, size, _ = _load(self.source, index, host_batch, self.canvas_px, self.num_threads)
-        return TrainBatch(canvas=canvas, size=size, index=index, step=step)
+        first = self.process_index * self.host_batch
+        return self.read(step, range(first, first + self.host_batch))
+
+    def read(self, step: int, slots: range) -> TrainBatch:
+        """These slots of the global batch, whichever host they belong to."""
+        first = step * self.order.global_batch
+        canvas, size, _, index, problems = load(
+            self.source,
+            self.order.indices(step, slots),
+            range(first + slots.start, first + slots.stop),
+            batch=len(slots),
+            canvas_px=self.canvas_px,
+            num_threads=self.num_threads,
+            read_timeout_s=self.read_timeout_s,
+            instead=self._substitutes,
+        )
+        return TrainBatch(canvas=canvas, size=size, index=index, problems=problems, step=step)
+
+    def _substitutes(self, position: int, index: int) -> Iterator[int]:
+        """Of the same part: neither a mixture nor a homogeneous batch changes."""
+        return substitutes(self.order.seed, position, self.order.part_of(index))
 
     @property
     def host_batch(self) -> int:
@@ -119,6 +138,7 @@ def make_loader(
     num_workers: int = 0,
     num_threads: int | None = None,
     prefetch_mb: int = 4096,
+    read_timeout_s: float = READ_TIMEOUT_S,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Generator[TrainBatch, None, None]:
@@ -135,6 +155,8 @@ def make_loader(
         prefetch_mb: memory in MB (10**6 bytes) for batches that are being loaded or wait to be
             taken. As many as fit, up to `AHEAD`, or `WORKER_HOLDS` for each worker; at least 1, or
             those of one worker.
+        read_timeout_s: seconds that the reading of one image may take before the iterator raises
+            `dinojax.data.threads.StorageError`.
 
     Raises:
         ValueError: a number outside its range.
@@ -153,6 +175,7 @@ def make_loader(
         process_index=process_index,
         process_count=process_count,
         num_threads=num_threads or default_threads(num_workers),
+        read_timeout_s=read_timeout_s,
     )
     fitting = max(prefetch_mb * 10**6 // batches.batch_bytes, 1)
     useful = num_workers * WORKER_HOLDS if num_workers else AHEAD
@@ -173,7 +196,11 @@ def make_loader(
 
 
 def sequential_batches(
-    source: Source, batch: int, canvas_px: int, num_threads: int | None = None
+    source: Source,
+    batch: int,
+    canvas_px: int,
+    num_threads: int | None = None,
+    read_timeout_s: float = READ_TIMEOUT_S,
 ) -> Generator[EvalBatch, None, None]:
     """One pass over the source in order, loading ahead; `close()` as for `make_loader`.
 
@@ -184,9 +211,8 @@ def sequential_batches(
     """
     if batch < 1:
         raise ValueError(f"batch={batch} must be at least 1; use 64")
-    return iterate(
-        _SequentialBatches(source, batch, canvas_px, num_threads or default_threads()), AHEAD
-    )
+    threads = num_threads or default_threads()
+    return iterate(_SequentialBatches(source, batch, canvas_px, threads, read_timeout_s), AHEAD)
 
 
 def default_threads(num_workers: int = 0) -> int:
@@ -200,6 +226,7 @@ class _SequentialBatches:
     batch: int
     canvas_px: int
     num_threads: int
+    read_timeout_s: float
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch)
@@ -207,34 +234,13 @@ class _SequentialBatches:
     def __getitem__(self, step: int) -> EvalBatch:
         first = step * self.batch
         index = np.arange(first, min(first + self.batch, len(self.source)))
-        canvas, size, label = _load(
-            self.source, index, self.batch, self.canvas_px, self.num_threads
+        canvas, size, label, shown, problems = load(
+            self.source,
+            index,
+            index.tolist(),
+            batch=self.batch,
+            canvas_px=self.canvas_px,
+            num_threads=self.num_threads,
+            read_timeout_s=self.read_timeout_s,
         )
-        valid = np.arange(self.batch) < len(index)
-        return EvalBatch(canvas=canvas, size=size, label=label, valid=valid)
-
-
-def _load(
-    source: Source, index: Int64[np.ndarray, " n"], batch: int, canvas_px: int, num_threads: int
-) -> tuple[Canvases, Sizes, Int32[np.ndarray, " b"]]:
-    """(canvas, size, label) of these records, decoded in threads straight into place.
-
-    Slots beyond the records hold black images of full size (so that nothing downstream divides by
-    zero) and label -1.
-    """
-    canvas = np.zeros((batch, canvas_px, canvas_px, 3), np.uint8)
-    size = np.full((batch, 2), canvas_px, np.int32)
-    label = np.full(batch, -1, np.int32)
-
-    def fill(slot: int) -> None:
-        record = source[int(index[slot])]
-        _, size[slot] = to_canvas(read_image(record, canvas_px), canvas_px, out=canvas[slot])
-        if record.label is not None:
-            label[slot] = record.label
-
-    # Starting threads takes a millisecond per batch; a pool kept alive would have to be pickled,
-    # owned and closed.
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:
-        for _ in pool.map(fill, range(len(index))):
-            pass
-    return canvas, size, label
+        return EvalBatch(canvas=canvas, size=size, label=label, valid=shown >= 0, problems=problems)

@@ -4,10 +4,12 @@ Also scores raw pixels once, the baseline that a network has to beat.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from dinojax.data.pipeline import sequential_batches
 from dinojax.data.source import Source
@@ -41,16 +43,21 @@ class KnnMonitor:
         num_classes: int,
         canvas_px: int,
         batch_size: int,
+        read_timeout_s: float,
         k: int,
         temperature: float,
     ):
         self._encode, self._sources = encode, (bank, queries)
         self._batch_size, self._canvas_px = batch_size, canvas_px
+        self._read_timeout_s = read_timeout_s
         self._num_classes, self._k, self._temperature = num_classes, k, temperature
         self._pixels_scored = False
 
     def __call__(self, state: Any) -> Mapping[str, float]:
-        """``knn`` of the teacher; the first call also gives ``knn_pixels``. Top-1, 0..1."""
+        """``knn`` of the teacher; the first call also gives ``knn_pixels``. Top-1, 0..1.
+
+        Unreadable records are left out; NaN where none is left.
+        """
         params = state.teacher["backbone"]
         scores = {"knn": self._score(lambda canvas, size: self._encode(params, canvas, size))}
         if not self._pixels_scored:
@@ -61,9 +68,17 @@ class KnnMonitor:
     def _score(self, encode: Callable[..., Any]) -> float:
         features = []
         for source in self._sources:
-            batches = sequential_batches(source, self._batch_size, self._canvas_px)
+            batches = sequential_batches(
+                source, self._batch_size, self._canvas_px, read_timeout_s=self._read_timeout_s
+            )
             with contextlib.closing(batches):
                 features.extend(extract(encode, batches))
+            read = len(features[-1])
+            if read < len(source):
+                text = "kNN monitor: %d of %d records are unreadable and left out"
+                logging.warning(text, len(source) - read, len(source))
+            if not read:
+                return math.nan
         return float(
             knn_accuracy(
                 *features,

@@ -26,6 +26,8 @@ FREE_KEYS = (
     "data.num_workers",  # the batch of a step is a function of (seed, step), whoever decodes it
     "data.verify_images",  # looks for damaged records beforehand and changes none
     "data.prefetch_mb",
+    "data.bad_budget",  # when a run stops: it changes no batch
+    "data.read_timeout_s",
     "data.source",  # data may move: the fingerprint says whether they are the same
     "data.mixture",  # its weights are in the fingerprint
     "data.homogeneous_source",
@@ -61,10 +63,36 @@ def write_or_check(
     path = Path(workdir) / FILE
     text = json.dumps(_contract(config, fingerprint), indent=2, sort_keys=True) + "\n"
     if path.exists():
-        _check(path, _read(path), json.loads(text))
+        _check(path, read_contract(workdir), json.loads(text))
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, text)
+
+
+def read_contract(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a workdir belongs to: at least ``config``, ``data_fingerprint`` and ``versions``.
+
+    Raises:
+        FileNotFoundError: no run has been started there.
+        ValueError: the file cannot be read.
+    """
+    path = Path(workdir) / FILE
+    if not path.exists():
+        raise FileNotFoundError(
+            f"workdir {os.fspath(workdir)} has no {FILE}; give the --workdir of a run that has "
+            "been started"
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        for key, kind in (("config", dict), ("data_fingerprint", str), ("versions", dict)):
+            if not isinstance(found[key], kind):
+                raise TypeError(f"{key} is no {kind.__name__}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}: {error}); restore the file or use another "
+            f"workdir"
+        ) from error
+    return found
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -81,20 +109,6 @@ def _contract(config: dict[str, Any], fingerprint: str) -> dict[str, Any]:
         "data_fingerprint": fingerprint,
         "versions": {"dinojax": dinojax.__version__, **versions},
     }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for key, kind in (("config", dict), ("data_fingerprint", str), ("versions", dict)):
-            if not isinstance(found[key], kind):
-                raise TypeError(f"{key} is no {kind.__name__}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}: {error}); restore the file or use another "
-            f"workdir"
-        ) from error
-    return found
 
 
 def _check(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:

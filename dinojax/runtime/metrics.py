@@ -87,6 +87,13 @@ def truncate_after(path: Path, step: int) -> None:
         replace_text(path, "".join(line for line in lines if _step_of(line) <= step))
 
 
+def last_step(workdir: str | os.PathLike[str]) -> int:
+    """How many steps a run has logged; 0 without metrics."""
+    path = Path(workdir) / FILE
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return int(max((step for step in map(_step_of, lines) if step < math.inf), default=0))
+
+
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf

@@ -12,7 +12,7 @@ from dinojax.mesh import split_batch
 from dinojax.models.vit import CropDraws
 from dinojax.prng import key_for, slot_keys
 from dinojax.ssl.inputs import StepInputs
-from dinojax.typing import Step
+from dinojax.typing import Key, Step
 from dinojax.views.masks import (
     mask_counts,
     mask_weights,
@@ -37,6 +37,11 @@ def group_mask_counts(
     return mask_counts(GLOBAL_VIEWS * group_size, num_patches, sample_probability, ratio_min_max)
 
 
+def crop_keys(seed: int, step: Step, images: int) -> Key:
+    """Keys of the choices behind the crops of a step's first images."""
+    return slot_keys(key_for(seed, step, "crops"), images)
+
+
 def make_step_inputs(
     recipe: ViewRecipe,
     *,
@@ -50,14 +55,15 @@ def make_step_inputs(
 ) -> Callable[[dict[str, Any], Step], StepInputs]:
     """``(batch, step) -> StepInputs`` with crops keyed by (seed, step, slot).
 
-    A batch holds ``canvas [B, C, C, 3]`` and ``size [B, 2]``; its order is the slots'.
+    A batch holds ``canvas [B, C, C, 3]`` and ``size [B, 2]``; its order is the slots'. Its first
+    images alone get the crops that they have in the whole batch.
     """
     side = recipe.global_crops_size // patch_size
     block = max_block_patches(recipe.global_crops_size, patch_size)
 
     def inputs(batch: dict[str, Any], step: Step) -> StepInputs:
         canvas, size = batch["canvas"], batch["size"]
-        keys = split_batch(slot_keys(key_for(seed, step, "crops"), canvas.shape[0]))
+        keys = split_batch(crop_keys(seed, step, canvas.shape[0]))
         crops = make_crops(canvas, size, keys, recipe, dtype=dtype)
         global_crops, local_crops = split_batch((crops.global_crops, crops.local_crops), axis=1)
 

@@ -1,7 +1,11 @@
 """`verify` finds unreadable records before a run, `fingerprint` other data before a resume."""
 
+import functools
+import os
+
 import numpy as np
 import pytest
+from absl import logging
 from images import ArraySource, encode, smooth, write_folder, write_tar
 
 from dinojax.data.check import fingerprint, verify
@@ -9,6 +13,7 @@ from dinojax.data.folder import FolderSource
 from dinojax.data.records import Record
 from dinojax.data.subset import Subset
 from dinojax.data.tar import TarSource
+from dinojax.data.threads import StorageError
 
 GOOD = encode(smooth(12, 12))
 
@@ -40,6 +45,25 @@ def test_verify_names_the_first_few(tmp_path):
     assert text.endswith("; ...; remove or replace them")
 
 
+def test_verify_tolerates_a_share_and_logs_it(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: said.append(text % values))
+    source = folder(tmp_path, {f"{i}.jpg": GOOD if i > 1 else b"junk" for i in range(10)})
+    assert verify(source, 16, budget=0.2) == 10
+    assert said[0].startswith("2 of 10 checked records cannot be read: record '0.jpg' cannot be")
+    with pytest.raises(ValueError, match="2 of 10 checked records cannot be read"):
+        verify(source, 16, budget=0.19)
+
+
+def test_a_hanging_read_is_named(tmp_path):
+    source = folder(tmp_path, {"a.jpg": GOOD, "b.jpg": GOOD})
+    (tmp_path / "b.jpg").unlink()
+    os.mkfifo(tmp_path / "b.jpg")
+    for check in (fingerprint, functools.partial(verify, canvas_px=16)):
+        with pytest.raises(StorageError, match=r"record 'b.jpg' could not be read within"):
+            check(source, read_timeout_s=0.2)
+
+
 def test_verify_reports_a_file_that_vanished(tmp_path):
     source = folder(tmp_path, {"a.jpg": GOOD, "b.jpg": GOOD})
     (tmp_path / "b.jpg").unlink()
@@ -65,6 +89,13 @@ def test_fingerprint_is_stable_and_independent_of_the_container(tmp_path):
         fingerprint(TarSource(write_tar(tmp_path / "x.tar", files))),
     }
     assert prints == {"ada47b2d2c2c3a4bae276e1659ab93b8"}
+
+
+def test_fingerprint_of_a_file_that_cannot_be_read_is_that_of_an_empty_one(tmp_path):
+    source = folder(tmp_path, {"a.jpg": b"1", "b.jpg": b""})
+    before = fingerprint(source)
+    (tmp_path / "b.jpg").unlink()
+    assert fingerprint(source) == before
 
 
 def test_fingerprint_notices_other_data(tmp_path):

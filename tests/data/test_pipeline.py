@@ -49,7 +49,7 @@ def run_script(path):
 
 def test_batch_holds_the_records_of_its_positions():
     batch = take(4, ArraySource(11))[3]
-    assert batch["step"] == 3
+    assert batch["step"] == 3 and batch.pop("problems") == ()
     np.testing.assert_array_equal(batch["index"], record_indices(range(24, 32), 11, seed=3))
     assert {k: (v.shape, v.dtype.name) for k, v in batch.items() if k != "step"} == {
         "canvas": ((8, 16, 16, 3), "uint8"),
@@ -143,10 +143,17 @@ def test_workers_die_with_a_killed_parent(tmp_path):
     assert run_script(script).returncode == -signal.SIGKILL
 
 
-def test_unreadable_record_is_named(tmp_path):
-    source = FolderSource(write_folder(tmp_path, {"cat/broken.jpg": b"\xff\xd8\xff nothing"}))
-    with pytest.raises(ValueError, match=r"record 'cat/broken.jpg' cannot be decoded"):
-        take(1, source)
+def test_unreadable_records_are_replaced_and_named(tmp_path):
+    files = {"cat/broken.jpg": b"\xff\xd8\xff nothing", "cat/good.png": encode(smooth(9, 9), "PNG")}
+    (batch,) = take(1, FolderSource(write_folder(tmp_path, files)), start_step=5)
+    np.testing.assert_array_equal(batch["canvas"][:, :9, :9], np.tile(smooth(9, 9), (8, 1, 1, 1)))
+    assert batch["index"].tolist() == [1] * 8
+    firsts = [p for p in batch["problems"] if p.attempt == 0]
+    drawn = record_indices(range(40, 48), 2, seed=3)
+    assert [p.position for p in firsts] == (40 + np.flatnonzero(drawn == 0)).tolist()
+    for problem in batch["problems"]:
+        assert (problem.id, problem.substitute) == ("cat/broken.jpg", "cat/good.png")
+        assert problem.cause.startswith("record 'cat/broken.jpg' cannot be decoded")
 
 
 @pytest.mark.parametrize(
@@ -192,6 +199,19 @@ def test_sequential_without_labels(tmp_path):
     source = FolderSource(write_folder(tmp_path, {"a.png": encode(smooth(8, 8), "PNG")}))
     (batch,) = sequential_batches(source, 1, 8)
     assert batch["label"].tolist() == [-1] and batch["valid"].tolist() == [True]
+
+
+def test_sequential_leaves_unreadable_records_out(tmp_path):
+    files = {"a/0.png": encode(smooth(8, 8), "PNG"), "a/1.png": b"", "b/2.png": b"junk"}
+    source = FolderSource(write_folder(tmp_path, files))
+    (batch,) = sequential_batches(source, 4, 8)
+    assert batch["valid"].tolist() == [True, False, False, False]
+    assert batch["label"].tolist() == [0, -1, -1, -1] and batch["size"].tolist() == [[8, 8]] * 4
+    assert not batch["canvas"][1:].any()
+    assert [(p.position, p.id, p.substitute) for p in batch["problems"]] == [
+        (1, "a/1.png", None),
+        (2, "b/2.png", None),
+    ]
 
 
 def test_sequential_can_be_left_early():

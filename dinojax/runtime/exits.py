@@ -1,0 +1,36 @@
+"""How a run ends: exit codes that tell a script what happened.
+
+0 is a finished run and 1 Python's own: an error that nobody foresaw.
+"""
+
+import os
+import threading
+from typing import NoReturn
+
+from dinojax.data.threads import StorageError
+from dinojax.runtime.quarantine import BadBudgetError
+
+EXIT_CODES: dict[type[Exception], int] = {
+    # Configuration, data or workdir refused; the same command would be refused again.
+    ValueError: 2,
+    FileNotFoundError: 2,
+    # More unreadable records than `data.bad_budget` allows.
+    BadBudgetError: 3,
+    # The storage failed; once it is back, the same command resumes the run.
+    StorageError: 4,
+}
+STOPS = tuple(EXIT_CODES)
+
+
+GRACE_S = 2.0
+"""What the interpreter gets to end by itself: it would wait for a thread that reads a file, however
+long that takes."""
+
+
+def leave(error: Exception) -> NoReturn:
+    """End the process with the exit code of `error`, which is one of `STOPS`, within seconds."""
+    code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+    timer = threading.Timer(GRACE_S, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+    raise SystemExit(code)

@@ -1,0 +1,70 @@
+"""How a run ends: a code per reason, at once."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+from images import encode, smooth, write_folder
+
+from dinojax.runtime import exits
+from dinojax.runtime.exits import leave
+from dinojax.runtime.quarantine import BadBudgetError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(ValueError, 2), (FileNotFoundError, 2), (BadBudgetError, 3)]
+)
+def test_codes(error, code, monkeypatch):
+    monkeypatch.setattr(exits.threading, "Timer", Mock())
+    with pytest.raises(SystemExit) as left:
+        leave(error("so"))
+    assert left.value.code == code
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_read_that_never_returns_does_not_hold_up_the_exit(tmp_path, workers):
+    """A pipe that nobody writes to, among images; the batch loaded ahead hangs as well."""
+    images = write_folder(tmp_path / "images", {"a.png": encode(smooth(9, 9), "PNG")})
+    os.mkfifo(images / "hanging.jpg")
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            from contextlib import closing
+            from dinojax.data.folder import FolderSource
+            from dinojax.data.pipeline import make_loader
+            from dinojax.runtime.exits import STOPS, leave
+
+            if __name__ == "__main__":
+                options = dict(global_batch=8, canvas_px=8, seed=0, num_threads=2)
+                loader = make_loader(
+                    FolderSource("{images}"), num_workers={workers}, read_timeout_s=0.5, **options
+                )
+                try:
+                    with closing(loader):
+                        next(loader)
+                except STOPS as error:
+                    print(error, flush=True)
+                    leave(error)
+            """
+        )
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={"PYTHONPATH": f"{root}:{root / 'tests'}", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 4, done.stderr
+    assert done.stdout == (
+        "record 'hanging.jpg' could not be read within data.read_timeout_s=0.5 s; check the "
+        "storage that holds it and run the same command again, or raise the limit\n"
+    )
+    warnings = done.stderr.splitlines()
+    assert warnings and all("record 'hanging.jpg' has been read for" in w for w in warnings)

@@ -37,14 +37,15 @@ from dinojax.validation import validate
 def open_sources(config: Config) -> tuple[Source, Source]:
     """Training records and the held-out records of the kNN monitor."""
     data = config.data
+    spec = data.source if data.ids is None else f"ids:{data.ids}:{data.source}"
     if data.source != "scenes":
-        return holdout(open_source(data.source), data.holdout)
+        return holdout(open_source(spec), data.holdout)
     if not 0 < data.holdout < 1:
         raise ValueError(f"data.holdout={data.holdout} must lie between 0 and 1; use 0.1")
     scenes = {"image_px": data.scenes.image_px, "num_classes": data.scenes.num_classes}
     held = max(round(data.scenes.num_images * data.holdout), 1)
     return (
-        open_source("scenes", num_images=data.scenes.num_images, split="train", **scenes),
+        open_source(spec, num_images=data.scenes.num_images, split="train", **scenes),
         open_source("scenes", num_images=held, split="test", **scenes),
     )
 

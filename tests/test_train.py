@@ -111,6 +111,24 @@ def test_data_problems_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_ids_choose_the_records(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(200):
+        (folder / f"{i}.jpg").write_bytes(b"")
+    listed = [f"{i}.jpg" for i in range(100)] * 2
+    (tmp_path / "ids.txt").write_text("\n".join(listed))
+    parts = open_sources(debug(data__source=str(folder), data__ids=str(tmp_path / "ids.txt")))
+    train_ids, held_ids = ([part.record_id(i) for i in range(len(part))] for part in parts)
+    assert sorted(train_ids + held_ids) == sorted(listed)
+    assert not set(train_ids) & set(held_ids)  # both copies of a record are on one side
+
+    (tmp_path / "ids.txt").write_text("scenes/train/000002\nscenes/train/000000")
+    scenes, held = open_sources(debug(data__ids=str(tmp_path / "ids.txt")))
+    assert [scenes.record_id(i) for i in range(2)] == ["scenes/train/000002", "scenes/train/000000"]
+    assert len(scenes) == 2 and held.record_id(0) == "scenes/test/000000"
+
+
 @pytest.mark.parametrize("name", ["quickstart", "quickstart:32px", "dinov3_vitl16_in1k"])
 def test_recipes_resolve_to_their_golden_text(name):
     """Any change of a recipe shows in review: UPDATE_RECIPES=1 pytest rewrites the text."""

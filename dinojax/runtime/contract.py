@@ -26,6 +26,7 @@ FREE_KEYS = (
     "data.num_workers",  # the batch of a step is a function of (seed, step), whoever decodes it
     "data.verify_images",  # looks for damaged records beforehand and changes none
     "data.source",  # data may move: the fingerprint says whether they are the same
+    "data.ids",  # likewise
     # What changes the order of sums, so the last bits, but not the run:
     "mesh.",  # where arrays lie
     "student.remat",  # which activations are kept and which computed again

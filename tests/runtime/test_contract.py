@@ -49,6 +49,7 @@ FREE = {
     "checkpoint__every_steps": 7,
     "checkpoint__keep_last": 9,
     "data__num_workers": 3,
+    "data__ids": "/elsewhere.txt",
     "data__source": "/elsewhere",
     "data__verify_images": 0,
     "knn__every_steps": 11,

@@ -187,7 +187,10 @@ class DataConfig:
     """Where images come from."""
 
     source: str = "scenes"
-    """"scenes", a folder of images, or a .tar of images."""
+    """"scenes", a folder of images, a .tar of images, or kind:path as in docs/data.md."""
+    ids: str | None = None
+    """File of the record ids to train on, as often as each is listed: text with one per line, or
+    Parquet with a column id. None: all records. Parts of a mixture take ids:FILE:SPEC instead."""
     mixture: tuple[tuple[str, float], ...] = ()
     """(source, weight) pairs that take the place of data.source, which then stays at its default.
     Weights are in any unit; 0 is for the homogeneous source alone."""

@@ -107,9 +107,7 @@ def open_run(workdir: str | Path) -> Run:
     contract = read_contract(workdir)
     config = from_dict(contract["config"])
     data = open_data(config)
-    now = fingerprint(
-        data.source, data.order.mixture, read_timeout_s=config.data.read_timeout_s
-    )
+    now = fingerprint(data.source, data.order.mixture, read_timeout_s=config.data.read_timeout_s)
     if now != contract["data_fingerprint"]:
         raise ValueError(
             f"data.source={config.data.source!r} holds other records or other bytes than those "

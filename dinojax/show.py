@@ -33,7 +33,7 @@ def slots(run: Run, seen: Seen) -> list[dict[str, Any]]:
     out = []
     for slot, record_id in enumerate(seen.ids):
         choices = jax.tree.map(lambda leaf, slot=slot: leaf[slot], seen.params)
-        views = describe(choices, run.config.crops)
+        views = describe(choices, build_views(resolution_at(run.config, seen.step)))
         for view, mask in zip(views, seen.masks[:, slot], strict=False):  # of the global crops
             view["masked_patches"] = np.flatnonzero(mask).tolist()
         entry = {"step": seen.step, "slot": slot, "position": seen.step * batch_size + slot}

@@ -32,7 +32,8 @@ def open_data(config: Config) -> TrainingData:
     """
     data = config.data
     if not data.mixture:
-        bank, queries = _split(_open(data.source, data), data.source, data)
+        spec = data.source if data.ids is None else f"ids:{data.ids}:{data.source}"
+        bank, queries = _split(_open(spec, data), data.source, data)
         return TrainingData(bank, build_order(config, (len(bank),)), bank, queries)
     names = [name for name, _ in data.mixture]
     parts = [_open(name, data) for name in names]
@@ -74,9 +75,9 @@ def _monitored(parts: Sequence[Source], homogeneous: int | None) -> int | None:
 
 
 def _open(name: str, data: DataConfig) -> Source:
-    if name != "scenes":
+    if name.rpartition(":")[2] != "scenes":
         return open_source(name)
-    return _scenes(data, data.scenes.num_images, "train")
+    return _scenes(data, data.scenes.num_images, "train", name)
 
 
 def _split(source: Source, name: str, data: DataConfig) -> tuple[Source, Source]:
@@ -88,9 +89,9 @@ def _split(source: Source, name: str, data: DataConfig) -> tuple[Source, Source]
     return source, _scenes(data, max(round(len(source) * data.holdout), 1), "test")
 
 
-def _scenes(data: DataConfig, num_images: int, split: str) -> Source:
+def _scenes(data: DataConfig, num_images: int, split: str, spec: str = "scenes") -> Source:
     return open_source(
-        "scenes",
+        spec,
         num_images=num_images,
         split=split,
         image_px=data.scenes.image_px,

@@ -62,6 +62,11 @@ def _check_mixture(data: DataConfig) -> None:
             f"data.source={data.source!r} and data.mixture exclude each other; name all sources in "
             f"data.mixture and leave data.source at {default!r}"
         )
+    if names and data.ids is not None:
+        raise ValueError(
+            f"data.ids={data.ids!r} selects from data.source, not from data.mixture; write "
+            f"'ids:{data.ids}:{names[0]}' in the mixture"
+        )
     twice = [name for i, name in enumerate(names) if name in names[:i]]
     if twice:
         raise ValueError(

@@ -144,6 +144,24 @@ def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monke
     assert {entry["id"] for entry in entries} <= {f"bad{i}.jpg" for i in range(10)}
     assert len(lost) > 16 >= sum(step < len(consumed) for step in lost)
     assert lost[-1] == len(consumed) > 5  # stopped before the step
+def test_ids_choose_the_records(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(200):
+        (folder / f"{i}.jpg").write_bytes(b"")
+    listed = [f"{i}.jpg" for i in range(100)] * 2
+    (tmp_path / "ids.txt").write_text("\n".join(listed))
+    data = open_data(debug(data__source=str(folder), data__ids=str(tmp_path / "ids.txt")))
+    parts = data.source, data.queries
+    train_ids, held_ids = ([part.record_id(i) for i in range(len(part))] for part in parts)
+    assert sorted(train_ids + held_ids) == sorted(listed)
+    assert not set(train_ids) & set(held_ids)  # both copies of a record are on one side
+
+    (tmp_path / "ids.txt").write_text("scenes/train/000002\nscenes/train/000000")
+    data = open_data(debug(data__ids=str(tmp_path / "ids.txt")))
+    scenes, held = data.source, data.queries
+    assert [scenes.record_id(i) for i in range(2)] == ["scenes/train/000002", "scenes/train/000000"]
+    assert len(scenes) == 2 and held.record_id(0) == "scenes/test/000000"
 
 
 @pytest.mark.parametrize("name", ["quickstart", "quickstart:32px", "dinov3_vitl16_in1k"])

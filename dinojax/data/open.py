@@ -13,6 +13,7 @@ EXAMPLES = {
     "parquet": "parquet:/data/train-*.parquet",
     "numpy": "numpy:/data/images.npz",
     "scenes": "scenes:4096",
+    "ids": "ids:/data/selection.parquet:tar:/data/train-*.tar",
 }
 """Every kind of source, and a spec of it."""
 
@@ -20,11 +21,13 @@ EXAMPLES = {
 def open_source(spec: str, **options: Any) -> Source:
     """A source by ``kind:path``; kinds are those of `EXAMPLES`, `docs/data.md` describes each.
 
-    ``scenes`` stands alone with the options of `ScenesSource`, or takes a number of images. A bare
-    path is an existing folder or a ``.tar`` file.
+    ``scenes`` stands alone with the options of `ScenesSource`, or takes a number of images;
+    ``ids:FILE:SPEC`` is the part of the source SPEC that a file lists. A bare path is an existing
+    folder or a ``.tar`` file.
 
     Args:
-        options: of the kind: those of `ScenesSource` for ``scenes``, `data_dir` for ``tfds``.
+        options: those of `ScenesSource` for ``scenes``, `data_dir` for ``tfds``; ``ids`` hands them
+            on to its source.
 
     Raises:
         ValueError: an unknown kind, options that the kind does not take, a remote address, a
@@ -36,7 +39,7 @@ def open_source(spec: str, **options: Any) -> Source:
             f"source {spec!r} is a remote address; mount or copy it and give the local path"
         )
     kind, path = _split(spec)
-    taken = {"scenes": None, "tfds": {"data_dir"}}.get(kind, set())
+    taken = {"scenes": None, "ids": None, "tfds": {"data_dir"}}.get(kind, set())
     if taken is not None and options.keys() - taken:
         raise ValueError(
             f"{sorted(options.keys() - taken)} are options of 'scenes'; leave them out for {spec!r}"
@@ -94,6 +97,15 @@ def _open(kind: str, path: str, options: dict[str, Any]) -> Source:
             from dinojax.data.arrays import NumpySource
 
             return NumpySource(path)
+        case "ids":
+            from dinojax.data.ids import read_ids, select
+
+            file, colon, rest = path.partition(":")
+            if not (file and colon and rest):
+                raise ValueError(
+                    f"source 'ids:{path}' lacks a file or a source; write e.g. {EXAMPLES['ids']}"
+                )
+            return select(open_source(rest, **options), read_ids(file))
         case _:
             from dinojax.data.scenes import ScenesSource
 

@@ -29,6 +29,7 @@ FREE_KEYS = (
     "data.bad_budget",  # when a run stops: it changes no batch
     "data.read_timeout_s",
     "data.source",  # data may move: the fingerprint says whether they are the same
+    "data.ids",  # likewise
     "data.mixture",  # its weights are in the fingerprint
     "data.homogeneous_source",
     # What changes the order of sums, so the last bits, but not the run:

@@ -28,6 +28,18 @@ def test_kinds(tmp_path):
     assert len(open_source("scenes:7", image_px=32)) == 7
 
 
+def test_ids_of_any_kind(tmp_path):
+    folder = write_folder(tmp_path / "images", {"a.jpg": b"a", "b.jpg": b"b"})
+    (tmp_path / "ids.txt").write_text("b.jpg\na.jpg\nb.jpg\n")
+    source = open_source(f"ids:{tmp_path}/ids.txt:folder:{folder}")
+    assert [source.record_id(i) for i in range(3)] == ["b.jpg", "a.jpg", "b.jpg"]
+    (tmp_path / "ids.txt").write_text("scenes/test/000003")
+    options = {"num_images": 5, "image_px": 32, "split": "test"}
+    assert len(open_source(f"ids:{tmp_path}/ids.txt:scenes", **options)) == 1
+    with pytest.raises(ValueError, match=r"1 of 1 listed ids are not in the source of 2 records"):
+        open_source(f"ids:{tmp_path}/ids.txt:{folder}")
+
+
 def test_a_bare_folder_may_have_a_colon(tmp_path):
     folder = write_folder(tmp_path / "tar:x", {"a.jpg": b"a"})
     assert len(open_source(str(folder))) == 1
@@ -39,6 +51,7 @@ def test_a_bare_folder_may_have_a_colon(tmp_path):
         ("webdataset", r"source 'webdataset' is neither 'scenes', nor .*; use one"),
         ("zip:/x", r"source 'zip:/x' is neither .* of a known kind; use one, e.g. folder:"),
         ("parquet:", r"source 'parquet:' lacks a path; write e.g. parquet:/data/"),
+        ("ids:/x.txt", r"'ids:/x.txt' lacks a file or a source; write e.g. ids:/data/"),
         ("scenes:many", r"source 'scenes:many' names no number of images; use scenes:4096"),
         ("array_record:gs://bucket/x", r"'array_record:gs://bucket/x' is a remote address; mount"),
         ("https://host/x.tar", r"is a remote address; mount or copy it"),
@@ -49,7 +62,7 @@ def test_specs_that_name_nothing(spec, words):
         open_source(spec)
 
 
-@pytest.mark.parametrize("kind", EXAMPLES.keys() - {"scenes", "tfds"})
+@pytest.mark.parametrize("kind", EXAMPLES.keys() - {"scenes", "tfds", "ids"})
 def test_missing_files(kind, tmp_path):
     for path in (f"{tmp_path}/nowhere", f"{tmp_path}/nowhere-*"):
         with pytest.raises(FileNotFoundError, match=rf"{re.escape(path)} .*; give "):

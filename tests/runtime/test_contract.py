@@ -52,6 +52,7 @@ FREE = {
     "data__mixture": [["/elsewhere", 1.0]],
     "data__num_workers": 3,
     "data__prefetch_mb": 1,
+    "data__ids": "/elsewhere.txt",
     "data__source": "/elsewhere",
     "data__verify_images": 0,
     "knn__every_steps": 11,

@@ -16,8 +16,10 @@ import numpy as np
 from absl import app, flags
 from PIL import Image
 
+from dinojax.build import build_views
 from dinojax.evaluation.contact_sheet import SheetRow, SheetView, draw_sheet
 from dinojax.recorder import Run, Seen, changed_since, open_run, rebuild, uses
+from dinojax.resolutions import resolution_at
 from dinojax.runtime.atomic import replace_bytes
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.views.describe import FACTORS, WHOLE_IMAGE, describe
@@ -29,11 +31,12 @@ COMMANDS = ("batch", "where")
 def slots(run: Run, seen: Seen) -> list[dict[str, Any]]:
     """Per image: its place, its record, what it stands for, and the choices of its crops."""
     batch_size = run.config.train.batch_size
+    recipe = build_views(resolution_at(run.config, seen.step))
     lost = {p.position % batch_size: p for p in seen.batch["problems"] if p.attempt == 0}
     out = []
     for slot, record_id in enumerate(seen.ids):
         choices = jax.tree.map(lambda leaf, slot=slot: leaf[slot], seen.params)
-        views = describe(choices, build_views(resolution_at(run.config, seen.step)))
+        views = describe(choices, recipe)
         for view, mask in zip(views, seen.masks[:, slot], strict=False):  # of the global crops
             view["masked_patches"] = np.flatnonzero(mask).tolist()
         entry = {"step": seen.step, "slot": slot, "position": seen.step * batch_size + slot}

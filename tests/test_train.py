@@ -144,6 +144,8 @@ def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monke
     assert {entry["id"] for entry in entries} <= {f"bad{i}.jpg" for i in range(10)}
     assert len(lost) > 16 >= sum(step < len(consumed) for step in lost)
     assert lost[-1] == len(consumed) > 5  # stopped before the step
+
+
 def test_ids_choose_the_records(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()

@@ -14,13 +14,14 @@ from images import encode, smooth, write_tar
 
 from dinojax.data.folder import FolderSource
 from dinojax.data.load import readable, substitutes
-from dinojax.data.pipeline import StepBatches, make_loader, record_indices
+from dinojax.data.order import Order, record_indices
+from dinojax.data.pipeline import StepBatches, make_loader
 from dinojax.data.records import Record
 from dinojax.data.source import Source
 from dinojax.data.tar import TarSource
 from dinojax.runtime.quarantine import Quarantine, read_ledger
 
-OPTIONS = {"global_batch": 16, "canvas_px": 16, "seed": 5}
+GLOBAL_BATCH, CANVAS_PX, SEED = 16, 16, 5
 STEPS = 12
 """About two passes over the corpus."""
 
@@ -47,12 +48,12 @@ def source(tmp_path_factory) -> FolderSource:
 @pytest.fixture(scope="module")
 def expected(source) -> list[dict[str, Any]]:
     """The ledger worked out position by position from the names of the bad files alone."""
-    size, entries = OPTIONS["global_batch"], []
+    size, entries = GLOBAL_BATCH, []
     for position in range(STEPS * size):
-        drawn = record_indices([position], len(source), OPTIONS["seed"])
+        drawn = record_indices([position], len(source), SEED)
         tried = [
             source.record_id(i)
-            for i in (*drawn.tolist(), *substitutes(OPTIONS["seed"], position, range(len(source))))
+            for i in (*drawn.tolist(), *substitutes(SEED, position, range(len(source))))
         ]
         failed = list(itertools.takewhile(lambda name: name in BAD, tried))
         entries += [
@@ -65,12 +66,20 @@ def expected(source) -> list[dict[str, Any]]:
     return entries
 
 
+def order(source: Source) -> Order:
+    return Order((len(source),), GLOBAL_BATCH, SEED)
+
+
+def step_batches(source: Source, **process: int) -> StepBatches:
+    return StepBatches(source, order(source), canvas_px=CANVAS_PX, **process)
+
+
 def run(source: Source, workdir, *, first_step=0, steps=STEPS, **options) -> list[dict[str, Any]]:
     """Batches of a run, entered into its ledger; it stops there without a word to anyone."""
-    quarantine = Quarantine(
-        workdir, global_batch=OPTIONS["global_batch"], first_step=first_step, budget=1.0
-    )
-    with closing(make_loader(source, start_step=first_step, **OPTIONS, **options)) as loader:
+    quarantine = Quarantine(workdir, global_batch=GLOBAL_BATCH, first_step=first_step, budget=1.0)
+    with closing(
+        make_loader(source, order(source), canvas_px=CANVAS_PX, start_step=first_step, **options)
+    ) as loader:
         return list(itertools.islice(quarantine.watch(loader), steps - first_step))
 
 
@@ -115,15 +124,15 @@ def test_nothing_downstream_shifts(source, tmp_path):
     files = {source.record_id(i): encode(smooth(12, 12), "PNG") for i in range(len(source))}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    whole = StepBatches(FolderSource(tmp_path), **OPTIONS)
-    broken = StepBatches(source, **OPTIONS)
+    whole = step_batches(FolderSource(tmp_path))
+    broken = step_batches(source)
     for step in range(STEPS):
         found, wanted = broken[step], whole[step]
-        replaced = [problem.position % OPTIONS["global_batch"] for problem in found["problems"]]
-        kept = np.setdiff1d(np.arange(OPTIONS["global_batch"]), replaced)
+        replaced = [problem.position % GLOBAL_BATCH for problem in found["problems"]]
+        kept = np.setdiff1d(np.arange(GLOBAL_BATCH), replaced)
         np.testing.assert_array_equal(found["index"][kept], wanted["index"][kept])
         for slot, index in enumerate(found["index"].tolist()):
-            image = readable(source[index], OPTIONS["canvas_px"])
+            image = readable(source[index], CANVAS_PX)
             height, width = image.shape[:2]
             assert found["size"][slot].tolist() == [height, width]
             np.testing.assert_array_equal(found["canvas"][slot][:height, :width], image)
@@ -150,11 +159,11 @@ def test_stopped_and_resumed_equals_uninterrupted(source, expected, tmp_path):
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_share_one_ledger(source, expected, tmp_path, hosts):
     """And the same when the second half runs on a single one."""
-    size = OPTIONS["global_batch"]
+    size = GLOBAL_BATCH
     for i in range(hosts):
         process = {"process_index": i, "process_count": hosts}
         quarantine = Quarantine(tmp_path, global_batch=size, first_step=0, budget=1.0, **process)
-        batches = StepBatches(source, **OPTIONS, **process)
+        batches = step_batches(source, **process)
         list(quarantine.watch(batches[step] for step in range(STEPS - 3)))
     run(source, tmp_path, first_step=STEPS // 2)
     assert without_causes(tmp_path) == expected

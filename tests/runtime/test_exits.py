@@ -36,13 +36,15 @@ def test_a_read_that_never_returns_does_not_hold_up_the_exit(tmp_path, workers):
             f"""
             from contextlib import closing
             from dinojax.data.folder import FolderSource
+            from dinojax.data.order import Order
             from dinojax.data.pipeline import make_loader
             from dinojax.runtime.exits import STOPS, leave
 
             if __name__ == "__main__":
-                options = dict(global_batch=8, canvas_px=8, seed=0, num_threads=2)
+                source = FolderSource("{images}")
+                options = dict(canvas_px=8, num_threads=2, num_workers={workers})
                 loader = make_loader(
-                    FolderSource("{images}"), num_workers={workers}, read_timeout_s=0.5, **options
+                    source, Order((len(source),), 8, 0), read_timeout_s=0.5, **options
                 )
                 try:
                     with closing(loader):

@@ -9,6 +9,8 @@ images: weights that start at about 1 / sqrt(width) and no LayerScale to wake up
 and a sharp teacher, whose targets say something from the first step on.
 """
 
+from typing import Any
+
 import ml_collections
 
 from dinojax.config import default_config
@@ -67,7 +69,7 @@ def get_config(variant: str = "64px") -> ml_collections.ConfigDict:
     return _for_tiny_photographs(config) if small else config
 
 
-def _for_tiny_photographs(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def _for_tiny_photographs(config: Any) -> Any:
     """Larger local crops, milder colours, more prototypes: see docs/real_images.md."""
     config.crops.local_crops_scale = (0.15, 0.5)
     config.crops.jitter_strengths = (0.3, 0.3, 0.1, 0.03)

@@ -9,6 +9,7 @@ from einops import rearrange
 
 from dinojax.config import (
     Config,
+    CropsConfig,
     DinoConfig,
     HeadConfig,
     IbotConfig,
@@ -21,7 +22,6 @@ from dinojax.export.names import to_torch
 from dinojax.models.vit import Features, VisionTransformer
 from dinojax.precision import POLICIES
 from dinojax.ssl.forward import SslModel
-from dinojax.views.recipe import ViewRecipe
 
 RENAMED = {"layerscale_init": "layerscale"}
 TRAINING_ONLY = (
@@ -199,7 +199,7 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
             local_loss_weight=local_weight,
         ),
         ibot=IbotConfig(loss_weight=ibot["loss_weight"], head=head(ibot)),
-        crops=ViewRecipe(local_crops_number=cfg["crops"]["local_crops_number"]),
+        crops=CropsConfig(local_crops_number=cfg["crops"]["local_crops_number"]),
         optim=OptimConfig(
             # Recorded configs are after apply_scaling_rules_to_cfg, which touches v1 values only.
             scaling_rule=optim["scaling_rule"] if "schedules" in cfg else "none",

@@ -69,6 +69,6 @@ def resolution_at(config: Config, step: int) -> Config:
     return resolutions(config)[resolution_order(config).at(step)[0]]
 
 
-def _lists(config: Config) -> dict[str, tuple[float, ...]]:
+def _lists(config: Config) -> dict[str, tuple[int | float, ...]]:
     values = {name: getattr(config.crops, name) for name in (*SIZES, RATIOS)}
     return {name: value for name, value in values.items() if isinstance(value, tuple)}

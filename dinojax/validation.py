@@ -130,16 +130,19 @@ def _check_schedules(config: Config) -> None:
 def _check_sizes(config: Config) -> None:
     backbone = build_backbone(config, get_precision(config.train.precision))
     patch, views = backbone.patch_size, build_views(config)
-    for name, size in (
-        ("global_crops_size", views.global_crops_size),
-        ("local_crops_size", views.local_crops_size),
-    ):
-        if size < patch or size % patch:
-            below = max(size // patch * patch, patch)
-            raise ValueError(
-                f"crops.{name}={size} is not a multiple of patch_size={patch}; "
-                f"use {below} or {below + patch}"
-            )
+    size = views.global_crops_size
+    if size < patch or size % patch:
+        below = max(size // patch * patch, patch)
+        raise ValueError(
+            f"crops.global_crops_size={size} is not a multiple of patch_size={patch}; "
+            f"use {below} or {below + patch}"
+        )
+    # No multiple here: DINOv3's own list has 168 with patches of 16, whose remainder goes unused.
+    if views.local_crops_size < patch:
+        raise ValueError(
+            f"crops.local_crops_size={views.local_crops_size} is smaller than patch_size={patch}; "
+            f"use {6 * patch}"
+        )
     if config.knn.every_steps and config.knn.image_px % patch:
         raise ValueError(
             f"knn.image_px={config.knn.image_px} is not a multiple of patch_size={patch}; "

@@ -1,0 +1,106 @@
+"""Loading ahead: memory has a bound, and closing leaves nothing behind."""
+
+import gc
+import multiprocessing
+import os
+import time
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from processes import Deadly, Logged, Steady
+
+from dinojax.data.prefetch import iterate
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "ahead"),
+    [(0, 1), (0, 3), (1, 4), (2, 8), pytest.param(2, 4, id="2-4: feeds only one")],
+)
+def test_no_more_is_loaded_than_asked_for(tmp_path, num_workers, ahead):
+    """However long the loader has time to."""
+
+    def loaded() -> int:
+        return len(list(tmp_path.iterdir()))
+
+    with closing(iterate(Logged(tmp_path), ahead, num_workers=num_workers)) as batches:
+        assert list(islice(batches, 5)) == list(range(5))
+        # Nothing is loaded any more: the bound is reached, or fewer are kept.
+        seen, since = loaded(), time.monotonic()
+        while time.monotonic() < since + 1.0:
+            if loaded() > seen:
+                seen, since = loaded(), time.monotonic()
+            time.sleep(0.02)
+    assert 5 < seen <= 5 + ahead
+
+
+def test_batches_outlive_their_successors_and_their_workers():
+    with closing(iterate(Steady(), 4, start_step=7, num_workers=1)) as batches:
+        held = list(islice(batches, 4))
+    for step, batch in enumerate(held, 7):
+        assert batch["step"] == step and (batch["canvas"] == step).all()
+
+
+def test_a_worker_that_is_killed_is_reported():
+    batches = iterate(Deadly(), 4, num_workers=1)
+    with closing(batches), pytest.raises(RuntimeError, match=r"terminated .* exit code -9"):
+        next(batches)
+
+
+def held_by_this_process() -> tuple[int, set[str]]:
+    """(open descriptors, names in shared memory)."""
+    gc.collect()  # Grain's iterators are cycles, which own semaphores
+    return len(os.listdir("/proc/self/fd")), set(os.listdir("/dev/shm"))
+
+
+def test_closing_leaves_nothing():
+    """With batches on their way: no process, no descriptor, no shared memory."""
+    known = multiprocessing.active_children()
+    with closing(iterate(Steady(), 4, num_workers=1)) as batches:
+        next(batches)  # the resource tracker's descriptors stay for good
+    del batches
+    before = held_by_this_process()
+    batches = iterate(Steady(), 8, num_workers=2)
+    held = list(islice(batches, 3))
+    assert len(multiprocessing.active_children()) == len(known) + 2
+    batches.close()
+    assert multiprocessing.active_children() == known
+    del held, batches
+    descriptors, shared = held_by_this_process()
+    assert descriptors <= before[0] and shared <= before[1]
+
+
+def test_an_end_is_an_end(tmp_path):
+    with closing(iterate(Logged(tmp_path), 4, start_step=997)) as batches:
+        assert list(batches) == [997, 998, 999]
+
+
+def resident_mb() -> float:
+    """Of this process and its workers."""
+    pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+    lines = [
+        line
+        for pid in pids
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmRSS")
+    ]
+    return sum(int(line.split()[1]) for line in lines) / 1024
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "count"),
+    [
+        (0, 1000),
+        *(pytest.param(n, 10_000, marks=pytest.mark.slow, id=f"{n}-10000") for n in (0, 1, 2)),
+    ],
+)
+def test_memory_is_flat(num_workers, count):
+    """Half a megabyte each: a hundredth of them that stayed would show."""
+    with closing(iterate(Steady(), 8, num_workers=num_workers)) as batches:
+        for batch in islice(batches, count // 10):
+            del batch
+        before = resident_mb()
+        worst = max(resident_mb() for i, _ in enumerate(islice(batches, count)) if i % 50 == 0)
+    print(f"{before:.0f} MB before, at most {worst:.0f} MB during {count} batches")
+    assert worst < before + count * 0.5 / 100

@@ -46,6 +46,8 @@ def read_tiff(data: bytes, channels: int, check_size: Callable[[int, int, int], 
             # Pillow also turns it upright.
             with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
                 return from_image(image, channels)
+        if page.is_tiled:  # tiles may be larger than the image
+            check_size(page.tilelength, page.tilewidth, page.samplesperpixel)
         samples = _samples(page, data)
         tag = page.tags.get("Orientation")
     turn = TURNS.get(1 if tag is None else tag.value)

@@ -149,13 +149,19 @@ def test_unsuitable_samples_are_refused(samples, options, reason):
 
 
 def test_limit_is_checked_before_any_pixel(monkeypatch):
-    data = bytearray(as_tiff(bands(5), compression="zlib"))
-    header = bytes(data)
+    data = as_tiff(bands(5), compression="zlib")
     monkeypatch.setattr(decode, "MAX_PIXELS", 20 * 30 * 5 // 3)
-    assert decode_image(header, "a", channels=5).shape == (20, 30, 5)
+    assert decode_image(data, "a", channels=5).shape == (20, 30, 5)
     monkeypatch.setattr(decode, "MAX_PIXELS", 20 * 30 * 5 // 3 - 1)
     with pytest.raises(ValueError, match="30x20 pixels of 5 channels exceed the limit of 599"):
-        decode_image(header, "a", channels=5)
+        decode_image(data, "a", channels=5)
+
+
+def test_limit_holds_for_tiles(monkeypatch):
+    data = as_tiff(bands(5), tile=(64, 64), compression="zlib")
+    monkeypatch.setattr(decode, "MAX_PIXELS", 2000)
+    with pytest.raises(ValueError, match="64x64 pixels of 5 channels exceed the limit of 1200"):
+        decode_image(data, "a", channels=5)
 
 
 def test_strips_that_inflate_beyond_their_share_are_refused(monkeypatch):

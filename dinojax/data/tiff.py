@@ -41,7 +41,10 @@ def read_tiff(data: bytes, channels: int, check_size: Callable[[int, int, int], 
     """
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
-        check_size(page.imagelength, page.imagewidth, page.samplesperpixel)
+        sizes = page.imagelength, page.imagewidth, page.samplesperpixel
+        if not all(isinstance(size, int) for size in sizes):
+            raise ValueError("its header is damaged")  # tifffile hands on what it found: a tuple
+        check_size(*sizes)
         if channels in COLOUR_CHANNELS and _is_colour(page):
             # Pillow also turns it upright.
             with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:

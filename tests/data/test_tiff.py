@@ -148,6 +148,14 @@ def test_unsuitable_samples_are_refused(samples, options, reason):
             decode_image(as_tiff(samples, **options), "a", channels=channels)
 
 
+def test_sizes_in_the_header_must_be_numbers():
+    data = as_tiff(bands(5))
+    listed = data.replace(struct.pack("<HHI", 257, 4, 1), struct.pack("<HHI", 257, 4, 9))
+    assert listed != data
+    with pytest.raises(ValueError, match="its header is damaged"):
+        decode_image(listed, "a", channels=5)
+
+
 def test_limit_is_checked_before_any_pixel(monkeypatch):
     data = as_tiff(bands(5), compression="zlib")
     monkeypatch.setattr(decode, "MAX_PIXELS", 20 * 30 * 5 // 3)

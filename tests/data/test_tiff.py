@@ -150,7 +150,7 @@ def test_unsuitable_samples_are_refused(samples, options, reason):
 
 def test_sizes_in_the_header_must_be_numbers():
     data = as_tiff(bands(5))
-    listed = data.replace(struct.pack("<HHI", 257, 4, 1), struct.pack("<HHI", 257, 4, 9))
+    listed = data.replace(struct.pack("<HHI", 256, 4, 1), struct.pack("<HHI", 256, 4, 9))
     assert listed != data
     with pytest.raises(ValueError, match="its header is damaged"):
         decode_image(listed, "a", channels=5)

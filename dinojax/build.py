@@ -29,6 +29,7 @@ from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_input
 from dinojax.ssl.state import Centers, TrainState, init_state
 from dinojax.ssl.step import Loss, Metrics, Schedules, make_train_step
 from dinojax.typing import Step
+from dinojax.views.recipe import ViewRecipe, without_rgb_operations
 
 CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
 
@@ -165,6 +166,11 @@ def build_draw_rates(config: Config) -> DrawRates:
     )
 
 
+def build_recipe(config: Config) -> ViewRecipe:
+    """The views' recipe, without operations on colours that the images do not have."""
+    return config.crops if config.student.in_chans == 3 else without_rgb_operations(config.crops)
+
+
 def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]:
     """The device-side half of the data path: crops, masks and draws of a step."""
     precision = get_precision(config.train.precision)
@@ -179,7 +185,7 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
         rows={"global": GLOBAL_VIEWS * group, "local": config.crops.local_crops_number * group},
     )
     return make_step_inputs(
-        config.crops,
+        build_recipe(config),
         seed=config.train.seed,
         groups=groups,
         patch_size=backbone.patch_size,

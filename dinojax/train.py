@@ -15,7 +15,13 @@ from ml_collections import config_flags
 
 from dinojax import mesh as meshes
 from dinojax import trees
-from dinojax.build import build_backbone, build_flops, build_init, build_train_step
+from dinojax.build import (
+    build_backbone,
+    build_flops,
+    build_init,
+    build_recipe,
+    build_train_step,
+)
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
 from dinojax.data.open import open_source
@@ -32,6 +38,7 @@ from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.summary import write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.validation import validate
+from dinojax.views.recipe import RGB_ONLY
 
 
 def open_sources(config: Config) -> tuple[Source, Source]:
@@ -82,6 +89,7 @@ def make_monitor(config: Config, bank: Source, queries: Source) -> KnnMonitor | 
         batch_size=config.knn.batch_size,
         k=config.knn.k,
         temperature=config.knn.temperature,
+        channels=config.student.in_chans,
     )
 
 
@@ -93,9 +101,12 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
     validate(config, batch_shards=meshes.batch_shards(mesh))
+    if build_recipe(config) != config.crops:
+        channels = config.student.in_chans
+        logging.info("student.in_chans=%d: %s are switched off", channels, RGB_ONLY)
     source, queries = open_sources(config)
     for part in (source, queries):
-        verify(part, config.data.canvas_px, config.data.verify_images)
+        verify(part, config.data.canvas_px, config.data.verify_images, config.student.in_chans)
     write_or_check(workdir, to_dict(config), fingerprint(source))
 
     steps, batch_size = config.train.steps, config.train.batch_size
@@ -137,6 +148,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             seed=config.train.seed,
             start_step=first_step,
             num_workers=config.data.num_workers,
+            channels=config.student.in_chans,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )

@@ -6,6 +6,7 @@ from dinojax.build import (
     CENTERINGS,
     build_backbone,
     build_init,
+    build_recipe,
     build_schedules,
     draw_group_size,
 )
@@ -34,23 +35,19 @@ def validate(config: Config, *, batch_shards: int) -> None:
         ("train.steps", config.train.steps),
         ("train.log_every_steps", config.train.log_every_steps),
         ("data.canvas_px", config.data.canvas_px),
+        ("student.in_chans", config.student.in_chans),
         ("checkpoint.every_steps", config.checkpoint.every_steps),
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
     _check_later_stages(config)
-    validate_recipe(config.crops, config.student.in_chans)
+    validate_recipe(build_recipe(config), config.student.in_chans)
     _check_schedules(config)
     jax.eval_shape(build_init(config))  # the model has checks of its own
 
 
 def _check_later_stages(config: Config) -> None:
     """Keys that pretraining would have to ignore."""
-    if config.student.in_chans != 3:
-        raise ValueError(
-            f"student.in_chans={config.student.in_chans} does not fit the data, which is decoded "
-            "to RGB; set it to 3"
-        )
     for name, absent in (("gram_teacher_crops_size", None), ("gram_teacher_no_distortions", False)):
         value = getattr(config.crops, name)
         if value != absent:

@@ -14,7 +14,7 @@ SHOWN = 3
 SAMPLED = 64
 
 
-def verify(source: Source, canvas_px: int, limit: int = 2048) -> int:
+def verify(source: Source, canvas_px: int, limit: int = 2048, channels: int = 3) -> int:
     """Read up to `limit` records, evenly spread, as training would, and return how many.
 
     Raises:
@@ -23,7 +23,7 @@ def verify(source: Source, canvas_px: int, limit: int = 2048) -> int:
 
     def complaint(index: int) -> str | None:
         try:
-            read_image(source[index], canvas_px)
+            read_image(source[index], canvas_px, channels)
         except (ValueError, OSError) as error:
             return str(error)
         return None

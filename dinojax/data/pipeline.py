@@ -23,7 +23,7 @@ from dinojax.data.decode import read_image, to_canvas
 from dinojax.data.prefetch import iterate
 from dinojax.data.source import Source
 
-Canvases = UInt8[np.ndarray, "b C C 3"]
+Canvases = UInt8[np.ndarray, "b H W C"]
 Sizes = Int32[np.ndarray, "b 2"]
 
 
@@ -69,6 +69,7 @@ class StepBatches:
         process_index: this host; it holds slots ``[index * b, (index + 1) * b)``.
         process_count: hosts; ``b = global_batch / process_count``.
         num_threads: decoding threads.
+        channels: of the images, as for `dinojax.data.decode.decode_image`.
 
     Raises:
         ValueError: an empty source, or a number outside its range.
@@ -81,6 +82,7 @@ class StepBatches:
     process_index: int = 0
     process_count: int = 1
     num_threads: int = 1
+    channels: int = 3
 
     def __post_init__(self) -> None:
         if not len(self.source):
@@ -108,7 +110,9 @@ class StepBatches:
         host_batch = self.global_batch // self.process_count
         first = step * self.global_batch + self.process_index * host_batch
         index = record_indices(range(first, first + host_batch), len(self.source), self.seed)
-        canvas, size, _ = _load(self.source, index, host_batch, self.canvas_px, self.num_threads)
+        canvas, size, _ = _load(
+            self.source, index, host_batch, self.canvas_px, self.num_threads, self.channels
+        )
         return TrainBatch(canvas=canvas, size=size, index=index, step=step)
 
 
@@ -124,6 +128,7 @@ def make_loader(
     prefetch: int = 2,
     process_index: int = 0,
     process_count: int = 1,
+    channels: int = 3,
 ) -> Generator[TrainBatch, None, None]:
     """Iterate over `StepBatches` from `start_step` on, loading ahead.
 
@@ -137,6 +142,7 @@ def make_loader(
         num_workers: decoding processes, each of which loads whole batches.
         num_threads: decoding threads per process; None: the cores divided among the processes.
         prefetch: batches that each process keeps ready, at least 1.
+        channels: of the images.
 
     Raises:
         ValueError: a number outside its range.
@@ -156,12 +162,17 @@ def make_loader(
         process_index=process_index,
         process_count=process_count,
         num_threads=num_threads or default_threads(num_workers),
+        channels=channels,
     )
     return iterate(batches, prefetch, start_step, num_workers)
 
 
 def sequential_batches(
-    source: Source, batch: int, canvas_px: int, num_threads: int | None = None
+    source: Source,
+    batch: int,
+    canvas_px: int,
+    num_threads: int | None = None,
+    channels: int = 3,
 ) -> Generator[EvalBatch, None, None]:
     """One pass over the source in order, loading ahead; `close()` as for `make_loader`.
 
@@ -173,7 +184,8 @@ def sequential_batches(
     if batch < 1:
         raise ValueError(f"batch={batch} must be at least 1; use 64")
     return iterate(
-        _SequentialBatches(source, batch, canvas_px, num_threads or default_threads()), prefetch=2
+        _SequentialBatches(source, batch, canvas_px, num_threads or default_threads(), channels),
+        prefetch=2,
     )
 
 
@@ -188,6 +200,7 @@ class _SequentialBatches:
     batch: int
     canvas_px: int
     num_threads: int
+    channels: int
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch)
@@ -196,27 +209,33 @@ class _SequentialBatches:
         first = step * self.batch
         index = np.arange(first, min(first + self.batch, len(self.source)))
         canvas, size, label = _load(
-            self.source, index, self.batch, self.canvas_px, self.num_threads
+            self.source, index, self.batch, self.canvas_px, self.num_threads, self.channels
         )
         valid = np.arange(self.batch) < len(index)
         return EvalBatch(canvas=canvas, size=size, label=label, valid=valid)
 
 
 def _load(
-    source: Source, index: Int64[np.ndarray, " n"], batch: int, canvas_px: int, num_threads: int
+    source: Source,
+    index: Int64[np.ndarray, " n"],
+    batch: int,
+    canvas_px: int,
+    num_threads: int,
+    channels: int,
 ) -> tuple[Canvases, Sizes, Int32[np.ndarray, " b"]]:
     """(canvas, size, label) of these records, decoded in threads straight into place.
 
     Slots beyond the records hold black images of full size (so that nothing downstream divides by
     zero) and label -1.
     """
-    canvas = np.zeros((batch, canvas_px, canvas_px, 3), np.uint8)
+    canvas = np.zeros((batch, canvas_px, canvas_px, channels), np.uint8)
     size = np.full((batch, 2), canvas_px, np.int32)
     label = np.full(batch, -1, np.int32)
 
     def fill(slot: int) -> None:
         record = source[int(index[slot])]
-        _, size[slot] = to_canvas(read_image(record, canvas_px), canvas_px, out=canvas[slot])
+        image = read_image(record, canvas_px, channels)
+        _, size[slot] = to_canvas(image, canvas_px, out=canvas[slot])
         if record.label is not None:
             label[slot] = record.label
 

@@ -43,9 +43,10 @@ class KnnMonitor:
         batch_size: int,
         k: int,
         temperature: float,
+        channels: int = 3,
     ):
         self._encode, self._sources = encode, (bank, queries)
-        self._batch_size, self._canvas_px = batch_size, canvas_px
+        self._batch_size, self._canvas_px, self._channels = batch_size, canvas_px, channels
         self._num_classes, self._k, self._temperature = num_classes, k, temperature
         self._pixels_scored = False
 
@@ -61,7 +62,9 @@ class KnnMonitor:
     def _score(self, encode: Callable[..., Any]) -> float:
         features = []
         for source in self._sources:
-            batches = sequential_batches(source, self._batch_size, self._canvas_px)
+            batches = sequential_batches(
+                source, self._batch_size, self._canvas_px, channels=self._channels
+            )
             with contextlib.closing(batches):
                 features.extend(extract(encode, batches))
         return float(

@@ -27,7 +27,7 @@ from PIL import Image
 
 from dinojax.build import build_flops
 from dinojax.config import default_config, parse_config
-from dinojax.data.decode import read_image
+from dinojax.data.decode import make_scratch, read_image
 from dinojax.data.open import open_source
 from dinojax.data.pipeline import StepBatches
 from dinojax.views.recipe import ViewRecipe
@@ -71,9 +71,11 @@ def host_tasks(source_spec: str, canvas_px: int, batch: int, images: int):
     steps = range(max(images // batch, 1))
     records = [source[index] for step in steps for index in batches[step]["index"].tolist()]
 
+    scratch = make_scratch(canvas_px)
+
     def decode() -> None:
         for record in records:
-            read_image(record, canvas_px)
+            read_image(record, canvas_px, scratch=scratch)
 
     def host() -> None:
         for step in steps:
@@ -115,7 +117,9 @@ def reference_augmentation() -> Callable[[Image.Image], list]:
     whole = cut(recipe.global_crops_size, recipe.global_crops_scale)
     local = cut(recipe.local_crops_size, recipe.local_crops_scale)
     chains = [distort(kind) for kind in range(3)]
-    views = [(whole, chains[0]), (whole, chains[1])] + [(local, chains[2])] * recipe.local_crops_number
+    views = [(whole, chains[0]), (whole, chains[1])] + [
+        (local, chains[2])
+    ] * recipe.local_crops_number
     return lambda image: [chain(geometry(image)) for geometry, chain in views]
 
 

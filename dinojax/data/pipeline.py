@@ -10,6 +10,7 @@ Grain supplies the permutation (random access, no memory) and the loading ahead 
 
 import os
 import sys
+import threading
 from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import grain
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt8
 
-from dinojax.data.decode import read_image, to_canvas
+from dinojax.data.decode import make_scratch, read_image, to_canvas
 from dinojax.data.prefetch import iterate
 from dinojax.data.source import Source
 
@@ -232,9 +233,13 @@ def _load(
     size = np.full((batch, 2), canvas_px, np.int32)
     label = np.full(batch, -1, np.int32)
 
+    thread = threading.local()
+
     def fill(slot: int) -> None:
+        if not hasattr(thread, "scratch"):
+            thread.scratch = make_scratch(canvas_px, channels)
         record = source[int(index[slot])]
-        image = read_image(record, canvas_px, channels)
+        image = read_image(record, canvas_px, channels, thread.scratch)
         _, size[slot] = to_canvas(image, canvas_px, out=canvas[slot])
         if record.label is not None:
             label[slot] = record.label

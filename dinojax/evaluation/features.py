@@ -84,6 +84,6 @@ def centre_crops(canvas: Canvases, size: Sizes, out_px: int) -> Float[Array, "b 
     def crop(canvas: UInt8[Array, "H W C"], size: Int[Array, "2"]) -> Float[Array, "S S C"]:
         side = size.min()
         top, left = (size - side) // 2
-        return resized_crop(canvas.astype(float), jnp.stack([top, left, side, side]), out_px)
+        return resized_crop(canvas, jnp.stack([top, left, side, side]), out_px)
 
     return jax.vmap(crop)(jnp.asarray(canvas), jnp.asarray(size))

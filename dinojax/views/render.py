@@ -16,7 +16,7 @@ from dinojax.views.boxes import largest_side
 from dinojax.views.colour import WHITE, color_jitter, solarize, to_grey
 from dinojax.views.params import Colour, CropParams, Geometry, Photometric, sample_params
 from dinojax.views.recipe import ViewRecipe, validate
-from dinojax.views.resample import resize, resized_crop, to_levels
+from dinojax.views.resample import resize, resized_crop
 
 
 class Crops(NamedTuple):
@@ -63,21 +63,22 @@ def render(
     dtype: DTypeLike = float,
 ) -> Crops:
     """The crops of one image for given choices; maths only, nothing is drawn."""
-    image = canvas.astype(dtype)
+    image = canvas
     if params.shared_colour is not None:
         inside = [jnp.arange(n) < size for n, size in zip(canvas.shape[:2], size_hw, strict=True)]
         content = (inside[0][:, None] & inside[1])[..., None]
-        image = to_levels(_distort_colour(image, params.shared_colour, content))
+        image = _distort_colour(canvas.astype(dtype), params.shared_colour, content)
 
-    canvas_px = max(canvas.shape[:2])
-    window_px = largest_side(canvas_px, recipe.global_crops_scale)
-    bases = _cut(image, params.global_geometry, recipe.base_crop_px, window_px)
+    bases = _cut(
+        image, params.global_geometry, recipe.base_crop_px, recipe.global_crops_scale, dtype
+    )
     global_crops, gram_crops = _render_global(bases, params, recipe)
     if recipe.localcrops_subset_of_globalcrops:
         local_crops = _render_subset(bases, params, recipe)
     else:
-        window_px = largest_side(canvas_px, recipe.local_crops_scale)
-        cuts = _cut(image, params.local_geometry, recipe.local_crops_size, window_px)
+        cuts = _cut(
+            image, params.local_geometry, recipe.local_crops_size, recipe.local_crops_scale, dtype
+        )
         local_crops = normalise(jax.vmap(distort)(cuts, params.photometric[2]), recipe)
     teacher_crops = None
     if recipe.teacher_no_color_jitter:
@@ -141,10 +142,18 @@ def _render_subset(
 
 
 def _cut(
-    image: Float[Array, "H W C"], geometry: Geometry, out_px: int, window_px: int
+    image: UInt8[Array, "H W C"] | Float[Array, "H W C"],
+    geometry: Geometry,
+    out_px: int,
+    scale: tuple[float, float],
+    dtype: DTypeLike,
 ) -> Float[Array, "V S S C"]:
+    window_px = largest_side(max(image.shape[:2]), scale)
+
     def cut(geometry: Geometry) -> Float[Array, "S S C"]:
-        return resized_crop(image, geometry.box, out_px, flip=geometry.flip, window_px=window_px)
+        return resized_crop(
+            image, geometry.box, out_px, flip=geometry.flip, window_px=window_px, dtype=dtype
+        )
 
     return jax.vmap(cut)(geometry)
 

@@ -1,12 +1,14 @@
 """Antialiased bicubic resampling as two small matrix products.
 
 The filter is Pillow's (and torch's with ``antialias=True``): Keys' cubic with a = -1/2, widened by
-the reduction factor when shrinking, cut at the edges of the crop and normalised. Crops are images
-of whole grey levels, rounded and clipped to 0..255 after each pass as in Pillow, from which they
-differ by one level in a few of a million pixels.
+the reduction factor when shrinking, cut at the edges of the crop and normalised. In exact
+arithmetic this is crop-then-resize. Pillow rounds the result of each pass to uint8; `resized_crop`
+keeps only its clipping to 0..255, which leaves at most 1.13 grey levels of difference (without the
+clipping: 12).
 
-Whole levels up to 256 are exact in bfloat16. Matrix units therefore need two passes for weights of
-16 bits, where float32 would take six.
+On matrix units a product is a few passes of bfloat16 with float32 sums, as many as its operands
+need: whole grey levels fit into one bfloat16, weights and other levels into two. That is exact to
+0.01 levels, with two or three passes where float32 takes six.
 """
 
 import jax
@@ -14,13 +16,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dinojax.precision import bfloat16_halves
-from dinojax.typing import Array, Bool, Float, Int
+from dinojax.typing import Array, Bool, Float, Int, UInt8
 
 EXACT = jax.lax.Precision.HIGHEST
 WHITE = 255
-TIE = 2**-8
-"""Rounding happens this far below a half, at a place where no simple ratio of sizes puts a pixel:
-the level of an exact tie would depend on the order of a sum."""
 
 
 def resample_weights(
@@ -46,39 +45,38 @@ def resample_weights(
 
 
 def resized_crop(
-    canvas: Float[Array, "H W C"],
+    canvas: UInt8[Array, "H W C"] | Float[Array, "H W C"],
     box: Int[Array, "4"],
     out_px: int,
     *,
     flip: Bool[Array, ""] | None = None,
     window_px: int | None = None,
+    dtype: DTypeLike = float,
 ) -> Float[Array, "S S C"]:
     """The box (top, left, height, width) resized to a square, then mirrored left-right if `flip`.
 
-    Whole grey levels 0..255 in and out; horizontal pass first, as in Pillow 12. The mirror image is
-    free: the same product with the rows of the weights reversed. With `window_px`, a bound of the
-    box' sides, only that much of the canvas is read.
+    Grey levels in and out: both passes end clipped to 0..255, horizontal first, as in Pillow 12.
+    The mirror image is free: the same product with the rows of the weights reversed. With
+    `window_px`, a bound of the box' sides, only that much of the canvas is read. The crop is
+    `dtype`, or that of a canvas of floats.
     """
     top, left, height, width = box
     if window_px is not None:
         sides = [min(window_px, side) for side in canvas.shape[:2]]
-        corner = [
+        top_px, left_px = (
             jnp.clip(start, 0, whole - side)
-            for start, whole, side in zip((top, left), canvas.shape, sides, strict=False)
-        ]
-        canvas = jax.lax.dynamic_slice(canvas, (*corner, 0), (*sides, canvas.shape[2]))
-        top, left = top - corner[0], left - corner[1]
-    rows = resample_weights(out_px, canvas.shape[0], top, height, dtype=canvas.dtype)
-    columns = resample_weights(out_px, canvas.shape[1], left, width, dtype=canvas.dtype)
+            for start, whole, side in zip((top, left), canvas.shape[:2], sides, strict=True)
+        )
+        corner = top_px, left_px, jnp.zeros_like(top_px)
+        canvas = jax.lax.dynamic_slice(canvas, corner, (*sides, canvas.shape[2]))
+        top, left = top - top_px, left - left_px
+    dtype = canvas.dtype if jnp.issubdtype(canvas.dtype, jnp.floating) else dtype
+    rows = resample_weights(out_px, canvas.shape[0], top, height, dtype=dtype)
+    columns = resample_weights(out_px, canvas.shape[1], left, width, dtype=dtype)
     if flip is not None:
         columns = jnp.where(flip, columns[::-1], columns)
-    narrow = to_levels(_product("hwc,xw->hxc", canvas, columns))
-    return to_levels(_product("hxc,yh->yxc", narrow, rows))
-
-
-def to_levels(image: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """Rounded to whole grey levels and clipped to 0..255."""
-    return jnp.floor(image + (0.5 + TIE)).clip(0, WHITE)
+    narrow = _product("hwc,xw->hxc", canvas, columns).clip(0, WHITE)
+    return _product("hxc,yh->yxc", narrow, rows).clip(0, WHITE)
 
 
 def resize(images: Float[Array, "*b H W C"], out_hw: tuple[int, int]) -> Float[Array, "*b h w C"]:
@@ -86,29 +84,30 @@ def resize(images: Float[Array, "*b H W C"], out_hw: tuple[int, int]) -> Float[A
     height, width = images.shape[-3:-1]
     rows = resample_weights(out_hw[0], height, 0, height, dtype=images.dtype)
     columns = resample_weights(out_hw[1], width, 0, width, dtype=images.dtype)
-    return jnp.einsum("yh,...hwc,xw->...yxc", rows, images, columns, precision=EXACT)
+    return _product("...hxc,yh->...yxc", _product("...hwc,xw->...hxc", images, columns), rows)
 
 
 def _product(
-    axes: str, levels: Float[Array, "..."], weights: Float[Array, "out in"]
+    axes: str, levels: UInt8[Array, "..."] | Float[Array, "..."], weights: Float[Array, "out in"]
 ) -> Float[Array, "..."]:
-    """Einsum of whole levels, at most 256, with weights: exact to 2^-16 of the weights."""
+    """Einsum in the weights' dtype, exact to 2^-16 of its terms."""
 
     def in_full(levels: Array, weights: Array) -> Array:
-        return jnp.einsum(axes, levels, weights, precision=EXACT)
+        return jnp.einsum(axes, levels.astype(weights.dtype), weights, precision=EXACT)
 
-    def in_two_passes(levels: Array, weights: Array) -> Array:
+    def in_passes(levels: Array, weights: Array) -> Array:
         high, low = bfloat16_halves(weights)
-        levels = levels.astype(high.dtype)
+        whole, *rest = bfloat16_halves(levels) if levels.dtype != jnp.uint8 else [levels]
+        pairs = [(whole, high), (whole, low), *((part, high) for part in rest)]
         return sum(
-            jnp.einsum(axes, levels, half, preferred_element_type=weights.dtype)
-            for half in (high, low)
+            jnp.einsum(axes, a.astype(b.dtype), b, preferred_element_type=weights.dtype)
+            for a, b in pairs
         )
 
     if weights.dtype == jnp.float64:
         return in_full(levels, weights)
     # A processor without matrix units would only do the work twice.
-    return jax.lax.platform_dependent(levels, weights, cpu=in_full, default=in_two_passes)
+    return jax.lax.platform_dependent(levels, weights, cpu=in_full, default=in_passes)
 
 
 def _keys_cubic(x: Float[Array, "*s"]) -> Float[Array, "*s"]:

@@ -231,6 +231,22 @@ def test_shrunk_images_are_averages_by_area(make, limit, canvas_px):
         assert np.abs(error).mean() < limit and abs(error.mean()) < 0.1
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_scratch_changes_no_pixel(channels):
+    """Sizes below, at and beyond it, scaled and turned ones; used again without a trace."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    scratch = decode.make_scratch(64, channels)
+    for image in (smooth(128, 128), smooth(40, 60), smooth(129, 128), natural(433, 611)):
+        for data in (encode(image), encode(image, exif=exif), encode(image, "PNG")):
+            expected = decode_image(data, "a", 64, channels)
+            scratch[:] = 77
+            found = decode_image(data, "a", 64, channels, scratch)
+            np.testing.assert_array_equal(found, expected)
+    inside = decode_image(encode(smooth(40, 60)), "a", 64, channels, scratch)
+    assert np.shares_memory(inside, scratch)
+
+
 def test_pixels_that_the_canvas_can_hold_are_those_of_the_file():
     data = encode(natural(45, 61))
     np.testing.assert_array_equal(decode_image(data, "a", 61), decode_image(data, "a"))
@@ -273,12 +289,13 @@ def test_canvas_is_written_in_place():
             np.zeros((4, 0, 3), "u1"),
             r"its shape is \[4, 0, 3\]; store \[H, W\] or \[H, W, channels",
         ),
-        (np.zeros((2, 4, 4, 3), "u1"), r"its shape is \[2, 4, 4, 3\]"),
+        (np.zeros((2, 4, 4, 3), "u1"), r"give \[H, W, channels\]"),
+        (np.zeros((4, 4), "u1"), r"give \[H, W, channels\]"),
         (np.zeros((4, 4, 5), "u1"), r"channels found: 5, wanted: 3; use student.in_chans=5"),
     ],
 )
 def test_array_records_must_be_pixels(image, reason):
-    with pytest.raises(ValueError, match=f"record 'a' cannot be used: {reason}"):
+    with pytest.raises(ValueError, match=rf"record 'a' holds {image.dtype} \[.*\]: {reason}"):
         read_image(Record(image=image, id="a"), 32)
 
 

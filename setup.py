@@ -19,8 +19,9 @@ INSTALL = [
     "jaxtyping>=0.3.2,<0.4",
     "absl-py>=2.1,<3",
     "numpy>=2.1,<3",
-    "pillow>=11,<14",
+    "pillow>=11.3,<14",  # the first with AVIF
     "simplejpeg>=1.8,<2",
+    "tifffile>=2025.3.30,<2027",
     "safetensors>=0.5,<0.9",
     "tensorboardX>=2.6.2,<3",
     "tensorflow-datasets>=4.9.8,<5",  # data sources only; TensorFlow itself is not needed
@@ -41,7 +42,10 @@ EXTRAS = {
         "transformers>=5.20,<6",
         "timm>=1.0.20,<1.1",
     ],
+    "tiff": ["imagecodecs>=2025.3.30,<2027"],  # LZW and ZSTD in TIFF of other than 1 or 3 channels
     "track": ["wandb>=0.24,<0.40"],
+    # The reference's augmentation, for benchmarks/input_pipeline.py.
+    "bench": ["torch==2.13.0", "torchvision==0.28.0"],
     "dev": [
         "ruff>=0.17,<0.18",
         "pyright[nodejs]>=1.1.400,<1.2",  # with its own Node.js, from PyPI

@@ -29,7 +29,7 @@ from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_input
 from dinojax.ssl.state import Centers, TrainState, init_state
 from dinojax.ssl.step import Loss, Metrics, Schedules, make_train_step
 from dinojax.typing import Step
-from dinojax.views.recipe import ViewRecipe
+from dinojax.views.recipe import ViewRecipe, without_rgb_operations
 
 CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
 
@@ -121,8 +121,11 @@ def build_schedules(config: Config) -> Schedules:
 
 
 def build_views(config: Config) -> ViewRecipe:
-    """The views of a configuration of one resolution (`dinojax.resolutions`)."""
-    return config.crops
+    """The views of a configuration of one resolution (`dinojax.resolutions`).
+
+    Without operations on colours that the images do not have.
+    """
+    return config.crops if config.student.in_chans == 3 else without_rgb_operations(config.crops)
 
 
 def draw_group_size(config: Config) -> int:

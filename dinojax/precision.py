@@ -8,6 +8,7 @@ lifts 16-bit inputs to float32 and leaves float32 and float64 alone, so that und
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -46,6 +47,15 @@ def get_precision(name: str) -> Precision:
 def widen(x: Array) -> Array:
     """At least float32: 16-bit floats are lifted, float32 and float64 stay as they are."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def bfloat16_halves(x: Array) -> tuple[Array, Array]:
+    """Two bfloat16 arrays whose sum is `x` to 16 bits: a product with each costs one pass.
+
+    `reduce_precision` because compilers may take a cast there and back for nothing at all.
+    """
+    high = jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+    return high.astype(jnp.bfloat16), (x - high).astype(jnp.bfloat16)
 
 
 def unit_rows(x: Array, epsilon: float) -> Array:

@@ -16,7 +16,13 @@ from ml_collections import config_flags
 
 from dinojax import mesh as meshes
 from dinojax import trees
-from dinojax.build import build_backbone, build_flops, build_init, build_train_step
+from dinojax.build import (
+    build_backbone,
+    build_flops,
+    build_init,
+    build_train_step,
+    build_views,
+)
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
 from dinojax.data.pipeline import make_loader
@@ -36,6 +42,7 @@ from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.training_data import open_data
 from dinojax.typing import PyTree
 from dinojax.validation import validate
+from dinojax.views.recipe import RGB_ONLY
 
 
 def global_batches(batches: Iterator[Any], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
@@ -51,9 +58,13 @@ def global_batches(batches: Iterator[Any], mesh: Mesh) -> Iterator[dict[str, jax
 def compile_step(config: Config, mesh: Mesh, state: PyTree) -> TrainStep:
     """The train step of one resolution, ready to run on `state` and batches of `config`."""
     batch, canvas_px = config.train.batch_size, config.data.canvas_px
+    channels = config.student.in_chans
     split = meshes.batch_sharding(mesh)
     layout = jax.tree.map(lambda leaf: leaf.sharding, state)
-    shapes = {"canvas": ((batch, canvas_px, canvas_px, 3), "uint8"), "size": ((batch, 2), "int32")}
+    shapes = {
+        "canvas": ((batch, canvas_px, canvas_px, channels), "uint8"),
+        "size": ((batch, 2), "int32"),
+    }
     start = time.perf_counter()
     step = jax.jit(
         build_train_step(config),
@@ -98,6 +109,7 @@ def make_monitor(config: Config, bank: Source | None, queries: Source | None) ->
         read_timeout_s=config.data.read_timeout_s,
         k=config.knn.k,
         temperature=config.knn.temperature,
+        channels=config.student.in_chans,
     )
 
 
@@ -111,6 +123,9 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
     validate(config, batch_shards=meshes.batch_shards(mesh))
+    if build_views(config) != config.crops:
+        channels = config.student.in_chans
+        logging.info("student.in_chans=%d: %s are switched off", channels, RGB_ONLY)
     data = open_data(config)
     reading = {"read_timeout_s": config.data.read_timeout_s}
     for part in (data.source, data.queries):
@@ -120,6 +135,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
                 config.data.canvas_px,
                 config.data.verify_images,
                 budget=config.data.bad_budget,
+                channels=config.student.in_chans,
                 **reading,
             )
     write_or_check(
@@ -164,6 +180,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             start_step=first_step,
             num_workers=config.data.num_workers,
             prefetch_mb=config.data.prefetch_mb,
+            channels=config.student.in_chans,
             **reading,
             **processes,
         )

@@ -27,6 +27,16 @@ def validate(config: Config, *, batch_shards: int) -> None:
     Raises:
         ValueError: names the key, its value, the rule and a value that works.
     """
+    for name, value in (
+        ("train.steps", config.train.steps),
+        ("train.log_every_steps", config.train.log_every_steps),
+        ("data.canvas_px", config.data.canvas_px),
+        ("student.in_chans", config.student.in_chans),
+        ("checkpoint.every_steps", config.checkpoint.every_steps),
+        ("dino.koleo_topk", config.dino.koleo_topk),
+    ):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
     for resolution in resolutions(config):
         _check_sizes(resolution)
         _check_groups(resolution, batch_shards)
@@ -39,15 +49,6 @@ def validate(config: Config, *, batch_shards: int) -> None:
         raise ValueError(
             f"train.centering={config.train.centering!r} is unknown; use one of {list(CENTERINGS)}"
         )
-    for name, value in (
-        ("train.steps", config.train.steps),
-        ("train.log_every_steps", config.train.log_every_steps),
-        ("data.canvas_px", config.data.canvas_px),
-        ("checkpoint.every_steps", config.checkpoint.every_steps),
-        ("dino.koleo_topk", config.dino.koleo_topk),
-    ):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
     _check_reading(config)
     _check_schedules(config)
     jax.eval_shape(build_init(config))  # the model has checks of its own
@@ -90,11 +91,6 @@ def _check_reading(config: Config) -> None:
 
 def _check_later_stages(config: Config) -> None:
     """Keys that pretraining would have to ignore."""
-    if config.student.in_chans != 3:
-        raise ValueError(
-            f"student.in_chans={config.student.in_chans} does not fit the data, which is decoded "
-            "to RGB; set it to 3"
-        )
     for name, absent in (("gram_teacher_crops_size", None), ("gram_teacher_no_distortions", False)):
         value = getattr(config.crops, name)
         if value != absent:

@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 from dinojax.data.records import Record
@@ -23,6 +24,21 @@ def encode(image: np.ndarray | Image.Image, format: str = "JPEG", **options) -> 
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     buffer = io.BytesIO()
     image.save(buffer, format, **({"quality": 95} if format == "JPEG" else {}), **options)
+    return buffer.getvalue()
+
+
+def as_npy(array: np.ndarray) -> bytes:
+    """The array as an NPY file's bytes."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def as_tiff(samples: np.ndarray, **options) -> bytes:
+    """Samples [H, W, N], or planes [N, H, W], as a TIFF of bands without a colour space."""
+    buffer = io.BytesIO()
+    options = {"photometric": "minisblack", "planarconfig": "contig"} | options
+    tifffile.imwrite(buffer, samples, **options)
     return buffer.getvalue()
 
 

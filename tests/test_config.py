@@ -20,7 +20,6 @@ from dinojax.validation import validate
 from dinojax.views import render
 
 LATER_STAGES = {
-    "student.in_chans": 4,
     "crops.gram_teacher_crops_size": 64,
     "crops.gram_teacher_no_distortions": True,
 }

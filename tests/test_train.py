@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from absl import logging
 from images import encode
 
 from dinojax import mesh as meshes
@@ -96,11 +97,31 @@ def test_a_run_leaves_its_summary(tmp_path):
         ({"checkpoint__every_steps": 0}, "checkpoint.every_steps=0"),
         ({"data__bad_budget": 1.5}, "data.bad_budget=1.5.*0..1"),
         ({"data__read_timeout_s": 0.0}, "data.read_timeout_s=0.0.*300.0"),
+        ({"student__in_chans": 0}, "student.in_chans=0"),
+        ({"student__in_chans": 4}, "crops.rgb_mean=.* images of 4 channels; give one per channel"),
     ],
 )
 def test_impossible_configurations_are_refused(overrides, words):
     with pytest.raises(ValueError, match=f"(?s){words}"):
         validate(debug(**overrides), batch_shards=4)
+
+
+def test_images_of_one_channel(tmp_path, monkeypatch):
+    """Luminance of RGB records; what needs colours is switched off, and one line says so."""
+    said = []
+    monkeypatch.setattr(logging, "info", lambda text, *args: said.append(text % args if args else text))
+    statistics = {"crops__rgb_mean": (0.5,), "crops__rgb_std": (0.25,)}
+    summary = train(debug(student__in_chans=1, **statistics), str(tmp_path))
+    assert np.isfinite(summary["loss_last"]) and 0 <= summary["knn_trained"] <= 1
+    switched = [line for line in said if "switched off" in line]
+    assert len(switched) == 1 and "student.in_chans=1: crops.jitter_strengths[2:]" in switched[0]
+
+
+def test_images_of_another_number_of_channels_are_named(tmp_path):
+    statistics = {"crops__rgb_mean": (0.5,) * 4, "crops__rgb_std": (0.25,) * 4}
+    with pytest.raises(ValueError, match=r"scenes/train/000000.*channels found: 3, wanted: 4"):
+        train(debug(student__in_chans=4, **statistics), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_problems_are_refused(tmp_path):

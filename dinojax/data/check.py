@@ -25,19 +25,23 @@ def verify(
     *,
     budget: float = 0.0,
     read_timeout_s: float = READ_TIMEOUT_S,
+    channels: int = 3,
 ) -> int:
     """Read up to `limit` records, evenly spread, as training would, and return how many.
 
     Args:
         budget: share of them that may be unreadable; those are logged.
         read_timeout_s: seconds that the reading of one record may take.
+        channels: of the images.
 
     Raises:
         ValueError: more cannot be read; names the first few.
         dinojax.data.threads.StorageError: a read takes too long.
     """
     chosen = Subset(source, _spread(len(source), limit))
-    batches = sequential_batches(chosen, CHUNK, canvas_px, read_timeout_s=read_timeout_s)
+    batches = sequential_batches(
+        chosen, CHUNK, canvas_px, read_timeout_s=read_timeout_s, channels=channels
+    )
     with contextlib.closing(batches):
         complaints = [problem.cause for batch in batches for problem in batch["problems"]]
     if complaints:

@@ -1,82 +1,111 @@
-"""Encoded bytes to uint8 RGB, and RGB onto a canvas: the only image work done on the host.
+"""Encoded bytes to uint8 pixels, and pixels onto a canvas: the only image work done on the host.
 
-JPEG goes through simplejpeg (libjpeg-turbo), everything else through Pillow. An image larger than
-the canvas is first decoded at half, 3/8, 1/4 or 1/8 of its size where that is still large enough
-(scaling inside the inverse DCT costs nothing and saves the rest), then averaged down by area.
+JPEG goes through simplejpeg (libjpeg-turbo), TIFF and NPY through `tiff.py` and `npy.py`, all else
+through Pillow. What is larger than the canvas is averaged down by area. Of a JPEG that is far
+too large the inverse DCT computes 1/2, 3/8, 1/4 or 1/8 of the size to begin with: that is free and
+saves the rest.
 """
 
 import io
+import math
 
 import numpy as np
 import simplejpeg
 from jaxtyping import Int32, UInt8
 from PIL import Image
 
-from dinojax.data import exif
+from dinojax.data import exif, npy, tiff
+from dinojax.data.channels import COLOUR_CHANNELS, Pixels, from_image, from_samples
 from dinojax.data.records import Record
 
 MAX_PIXELS = 2**26
-"""Larger images are refused from their header alone: 192 MiB once decoded."""
+"""Larger images are refused from their header alone: 192 MiB once decoded. With more channels than
+three, fewer pixels fill as much."""
 
-BACKGROUND = (128, 128, 128)
-"""Mid-grey seen through transparent pixels: near the mean of natural images, so it adds no edge
-stronger than the image's own, as white or black would."""
+DCT_MARGIN = 1.5
+"""How much larger than its final size a JPEG is decoded at least. The inverse DCT scales with a
+sharper filter than the average by area; photographs end 1.2 to 1.5 grey levels from that average
+(mean), decoded in full 0.7 to 1.1, and with a margin of 1 it would be 2.3 to 4.2."""
+DCT_EIGHTHS = (8, 4, 3, 2, 1)
+"""The sizes it may have. Those between a half and one are slower than decoding in full."""
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "AVIF")
+"""What Pillow may try; every further codec is one more that hostile bytes can reach."""
 
-Rgb = UInt8[np.ndarray, "_ _ 3"]  # [height, width, channel]
+
+Scratch = UInt8[np.ndarray, " _"]
 
 
-def decode_image(data: bytes, id: str, canvas_px: int | None = None) -> Rgb:
-    """Decode JPEG, PNG or WebP to upright RGB.
+def decode_image(
+    data: bytes,
+    id: str,
+    canvas_px: int | None = None,
+    channels: int = 3,
+    scratch: Scratch | None = None,
+) -> Pixels:
+    """Decode an image file to upright uint8 pixels [height, width, `channels`].
 
-    Grey, palette, CMYK and 16-bit images become 8-bit RGB; transparency is laid over `BACKGROUND`;
-    the first frame of an animation counts. With `canvas_px`, a JPEG may come back smaller, its
-    longer side still at least `canvas_px`.
+    JPEG, PNG, WebP, AVIF, GIF, BMP and PPM give RGB or, for one channel, luminance, whatever their
+    colour space; transparency is laid over mid-grey; the first frame counts. TIFF and NPY also give
+    any other number of channels, which must be theirs exactly. 16-bit samples keep their high byte.
+    With `canvas_px`, no side is longer than that, as after `shrink`. With `scratch`
+    (`make_scratch`) the pixels may lie in it: they last until it is used again.
 
     Raises:
-        ValueError: unreadable or cut short, another format, or more than `MAX_PIXELS`; names `id`.
+        ValueError: unreadable or cut short, another format, more than `MAX_PIXELS`, or another
+            number of channels; names `id`.
     """
     try:
-        return _decode(data, canvas_px)
+        return _decode(data, canvas_px, channels, scratch)
     except Exception as error:  # the decoders raise a dozen types on damaged bytes
         raise ValueError(f"record {id!r} cannot be decoded: {_reason(error, data)}") from error
 
 
-def read_image(record: Record, canvas_px: int) -> Rgb:
-    """The record's pixels, no side longer than `canvas_px`.
+def read_image(
+    record: Record, canvas_px: int, channels: int = 3, scratch: Scratch | None = None
+) -> Pixels:
+    """The record's pixels, no side longer than `canvas_px`; `scratch` as for `decode_image`.
 
     Raises:
-        ValueError: bytes that cannot be decoded, or an array that is not uint8 [H, W, 3].
+        ValueError: bytes that cannot be decoded, or an array of other samples or channels.
     """
     if isinstance(record.image, bytes):
-        return shrink(decode_image(record.image, record.id, canvas_px), canvas_px)
+        return decode_image(record.image, record.id, canvas_px, channels, scratch)
     image = record.image
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise ValueError(
-            f"record {record.id!r} holds {image.dtype} {list(image.shape)}; give uint8 [H, W, 3]"
-        )
-    return shrink(image, canvas_px)
+    try:
+        if image.ndim != 3:
+            raise ValueError("give [H, W, channels]")
+        return shrink(from_samples(image, channels), canvas_px)
+    except ValueError as error:
+        kind = f"{image.dtype} {list(image.shape)}"
+        raise ValueError(f"record {record.id!r} holds {kind}: {error}") from error
 
 
-def shrink(image: Rgb, canvas_px: int) -> Rgb:
+def make_scratch(canvas_px: int, channels: int = 3) -> Scratch:
+    """Memory for one thread to decode in, again and again.
+
+    New memory for each image costs a quarter of the time of decoding it: the system has to clear
+    every page before it hands it out. Images of more than four canvases still get their own.
+    """
+    return np.empty(4 * canvas_px**2 * channels, np.uint8)
+
+
+def shrink(image: Pixels, canvas_px: int) -> Pixels:
     """Average down by area to a longer side of `canvas_px`; smaller images stay as they are."""
-    height, width = fitted_size(image.shape[0], image.shape[1], canvas_px)
-    if (height, width) == image.shape[:2]:
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+    height, width = image.shape[:2]
+    return _resize(image, (height, width), fitted_size(height, width, canvas_px))
 
 
 def to_canvas(
-    image: Rgb, canvas_px: int, out: UInt8[np.ndarray, "C C 3"] | None = None
-) -> tuple[UInt8[np.ndarray, "C C 3"], Int32[np.ndarray, "2"]]:
+    image: Pixels, canvas_px: int, out: UInt8[np.ndarray, "C C _"] | None = None
+) -> tuple[UInt8[np.ndarray, "C C _"], Int32[np.ndarray, "2"]]:
     """Image at the top left of a black canvas, never stretched, and its (height, width).
 
     `out` receives the pixels in place; it must be zero already.
     """
     image = shrink(image, canvas_px)
-    canvas = np.zeros((canvas_px, canvas_px, 3), np.uint8) if out is None else out
-    height, width = image.shape[:2]
+    height, width, channels = image.shape
+    canvas = np.zeros((canvas_px, canvas_px, channels), np.uint8) if out is None else out
     canvas[:height, :width] = image
     return canvas, np.array([height, width], np.int32)
 
@@ -89,46 +118,85 @@ def fitted_size(height: int, width: int, canvas_px: int) -> tuple[int, int]:
     return max(1, round(height * canvas_px / longer)), max(1, round(width * canvas_px / longer))
 
 
-def _decode(data: bytes, canvas_px: int | None) -> Rgb:
-    if data.startswith(b"\xff\xd8"):
+def _decode(data: bytes, canvas_px: int | None, channels: int, scratch: Scratch | None) -> Pixels:
+    if data.startswith(b"\xff\xd8") and channels in COLOUR_CHANNELS:
         try:
-            return _decode_jpeg(data, canvas_px)
+            return exif.upright(
+                _decode_jpeg(data, canvas_px, channels, scratch), exif.of_jpeg(data)
+            )
         except ValueError:
             pass  # CMYK, or damage that libjpeg calls harmless: Pillow decides
+    pixels = _decode_in_full(data, channels)
+    return pixels if canvas_px is None else shrink(pixels, canvas_px)
+
+
+def _decode_in_full(data: bytes, channels: int) -> Pixels:
+    if data.startswith(tiff.MAGICS):
+        return tiff.read_tiff(data, channels, _check_size)
+    if data.startswith(npy.MAGIC):
+        return from_samples(npy.read_npy(data, _check_size), channels)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _check_pixels(image.height, image.width)
-        return exif.upright(_to_rgb(image), image.info.get("exif", b""))
+        _check_size(image.height, image.width)
+        pixels = from_image(image, channels)
+        return exif.upright(pixels, image.info.get("exif", b""))
 
 
-def _decode_jpeg(data: bytes, canvas_px: int | None) -> Rgb:
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    if colours in ("CMYK", "YCCK"):
-        raise ValueError("Pillow knows which writers store these inverted")
+def _decode_jpeg(
+    data: bytes, canvas_px: int | None, channels: int, scratch: Scratch | None
+) -> Pixels:
+    """As stored, not yet upright."""
+    height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    if space in ("CMYK", "YCCK"):
+        raise ValueError("inks are for Pillow, which takes them for inverted as every writer does")
     height, width = int(height), int(width)
-    _check_pixels(height, width)
-    if canvas_px is not None:
-        height, width = fitted_size(height, width, canvas_px)
-    # Scaling by less than 2 is slower than decoding in full, hence min_factor.
-    pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=2.0)
-    marker = data.find(exif.MARKER)
-    # A JPEG segment is at most 64 KiB long.
-    return pixels if marker < 0 else exif.upright(pixels, data[marker : marker + 2**16])
+    _check_size(height, width)
+    final = (height, width) if canvas_px is None else fitted_size(height, width, canvas_px)
+    scaling = {
+        "min_height": min(height, math.ceil(DCT_MARGIN * final[0])),
+        "min_width": min(width, math.ceil(DCT_MARGIN * final[1])),
+        "min_factor": 2.0,
+    }
+    decoded = tuple(map(int, simplejpeg.decode_jpeg_header(data, **scaling)[:2]))
+    fits = scratch is not None and math.prod(decoded) * channels <= scratch.size
+    pixels = simplejpeg.decode_jpeg(
+        data,
+        "RGB" if channels == 3 else "GRAY",
+        buffer=scratch if fits else None,
+        **scaling,
+    )
+    eighths = next(n for n in DCT_EIGHTHS if -(-width * n // 8) == decoded[1])
+    # The last row and column of a scaled image may lie partly outside.
+    return _resize(pixels, (height * eighths / 8, width * eighths / 8), final)
 
 
-def _to_rgb(image: Image.Image) -> Rgb:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip at 255
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=-1)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image)
-    return np.asarray(image.convert("RGB"))
+def _resize(image: Pixels, part: tuple[int | float, int | float], size: tuple[int, int]) -> Pixels:
+    """The top left `part` (height, width) of the image at a smaller size (height, width)."""
+    height, width = size
+    if image.shape[:2] == size:
+        return image
+    # Pillow's box filter takes whole pixels: for other than whole factors that is a jumble, 1.4 to
+    # 3.4 grey levels from the true average of photographs (mean); the Hamming filter: 0.7 to 1.5.
+    whole = image.shape[0] % height == image.shape[1] % width == 0
+    kind = Image.Resampling.BOX if whole else Image.Resampling.HAMMING
+
+    def resize(plane: np.ndarray) -> np.ndarray:
+        return np.asarray(
+            Image.fromarray(plane).resize((width, height), kind, (0, 0, part[1], part[0]))
+        )
+
+    if image.shape[-1] == 3:
+        return resize(image)
+    # Band by band: of two or four, Pillow would take the last one for transparency.
+    bands = (np.ascontiguousarray(image[..., i]) for i in range(image.shape[-1]))
+    return np.stack([resize(band) for band in bands], axis=-1)
 
 
-def _check_pixels(height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
+def _check_size(height: int, width: int, channels: int = 3) -> None:
+    if height * width * max(channels, 3) > 3 * MAX_PIXELS:
+        limit = 3 * MAX_PIXELS // max(channels, 3)
+        bands = f" of {channels} channels" if channels > 3 else ""
         raise ValueError(
-            f"{width}x{height} pixels exceed the limit of {MAX_PIXELS}; store a smaller copy"
+            f"{width}x{height} pixels{bands} exceed the limit of {limit}; store a smaller copy"
         )
 
 
@@ -136,5 +204,5 @@ def _reason(error: Exception, data: bytes) -> str:
     if not data:
         return "the file is empty"
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"the bytes are no {', '.join(FORMATS)} image"
+        return f"the bytes are no {', '.join((*FORMATS, 'TIFF', 'NPY'))} image"
     return str(error) or type(error).__name__

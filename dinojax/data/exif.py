@@ -13,6 +13,9 @@ from jaxtyping import UInt8
 MARKER = b"Exif\0\0"
 """Opens the block in a JPEG and in some other files."""
 
+APP1, START_OF_SCAN = 0xE1, 0xDA
+"""The segment that holds it, and the one after which pixels follow."""
+
 ORIENTATION_TAG = 0x0112
 BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 
@@ -28,10 +31,30 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def upright(image: UInt8[np.ndarray, "_ _ 3"], exif: bytes) -> UInt8[np.ndarray, "_ _ 3"]:
+def upright(image: UInt8[np.ndarray, "_ _ _"], exif: bytes) -> UInt8[np.ndarray, "_ _ _"]:
     """Turn `image` as its EXIF block says; without a sound block, leave it alone."""
     turn = TURNS.get(orientation(exif))
     return image if turn is None else np.ascontiguousarray(turn(image))
+
+
+def of_jpeg(data: bytes) -> bytes:
+    """The EXIF block of a JPEG, empty if it has none.
+
+    Only the segments before the pixels are looked at: the same letters elsewhere, as in an embedded
+    preview, say nothing of this image.
+    """
+    position = 2
+    while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
+        marker, size = struct.unpack_from(">BH", data, position + 1)
+        if marker == 0xFF:  # padding
+            position += 1
+            continue
+        if marker == START_OF_SCAN:
+            break
+        if marker == APP1 and data.startswith(MARKER, position + 4):
+            return data[position + 4 : position + 2 + size]
+        position += 2 + size
+    return b""
 
 
 def orientation(exif: bytes) -> int:

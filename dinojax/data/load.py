@@ -8,6 +8,7 @@ change a batch, so that stops the run (`StorageError`).
 
 import errno
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
-from dinojax.data.decode import Rgb, read_image, to_canvas
+from dinojax.data.channels import Pixels
+from dinojax.data.decode import Scratch, make_scratch, read_image, to_canvas
 from dinojax.data.records import Record
 from dinojax.data.source import Source
 from dinojax.data.threads import StorageError, for_each
@@ -37,7 +39,7 @@ PASSING_ERRNOS = frozenset(
 )
 """Errors of the machine or the network. The next attempt at the same file may succeed."""
 
-Canvases = UInt8[np.ndarray, "b C C 3"]
+Canvases = UInt8[np.ndarray, "b H W C"]
 Sizes = Int32[np.ndarray, "b 2"]
 
 
@@ -65,13 +67,15 @@ class Loaded(NamedTuple):
     problems: tuple[Problem, ...]
 
 
-def readable(record: Record, canvas_px: int) -> Rgb:
-    """The record's pixels as training takes them.
+def readable(
+    record: Record, canvas_px: int, channels: int = 3, scratch: Scratch | None = None
+) -> Pixels:
+    """The record's pixels as training takes them; arguments as for `read_image`.
 
     Raises:
         ValueError: undecodable, or less than `MIN_SIDE_PX` high or wide on the canvas.
     """
-    image = read_image(record, canvas_px)
+    image = read_image(record, canvas_px, channels, scratch)
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE_PX:
         raise ValueError(
@@ -100,6 +104,7 @@ def load(
     canvas_px: int,
     num_threads: int,
     read_timeout_s: float,
+    channels: int = 3,
     instead: Callable[[int, int], Iterable[int]] = lambda position, index: (),
 ) -> Loaded:
     """Decode records into a batch, in threads, straight into place.
@@ -108,25 +113,30 @@ def load(
         index: the records of the first n slots; the other ``batch - n`` hold none.
         positions: of these slots, for `instead` and for `Problem`.
         read_timeout_s: seconds that the reading of one slot may take.
+        channels: of the images.
         instead: (position, record) -> records to try, in this order, if that one is unreadable.
 
     Raises:
         StorageError: a read takes too long, or fails for a reason that is not the file's.
     """
-    canvas = np.zeros((batch, canvas_px, canvas_px, 3), np.uint8)
+    canvas = np.zeros((batch, canvas_px, canvas_px, channels), np.uint8)
     size = np.full((batch, 2), canvas_px, np.int32)
     label = np.full(batch, -1, np.int32)
     shown = np.full(batch, -1, np.int64)
     reading = index.tolist()
     failures: list[list[tuple[str, str]]] = [[] for _ in range(len(index))]
 
+    thread = threading.local()
+
     def fill(slot: int) -> None:
+        if not hasattr(thread, "scratch"):
+            thread.scratch = make_scratch(canvas_px, channels)
         own = int(index[slot])
         for number in itertools.chain([own], instead(positions[slot], own)):
             reading[slot] = number
             try:
                 record = source[number]
-                image = readable(record, canvas_px)
+                image = readable(record, canvas_px, channels, thread.scratch)
             except (ValueError, OSError) as error:
                 name = source.record_id(number)
                 refuse_passing(error, name)

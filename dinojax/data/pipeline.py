@@ -58,6 +58,7 @@ class StepBatches:
         process_count: hosts; ``b = global_batch / process_count``.
         num_threads: decoding threads.
         read_timeout_s: seconds that the reading of one image may take.
+        channels: of the images, as for `dinojax.data.decode.decode_image`.
 
     Raises:
         ValueError: an order of other sizes, or a number outside its range.
@@ -70,6 +71,7 @@ class StepBatches:
     process_count: int = 1
     num_threads: int = 1
     read_timeout_s: float = READ_TIMEOUT_S
+    channels: int = 3
 
     def __post_init__(self) -> None:
         if sum(self.order.sizes) != len(self.source):
@@ -110,6 +112,7 @@ class StepBatches:
             canvas_px=self.canvas_px,
             num_threads=self.num_threads,
             read_timeout_s=self.read_timeout_s,
+            channels=self.channels,
             instead=self._substitutes,
         )
         return TrainBatch(canvas=canvas, size=size, index=index, problems=problems, step=step)
@@ -126,7 +129,7 @@ class StepBatches:
     @property
     def batch_bytes(self) -> int:
         """Memory of one batch's canvases."""
-        return self.host_batch * self.canvas_px**2 * 3
+        return self.host_batch * self.canvas_px**2 * self.channels
 
 
 def make_loader(
@@ -141,6 +144,7 @@ def make_loader(
     read_timeout_s: float = READ_TIMEOUT_S,
     process_index: int = 0,
     process_count: int = 1,
+    channels: int = 3,
 ) -> Generator[TrainBatch, None, None]:
     """Iterate over `StepBatches` from `start_step` on, loading ahead.
 
@@ -157,6 +161,7 @@ def make_loader(
             those of one worker.
         read_timeout_s: seconds that the reading of one image may take before the iterator raises
             `dinojax.data.threads.StorageError`.
+        channels: of the images.
 
     Raises:
         ValueError: a number outside its range.
@@ -176,6 +181,7 @@ def make_loader(
         process_count=process_count,
         num_threads=num_threads or default_threads(num_workers),
         read_timeout_s=read_timeout_s,
+        channels=channels,
     )
     fitting = max(prefetch_mb * 10**6 // batches.batch_bytes, 1)
     useful = num_workers * WORKER_HOLDS if num_workers else AHEAD
@@ -201,6 +207,7 @@ def sequential_batches(
     canvas_px: int,
     num_threads: int | None = None,
     read_timeout_s: float = READ_TIMEOUT_S,
+    channels: int = 3,
 ) -> Generator[EvalBatch, None, None]:
     """One pass over the source in order, loading ahead; `close()` as for `make_loader`.
 
@@ -212,7 +219,8 @@ def sequential_batches(
     if batch < 1:
         raise ValueError(f"batch={batch} must be at least 1; use 64")
     threads = num_threads or default_threads()
-    return iterate(_SequentialBatches(source, batch, canvas_px, threads, read_timeout_s), AHEAD)
+    batches = _SequentialBatches(source, batch, canvas_px, threads, read_timeout_s, channels)
+    return iterate(batches, AHEAD)
 
 
 def default_threads(num_workers: int = 0) -> int:
@@ -227,6 +235,7 @@ class _SequentialBatches:
     canvas_px: int
     num_threads: int
     read_timeout_s: float
+    channels: int
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch)
@@ -242,5 +251,6 @@ class _SequentialBatches:
             canvas_px=self.canvas_px,
             num_threads=self.num_threads,
             read_timeout_s=self.read_timeout_s,
+            channels=self.channels,
         )
         return EvalBatch(canvas=canvas, size=size, label=label, valid=shown >= 0, problems=problems)

@@ -15,7 +15,7 @@ from dinojax.typing import Array, Float, Int, Params, UInt8
 from dinojax.views.colour import WHITE
 from dinojax.views.resample import resized_crop
 
-Canvases = UInt8[Array | np.ndarray, "b C C 3"]
+Canvases = UInt8[Array | np.ndarray, "b H W C"]
 Sizes = Int[Array | np.ndarray, "b 2"]
 
 
@@ -75,15 +75,15 @@ def pixel_features(canvas: Canvases, size: Sizes, image_px: int = 32) -> Float[A
     return pixels - pixels.mean(axis=1, keepdims=True)
 
 
-def centre_crops(canvas: Canvases, size: Sizes, out_px: int) -> Float[Array, "b S S 3"]:
+def centre_crops(canvas: Canvases, size: Sizes, out_px: int) -> Float[Array, "b S S C"]:
     """The largest centred square of each image, resampled once to `out_px`; grey levels 0..255.
 
     Equals resizing the shorter side to `out_px` and cutting the middle, up to a pixel of rounding.
     """
 
-    def crop(canvas: UInt8[Array, "C C 3"], size: Int[Array, "2"]) -> Float[Array, "S S 3"]:
+    def crop(canvas: UInt8[Array, "H W C"], size: Int[Array, "2"]) -> Float[Array, "S S C"]:
         side = size.min()
         top, left = (size - side) // 2
-        return resized_crop(canvas.astype(float), jnp.stack([top, left, side, side]), out_px)
+        return resized_crop(canvas, jnp.stack([top, left, side, side]), out_px)
 
     return jax.vmap(crop)(jnp.asarray(canvas), jnp.asarray(size))

@@ -46,9 +46,10 @@ class KnnMonitor:
         read_timeout_s: float,
         k: int,
         temperature: float,
+        channels: int = 3,
     ):
         self._encode, self._sources = encode, (bank, queries)
-        self._batch_size, self._canvas_px = batch_size, canvas_px
+        self._batch_size, self._canvas_px, self._channels = batch_size, canvas_px, channels
         self._read_timeout_s = read_timeout_s
         self._num_classes, self._k, self._temperature = num_classes, k, temperature
         self._pixels_scored = False
@@ -69,7 +70,11 @@ class KnnMonitor:
         features = []
         for source in self._sources:
             batches = sequential_batches(
-                source, self._batch_size, self._canvas_px, read_timeout_s=self._read_timeout_s
+                source,
+                self._batch_size,
+                self._canvas_px,
+                read_timeout_s=self._read_timeout_s,
+                channels=self._channels,
             )
             with contextlib.closing(batches):
                 features.extend(extract(encode, batches))

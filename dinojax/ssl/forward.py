@@ -52,9 +52,10 @@ class StudentOutputs(NamedTuple):
 
 
 def teacher_forward(model: SslModel, params: Params, inputs: StepInputs) -> TeacherOutputs:
-    """The teacher sees the same pixels as the student, whole, and only the global crops."""
+    """Of whole global crops alone: the pixels of the student, unless the inputs hold others."""
     groups, views = inputs.masks.shape[0], inputs.global_crops.shape[0]
-    crops = to_groups(inputs.global_crops, groups)
+    own = inputs.teacher_crops
+    crops = to_groups(inputs.global_crops if own is None else own, groups)
     output = model.backbone.apply({"params": params["backbone"]}, crops)
     (features,) = cast(tuple[Features, ...], output)
     logits = _logits(model.dino_head, params["dino_head"], features.cls)

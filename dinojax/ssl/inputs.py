@@ -32,6 +32,8 @@ class StepInputs(NamedTuple):
     """One over the number of masked patches in the token's own crop."""
     draws: tuple[CropDraws | None, CropDraws | None]
     """Stochastic depth and RoPE augmentation of the student, for global and local crops."""
+    teacher_crops: Float[Array, "V B S S C"] | None = None
+    """What the teacher sees; None: the global crops."""
 
 
 def to_groups(x: Float[Array, "V B *X"], groups: int) -> Float[Array, "G b *X"]:

@@ -55,7 +55,7 @@ def make_step_inputs(
 ) -> Callable[[dict[str, Any], Step], StepInputs]:
     """``(batch, step) -> StepInputs`` with crops keyed by (seed, step, slot).
 
-    A batch holds ``canvas [B, C, C, 3]`` and ``size [B, 2]``; its order is the slots'. Its first
+    A batch holds ``canvas [B, H, W, C]`` and ``size [B, 2]``; its order is the slots'. Its first
     images alone get the crops that they have in the whole batch.
     """
     side = recipe.global_crops_size // patch_size
@@ -65,7 +65,7 @@ def make_step_inputs(
         canvas, size = batch["canvas"], batch["size"]
         keys = split_batch(crop_keys(seed, step, canvas.shape[0]))
         crops = make_crops(canvas, size, keys, recipe, dtype=dtype)
-        global_crops, local_crops = split_batch((crops.global_crops, crops.local_crops), axis=1)
+        crops = split_batch(crops, axis=1)
 
         def group_masks(key):
             masks = sample_masks(key, counts, (side, side), block, circular_shift=circular_shift)
@@ -75,8 +75,9 @@ def make_step_inputs(
         group_keys = split_batch(slot_keys(key_for(seed, step, "masks"), groups))
         masks, indices, weights = split_batch(jax.vmap(group_masks)(group_keys))
         return StepInputs(
-            global_crops=global_crops,
-            local_crops=local_crops,
+            global_crops=crops.global_crops,
+            local_crops=crops.local_crops,
+            teacher_crops=crops.teacher_crops,
             masks=masks,
             mask_indices=indices,
             mask_weights=weights.astype(jnp.promote_types(dtype, jnp.float32)),

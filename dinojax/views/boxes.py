@@ -12,6 +12,20 @@ BOX_DRAWS = {"area": TRIES, "log_aspect": TRIES, "offset": 2}
 """Uniform numbers behind one box."""
 
 
+def largest_side(
+    canvas_px: int, scale: tuple[float, float], *, ratio: tuple[float, float] = (3 / 4, 4 / 3)
+) -> int:
+    """A bound of the sides of all boxes, the fallback's too, for images in a canvas of this side.
+
+    A drawn side squared is at most area times ratio. The fallback is taken when the image is too
+    narrow for that: its short side is then below ``scale * ratio`` of the long one, and the box'
+    long side that times the ratio once more.
+    """
+    stretch = max(ratio[1], 1 / ratio[0])
+    share = max(math.sqrt(scale[1] * stretch), scale[1] * stretch**2)
+    return min(canvas_px, math.ceil(canvas_px * share) + 1)
+
+
 def sample_box(
     key: Key,
     size_hw: Int[Array, "2"],

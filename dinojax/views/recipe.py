@@ -1,5 +1,6 @@
 """What the views of an image are: sizes, scales and the odds of each distortion."""
 
+import dataclasses
 from dataclasses import dataclass
 
 
@@ -26,6 +27,8 @@ class ViewRecipe:
 
     share_color_jitter: bool = False
     """Draw colour jitter and greyscale once per image instead of once per crop."""
+    teacher_no_color_jitter: bool = False
+    """Give the teacher the global crops as they are cut and flipped, without any distortion."""
     localcrops_subset_of_globalcrops: bool = False
     """Cut the local crops, patch-aligned and unscaled, out of the global crops."""
     gram_teacher_crops_size: int | None = None
@@ -52,6 +55,18 @@ OFFSET_PX = 16
 """Grid of the local crops cut out of global ones, whatever the model's patch size (reference)."""
 
 
+RGB_ONLY = "crops.jitter_strengths[2:] (saturation, hue) and crops.grey_probability"
+
+
+def without_rgb_operations(recipe: ViewRecipe) -> ViewRecipe:
+    """The recipe for images of other than three channels, which have no colour to change.
+
+    Brightness, contrast, blur and solarize stay; the choices behind them stay the same.
+    """
+    strengths = (*recipe.jitter_strengths[:2], 0.0, 0.0)
+    return dataclasses.replace(recipe, jitter_strengths=strengths, grey_probability=0.0)
+
+
 def validate(recipe: ViewRecipe, channels: int) -> None:
     """Refuse recipes that cannot be rendered for images of this many channels.
 
@@ -62,15 +77,12 @@ def validate(recipe: ViewRecipe, channels: int) -> None:
         if len(getattr(recipe, name)) != channels:
             raise ValueError(
                 f"crops.{name}={getattr(recipe, name)} has {len(getattr(recipe, name))} values for "
-                f"images of {channels} channels; give one per channel"
+                f"images of {channels} channels; give one per channel, measured on your data"
             )
-    _, _, saturation, hue = recipe.jitter_strengths
-    if channels != 3 and (saturation or hue or recipe.grey_probability):
+    if channels != 3 and recipe != without_rgb_operations(recipe):
         raise ValueError(
-            f"crops.jitter_strengths={recipe.jitter_strengths} and crops.grey_probability="
-            f"{recipe.grey_probability} turn saturation, hue or grey, which images of {channels} "
-            "channels do not have; use jitter_strengths="
-            f"{(*recipe.jitter_strengths[:2], 0.0, 0.0)} and grey_probability=0.0"
+            f"{RGB_ONLY} change colours, which images of {channels} channels do not have; "
+            "use without_rgb_operations(recipe)"
         )
     if recipe.local_crops_number < 1:
         raise ValueError(
@@ -80,6 +92,11 @@ def validate(recipe: ViewRecipe, channels: int) -> None:
         raise ValueError(
             "crops.gram_teacher_no_distortions=True has no crops to spare; set "
             f"crops.gram_teacher_crops_size, e.g. to {recipe.global_crops_size}"
+        )
+    if recipe.teacher_no_color_jitter and recipe.share_color_jitter:
+        raise ValueError(
+            "crops.teacher_no_color_jitter=True contradicts share_color_jitter=True, which colours "
+            "the image before the teacher's crops are cut; set one of them to False"
         )
     if recipe.localcrops_subset_of_globalcrops:
         _validate_subset(recipe)

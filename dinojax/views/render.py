@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from dinojax.typing import Array, Float, Int, Key, UInt8
 from dinojax.views.blur import gaussian_blur
+from dinojax.views.boxes import largest_side
 from dinojax.views.colour import WHITE, color_jitter, solarize, to_grey
 from dinojax.views.params import Colour, CropParams, Geometry, Photometric, sample_params
 from dinojax.views.recipe import ViewRecipe, validate
@@ -24,6 +25,8 @@ class Crops(NamedTuple):
     global_crops: Float[Array, "V *B S S C"]
     local_crops: Float[Array, "v *B s s C"]
     gram_crops: Float[Array, "V *B Sg Sg C"] | None
+    teacher_crops: Float[Array, "V *B S S C"] | None
+    """Where the teacher does not see `global_crops`: the same cuts without distortions."""
 
 
 def make_crops(
@@ -60,20 +63,27 @@ def render(
     dtype: DTypeLike = float,
 ) -> Crops:
     """The crops of one image for given choices; maths only, nothing is drawn."""
-    image = canvas.astype(dtype)
+    image = canvas
     if params.shared_colour is not None:
         inside = [jnp.arange(n) < size for n, size in zip(canvas.shape[:2], size_hw, strict=True)]
         content = (inside[0][:, None] & inside[1])[..., None]
-        image = _distort_colour(image, params.shared_colour, content)
+        image = _distort_colour(canvas.astype(dtype), params.shared_colour, content)
 
-    bases = _cut(image, params.global_geometry, recipe.base_crop_px)
+    bases = _cut(
+        image, params.global_geometry, recipe.base_crop_px, recipe.global_crops_scale, dtype
+    )
     global_crops, gram_crops = _render_global(bases, params, recipe)
     if recipe.localcrops_subset_of_globalcrops:
         local_crops = _render_subset(bases, params, recipe)
     else:
-        cuts = _cut(image, params.local_geometry, recipe.local_crops_size)
+        cuts = _cut(
+            image, params.local_geometry, recipe.local_crops_size, recipe.local_crops_scale, dtype
+        )
         local_crops = normalise(jax.vmap(distort)(cuts, params.photometric[2]), recipe)
-    return Crops(global_crops, local_crops, gram_crops)
+    teacher_crops = None
+    if recipe.teacher_no_color_jitter:
+        teacher_crops = normalise(_shrink(bases, recipe.global_crops_size), recipe)
+    return Crops(global_crops, local_crops, gram_crops, teacher_crops)
 
 
 def distort(crop: Float[Array, "S S C"], params: Photometric) -> Float[Array, "S S C"]:
@@ -131,8 +141,21 @@ def _render_subset(
     return jax.vmap(cut)(distorted, params.local_geometry.box)
 
 
-def _cut(image: Float[Array, "H W C"], geometry: Geometry, out_px: int) -> Float[Array, "V S S C"]:
-    return jax.vmap(lambda g: resized_crop(image, g.box, out_px, flip=g.flip))(geometry)
+def _cut(
+    image: UInt8[Array, "H W C"] | Float[Array, "H W C"],
+    geometry: Geometry,
+    out_px: int,
+    scale: tuple[float, float],
+    dtype: DTypeLike,
+) -> Float[Array, "V S S C"]:
+    window_px = largest_side(max(image.shape[:2]), scale)
+
+    def cut(geometry: Geometry) -> Float[Array, "S S C"]:
+        return resized_crop(
+            image, geometry.box, out_px, flip=geometry.flip, window_px=window_px, dtype=dtype
+        )
+
+    return jax.vmap(cut)(geometry)
 
 
 def _shrink(bases: Float[Array, "2 S S C"], out_px: int) -> Float[Array, "2 s s C"]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.views.boxes import sample_box
+from dinojax.views.boxes import largest_side, sample_box
 
 DRAWS = 2000
 
@@ -63,3 +63,24 @@ def test_size_may_differ_per_image():
     batch = jax.jit(jax.vmap(lambda k, s: sample_box(k, s, (0.05, 1.0))))(keys, sizes)
     for i in range(2):
         np.testing.assert_array_equal(batch[i], sample(keys, sizes[i], (0.05, 1.0))[i])
+
+
+@pytest.mark.parametrize("scale", [(0.05, 0.32), (0.32, 0.5), (0.32, 0.7), (0.32, 1.0)])
+def test_no_side_exceeds_the_bound(scale):
+    """Of any image in the canvas, narrow ones, which take the fallback, above all."""
+    canvas_px = 96
+    bound = largest_side(canvas_px, scale)
+    assert bound == min(canvas_px, bound)
+    rng = np.random.default_rng(0)
+    short = rng.integers(1, canvas_px + 1, 1500)
+    sizes = np.stack([short, np.full_like(short, canvas_px)], axis=1)
+    sizes = np.concatenate([sizes, sizes[:, ::-1], rng.integers(1, canvas_px + 1, (1500, 2))])
+    keys = jax.random.split(jax.random.key(1), len(sizes))
+    boxes = jax.jit(jax.vmap(lambda k, s: sample_box(k, s, scale)))(keys, jnp.asarray(sizes))
+    assert boxes[:, 2:].max() <= bound
+    assert boxes[:, 2:].max() > 0.85 * bound
+
+
+def test_bound_of_the_published_recipes():
+    assert largest_side(512, (0.05, 0.32)) == 336
+    assert largest_side(512, (0.32, 1.0)) == 512

@@ -10,7 +10,7 @@ import pytest
 from dinojax.views import colour
 from dinojax.views.blur import gaussian_blur
 from dinojax.views.params import sample_params
-from dinojax.views.recipe import ViewRecipe
+from dinojax.views.recipe import ViewRecipe, without_rgb_operations
 from dinojax.views.render import make_crops, normalise
 from dinojax.views.resample import resize, resized_crop
 
@@ -168,16 +168,46 @@ def test_local_crops_out_of_global_ones():
             np.testing.assert_allclose(crops.local_crops[view, image], window, atol=1e-4)
 
 
-def test_single_channel_images():
+@pytest.mark.parametrize("channels", [1, 2, 7])
+def test_bands(channels):
+    """Brightness, contrast, blur and solarize on any number of channels, and nothing else."""
+    statistics = {"rgb_mean": (0.4,) * channels, "rgb_std": (0.2,) * channels}
     recipe = dataclasses.replace(
-        PLAIN,
-        rgb_mean=(0.5,),
-        rgb_std=(0.2,),
-        jitter_probability=1.0,
-        jitter_strengths=(0.4, 0.4, 0.0, 0.0),
+        RECIPE, **statistics, jitter_probability=1.0, solarize_probabilities=(0.0, 1.0, 0.0)
     )
-    crops = make(*batch(2, channels=1), recipe)
-    assert crops.local_crops.shape == (4, 2, 16, 16, 1)
-    assert np.isfinite(crops.local_crops).all()
+    canvas, size_hw, keys = batch(1, channels=channels)
+    crops = make(canvas, size_hw, keys, without_rgb_operations(recipe))
+    assert crops.local_crops.shape == (4, 1, 16, 16, channels)
+    params = sample(keys[0], size_hw[0], without_rgb_operations(recipe))
+    for view in range(2):
+        box, flip = (leaf[view] for leaf in params.global_geometry)
+        chain = params.photometric[view]
+        crop = cut(canvas[0].astype(float), box, 48, flip=flip)
+        operations = [op for op in np.asarray(chain.colour.order) if op < colour.SATURATION]
+        for operation in operations:
+            crop = JITTER[operation](crop, chain.colour.factors[operation])
+        if chain.blur_sigma is not None:
+            crop = gaussian_blur(crop, chain.blur_sigma)
+        if chain.solarize is not None:
+            crop = colour.solarize(crop)
+        error = np.abs((np.asarray(crop) / 255 - 0.4) / 0.2 - crops.global_crops[view, 0])
+        assert np.quantile(error, 0.999) < 1e-4
     with pytest.raises(ValueError, match="one per channel"):
-        make_crops(*batch(2, channels=1), RECIPE)
+        make_crops(canvas, size_hw, keys, RECIPE)
+
+
+@pytest.mark.parametrize("gram_px", [None, 64])
+def test_teacher_without_jitter(gram_px):
+    """The student's boxes and flips; none of its distortions, of whatever kind."""
+    recipe = dataclasses.replace(RECIPE, gram_teacher_crops_size=gram_px)
+    inputs = batch(3)
+    jittered = make(*inputs, recipe)
+    spared = make(*inputs, dataclasses.replace(recipe, teacher_no_color_jitter=True))
+    geometry_only = dataclasses.replace(
+        PLAIN, gram_teacher_crops_size=gram_px, gram_teacher_no_distortions=gram_px is not None
+    )
+    plain = make(*inputs, geometry_only)
+    assert jittered.teacher_crops is None
+    np.testing.assert_allclose(spared.teacher_crops, plain.global_crops, atol=1e-4)
+    np.testing.assert_array_equal(spared.global_crops, jittered.global_crops)
+    assert np.abs(spared.teacher_crops - spared.global_crops).mean() > 0.1

@@ -109,6 +109,41 @@ def test_weights_match_the_definition_in_float64():
     np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind, passes", [(jnp.uint8, 5), (jnp.float32, 6)])
+def test_passes_of_bfloat16_are_enough(kind, passes, monkeypatch):
+    """What accelerators compute, run here: two passes for whole levels, three for others."""
+    image = jnp.asarray(harsh_image(5), kind)
+    boxes = [jnp.asarray(box) for box in [(0, 0, 72, 72), (3, 9, 30, 44), (20, 5, 25, 61)]]
+    exact = [resized_crop(image, box, 24) for box in boxes]
+
+    def on_an_accelerator(*args, cpu, default):
+        return default(*args)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", on_an_accelerator)
+    for box, expected in zip(boxes, exact, strict=True):
+        ours = resized_crop(image, box, 24)
+        assert ours.dtype == jnp.float32
+        np.testing.assert_allclose(ours, expected, atol=0.01)
+    program = str(jax.make_jaxpr(lambda image: resized_crop(image, boxes[0], 24))(image))
+    assert program.count("dot_general") == passes
+
+
+def test_canvases_of_integers_and_floats_are_the_same(crop):
+    image, box = harsh_image(7), jnp.asarray((3, 9, 30, 44))
+    integers = crop(jnp.asarray(image), box, out_px=24)
+    np.testing.assert_array_equal(integers, crop(jnp.asarray(image, float), box, out_px=24))
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 20, 30), (40, 52, 32, 20), (52, 40, 20, 32), (30, 7, 31, 5)]
+)
+def test_window_changes_nothing(box, crop):
+    image = jnp.asarray(harsh_image(6), jnp.float32)
+    windowed = jax.jit(lambda image, box: resized_crop(image, box, 24, window_px=32))
+    ours = windowed(image, jnp.asarray(box))
+    np.testing.assert_allclose(ours, crop(image, jnp.asarray(box), out_px=24), atol=1e-3)
+
+
 def test_flip_is_the_mirror_image(crop):
     image = jnp.asarray(harsh_image(1), jnp.float32)
     box = jnp.asarray((3, 9, 30, 44))

@@ -25,6 +25,9 @@ INSTALL = [
     "safetensors>=0.5,<0.9",
     "tensorboardX>=2.6.2,<3",
     "tensorflow-datasets>=4.9.8,<5",  # data sources only; TensorFlow itself is not needed
+    "array-record>=0.8,<0.9",
+    "pyarrow>=19,<27",
+    "tqdm>=4.66,<5",
 ]
 
 EXTRAS = {

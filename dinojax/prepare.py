@@ -67,6 +67,7 @@ def prepare(
         ("max_side_px", max_side_px, 0, 2**16, 512),
         ("quality", quality, 1, 100, 95),
         ("bad_budget", bad_budget, 0, 1, 0.001),
+        ("num_threads", 1 if num_threads is None else num_threads, 1, 1024, 8),
     ):
         if not low <= value <= high:
             raise ValueError(f"{name}={value} must lie in {low}..{high}; use {working}")

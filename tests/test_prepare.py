@@ -272,6 +272,7 @@ class TestRefusals:
             ("max_side_px", -1, r"max_side_px=-1 must lie in 0..65536; use 512"),
             ("quality", 101, r"quality=101 must lie in 1..100; use 95"),
             ("bad_budget", 1.5, r"bad_budget=1.5 must lie in 0..1; use 0.001"),
+            ("num_threads", 0, r"num_threads=0 must lie in 1..1024; use 8"),
         ],
     )
     def test_options_outside_their_range(self, tmp_path, option, value, words):

@@ -41,6 +41,8 @@ def decode_record(record: Record, canvas_px: int) -> Pixels:
         ValueError: bytes that cannot be decoded, or a map of other proportions than the image.
     """
     image = read_image(record, canvas_px)
+    if record.segmentation is None and record.depth is None:
+        return Pixels(image, None, None)
     turn = orientation_of(record.image) if isinstance(record.image, bytes) else 1
     height, width = image.shape[:2]
 

@@ -87,9 +87,10 @@ def _open_info(name: str, data_dir: str | None) -> Any:
             folder = read_only_builder.builder_from_files(name, data_dir=data_dir).data_dir
         return tfds.builder_from_directory(folder, file_format="array_record").info
     except (ValueError, OSError) as error:
+        where = "" if data_dir is None else f", data_dir={data_dir!r}"
         raise ValueError(
             f"tfds:{name} cannot be opened ({_first_line(error)}); prepare it once with "
-            f"tfds.builder({name!r}, file_format='array_record').download_and_prepare()"
+            f"tfds.builder({name!r}{where}, file_format='array_record').download_and_prepare()"
         ) from error
 
 

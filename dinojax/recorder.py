@@ -5,15 +5,16 @@ seed, step), computed here by the functions that train (`StepBatches`, `build_in
 took the place of unreadable records is also in the ledger.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from einops import rearrange
 from jaxtyping import Bool, Float
 
 from dinojax.build import build_inputs, build_views
@@ -24,7 +25,6 @@ from dinojax.resolutions import resolution_at
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.metrics import last_step
 from dinojax.runtime.quarantine import read_ledger
-from dinojax.ssl.inputs import to_views
 from dinojax.ssl.prepare import GLOBAL_VIEWS, crop_keys
 from dinojax.training_data import TrainingData, open_data
 from dinojax.typing import Step
@@ -39,7 +39,7 @@ class Run:
     config: Config
     data: TrainingData
 
-    @cached_property
+    @functools.cached_property
     def batches(self) -> StepBatches:
         """Of all hosts together."""
         return StepBatches(
@@ -50,7 +50,7 @@ class Run:
             read_timeout_s=self.config.data.read_timeout_s,
         )
 
-    @cached_property
+    @functools.cached_property
     def ledger(self) -> list[dict[str, Any]]:
         """The failed reads of the steps that were run."""
         return read_ledger(self.workdir)
@@ -138,6 +138,7 @@ def rebuild(run: Run, step: int, images: int) -> Seen:
     return Seen(step, batch, ids, *jax.device_get(arrays))
 
 
+@functools.cache
 def make_rebuild(config: Config) -> Callable[..., tuple[Any, ...]]:
     """A jitted ``(canvas, size, step) -> (global crops, local crops, masks, choices)``."""
     make_inputs, views = build_inputs(config), build_views(config)
@@ -146,7 +147,7 @@ def make_rebuild(config: Config) -> Callable[..., tuple[Any, ...]]:
     def inputs_and_choices(canvas: Any, size: Any, step: Step) -> tuple[Any, ...]:
         images = canvas.shape[0]
         inputs = make_inputs({"canvas": canvas, "size": size}, step)
-        masks = to_views(inputs.masks, GLOBAL_VIEWS)[:, :images]
+        masks = rearrange(inputs.masks, "G (V g) P -> V (G g) P", V=GLOBAL_VIEWS)[:, :images]
         keys = crop_keys(config.train.seed, step, images)
         choices = jax.vmap(lambda key, hw: sample_params(key, hw, views))(keys, size)
         return inputs.global_crops, inputs.local_crops, masks, choices

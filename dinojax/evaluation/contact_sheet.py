@@ -132,8 +132,9 @@ def _draw_boxes(
         top, left, height, width = (round(side * scale) for side in view.box)
         x, y = corner[0] + left, corner[1] + top
         box = (x, y, x + max(width, 2) - 1, y + max(height, 2) - 1)
-        draw.rectangle(box, outline=PAPER, width=3 if i < 2 else 2)
-        draw.rectangle(box, outline=_colour(i), width=2 if i < 2 else 1)
+        halo = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
+        draw.rectangle(halo, outline=PAPER)
+        draw.rectangle(box, outline=_colour(i), width=2)
         if i >= 2:
             tag = (x, y, x + 9, y + 12)
             draw.rectangle(tag, fill=_colour(i))

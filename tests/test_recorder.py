@@ -66,9 +66,9 @@ def trained(tmp_path_factory) -> Trained:
 
         return step
 
-    def loop(state, *, train_step, batches, first_step, writer, **_):
+    def loop(state, *, train_step_at, batches, first_step, writer, **_):
         for step in range(first_step, STEPS):
-            state, metrics = train_step(state, next(batches))
+            state, metrics = train_step_at(step)(state, next(batches))
             inputs.append(jax.device_get(metrics["inputs"]))
             writer.write(step + 1, {"total_loss": 1.0})
         return Outcome(state, 1.0)

@@ -109,11 +109,13 @@ def test_impossible_configurations_are_refused(overrides, words):
 def test_images_of_one_channel(tmp_path, monkeypatch):
     """Luminance of RGB records; what needs colours is switched off, and one line says so."""
     said = []
-    monkeypatch.setattr(logging, "info", lambda text, *args: said.append(text % args if args else text))
+    monkeypatch.setattr(
+        logging, "info", lambda text, *args: said.append(text % args if args else text)
+    )
     statistics = {"crops__rgb_mean": (0.5,), "crops__rgb_std": (0.25,)}
     summary = train(debug(student__in_chans=1, **statistics), str(tmp_path))
     assert np.isfinite(summary["loss_last"]) and 0 <= summary["knn_trained"] <= 1
-    switched = [line for line in said if "switched off" in line]
+    switched = [text % tuple(args) for text, *args in said if "switched off" in text]
     assert len(switched) == 1 and "student.in_chans=1: crops.jitter_strengths[2:]" in switched[0]
 
 

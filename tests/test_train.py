@@ -271,7 +271,7 @@ def test_bad_files_killed_and_resumed(tmp_path):
     env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
 
     def arguments(workdir: Path, budget: float, workers: int = 0) -> list[str]:
-        options = {"source": folder, "bad_budget": budget, "num_workers": workers}
+        options = {"source": folder, "holdout": 0.2, "bad_budget": budget, "num_workers": workers}
         return [*command(workdir), *(f"--config.data.{k}={v}" for k, v in options.items())]
 
     def finish(workdir: Path, budget: float, workers: int = 0) -> subprocess.CompletedProcess:
@@ -311,9 +311,9 @@ def test_bad_files_killed_and_resumed(tmp_path):
 def test_a_file_that_hangs_stops_the_run(tmp_path):
     folder = image_folder(tmp_path / "images", good=60, bad=0)
     os.mkfifo(folder / "hangs.jpg")
-    line = [*command(tmp_path / "run"), f"--config.data.source={folder}"]
+    options = {"source": folder, "holdout": 0.2, "read_timeout_s": 2.0}
     done = subprocess.run(
-        [*line, "--config.data.read_timeout_s=2.0"],
+        [*command(tmp_path / "run"), *(f"--config.data.{k}={v}" for k, v in options.items())],
         **{"env": {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}, "cwd": ROOT},
         capture_output=True,
         text=True,

@@ -1,9 +1,11 @@
 """From a recipe's ConfigDict to typed values, or one sentence."""
 
+import json
+
 import ml_collections
 import pytest
 
-from dinojax.config import Config, default_config, parse_config
+from dinojax.config import Config, default_config, parse_config, to_dict
 
 
 def test_defaults_survive_the_round_trip():
@@ -22,3 +24,31 @@ def test_unknown_keys_and_types_are_refused():
     bare = ml_collections.ConfigDict({"train": {"steps": "many"}})
     with pytest.raises(ValueError, match=r"train\.steps='many'"):
         parse_config(bare)
+
+
+def test_pairs_and_keys_of_several_types():
+    """As recipes set them, as flags do, and as they come back from ``config.json``."""
+    config = default_config()
+    config.data.mixture = (("a", 1), ("b", 0.5))
+    config.crops.global_crops_size = (64, 96)
+    config.crops.global_local_crop_pairs_ratios = [1, 2.0]
+    parsed = parse_config(config)
+    assert parsed.data.mixture == (("a", 1.0), ("b", 0.5))
+    assert parsed.crops.global_crops_size == (64, 96)
+    assert parsed.crops.global_local_crop_pairs_ratios == (1.0, 2.0)
+    assert parsed.crops.gram_teacher_crops_size is None
+    stored = json.loads(json.dumps(to_dict(parsed)))
+    assert parse_config(ml_collections.ConfigDict(stored)) == parsed
+
+
+@pytest.mark.parametrize(
+    ("mixture", "where"),
+    [
+        (("a", 1.0), r"data\.mixture\[0\]='a'"),
+        ((("a",),), r"data\.mixture\[0\]=\('a',\)"),
+        ((("a", "b"),), r"data\.mixture\[0\]\[1\]='b'"),
+    ],
+)
+def test_pairs_of_other_types_are_refused(mixture, where):
+    with pytest.raises(ValueError, match=f"{where} has the wrong type"):
+        parse_config(ml_collections.ConfigDict({"data": {"mixture": mixture}}))

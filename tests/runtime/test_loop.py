@@ -43,6 +43,15 @@ class Device:
             self.host_time += self._data_seconds
             yield step
 
+    def step_at(self, number: int):
+        """The function for one step, which no other may run."""
+
+        def step(state: "State", batch: int):
+            assert state.step == number
+            return self.step(state, batch)
+
+        return step
+
     def step(self, state: "State", batch: int) -> tuple["State", dict[str, Any]]:
         assert batch == state.step
         begin = max(self.ends[-1], self.host_time)
@@ -118,7 +127,7 @@ def play(device: Device, records: Records, *, first_step=0, log_every=2, evaluat
         State(device, first_step),
         first_step=first_step,
         total_steps=total_steps,
-        train_step_at=lambda step: device.step,
+        train_step_at=device.step_at,
         batches=itertools.islice(device.batches(), first_step, None),
         evaluate=evaluate,
         evaluate_every=evaluate_every,

@@ -57,6 +57,23 @@ def test_rates_of_a_window():
     )
 
 
+def test_mfu_counts_the_steps_that_were_run():
+    """Steps of several resolutions: 1 TFLOP each, the tenth 11."""
+    clock = Clock()
+    meter = Throughput(
+        7,
+        total_steps=100,
+        images_per_step=32,
+        flops_at=lambda step: 11e12 if step % 10 == 9 else 1e12,
+        peak_flops=10e12,
+        clock=clock,
+    )
+    clock.now += 2.0
+    assert finish(meter, 9).mfu == 2 * 1e12 / 2.0 / 10e12
+    clock.now += 2.0
+    assert finish(meter, 11).mfu == (11e12 + 1e12) / 2.0 / 10e12
+
+
 def test_windows_are_independent():
     clock = Clock()
     meter = start(clock)

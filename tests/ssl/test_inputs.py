@@ -70,8 +70,8 @@ def test_every_row_is_kept_equally_often():
 def test_draws_follow_seed_step_and_crop_size_only():
     @jax.jit
     def some():
-        rows = {"global": 10, "local": 10}
-        return [draws(rows=rows), *(draws(**k, rows=rows) for k in ({}, {"seed": 1}, {"step": 1}))]
+        options = {"depth": 1, "rows": {"global": 10, "local": 10}}
+        return [draws(**options, **other) for other in ({}, {}, {"seed": 1}, {"step": 1})]
 
     given, again, seed, step = some()
     assert same(given, again)
@@ -81,7 +81,8 @@ def test_draws_follow_seed_step_and_crop_size_only():
 
 
 def test_a_group_does_not_depend_on_how_many_there_are():
-    few, many = jax.jit(lambda: (draws(groups=2), draws(groups=4)))()
+    rows = {"global": 10}
+    few, many = jax.jit(lambda: [draws(groups=n, depth=1, rows=rows) for n in (2, 4)])()
     assert same(few, jax.tree.map(lambda x: x[:, :2], many))
 
 

@@ -1,5 +1,6 @@
 """The kNN monitor: which records it looks at, and what it reports when."""
 
+import math
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -11,16 +12,22 @@ from dinojax.evaluation.monitor import KnnMonitor, evenly
 
 
 class Colours:
-    """8x8 images; the red channel tells the class, noise in green fills the raw pixels."""
+    """8x8 images; the red channel tells the class, noise in green fills the raw pixels.
 
-    def __init__(self, count: int, seed: int):
+    From record `good` on there is nothing that can be decoded.
+    """
+
+    def __init__(self, count: int, seed: int, good: int | None = None):
         self.class_names = ["dark", "bright"]
+        self.good = count if good is None else good
         self.noise = np.random.default_rng(seed).integers(0, 256, (count, 8, 8), np.uint8)
 
     def __len__(self) -> int:
         return len(self.noise)
 
     def __getitem__(self, index: int) -> Record:
+        if index >= self.good:
+            return Record(image=b"no image", id=self.record_id(index), label=index % 2)
         image = np.zeros((8, 8, 3), np.uint8)
         image[..., 0] = 100 + 2 * (index % 2)
         image[..., 1] = self.noise[index]
@@ -39,9 +46,10 @@ def test_evenly(count, limit):
     assert gaps.min() >= 1 and np.ptp(gaps) <= 1
 
 
-def monitor(encode, **options) -> KnnMonitor:
-    given = {"num_classes": 2, "canvas_px": 8, "batch_size": 4, "k": 3, "temperature": 0.07}
-    return KnnMonitor(encode, Colours(22, 0), Colours(9, 1), **{**given, **options})
+def monitor(encode, *, good: int | None = None, **options) -> KnnMonitor:
+    given = {"num_classes": 2, "canvas_px": 8, "batch_size": 4, "read_timeout_s": 60.0}
+    given = {**given, "k": 3, "temperature": 0.07, **options}
+    return KnnMonitor(encode, Colours(22, 0), Colours(9, 1, good), **given)
 
 
 def encode(params, canvas, size):
@@ -67,3 +75,10 @@ def test_scores_the_teacher_and_the_pixels_once():
 
 def test_a_small_bank_lowers_k():
     assert monitor(encode, k=500, temperature=0.01)(state(1.0))["knn"] == 1.0
+
+
+@pytest.mark.parametrize(("good", "expected"), [(2, 0.5), (0, math.nan)])
+def test_unreadable_queries_are_left_out(good, expected):
+    """Of equal features the bank's first three decide: right for one of two queries."""
+    scores = monitor(encode, good=good)(state(0.0))
+    assert scores["knn"] == pytest.approx(expected, nan_ok=True)

@@ -19,6 +19,7 @@ from datasets import CLASSES, COUNT, files, write_shards
 from images import encode, smooth, write_folder, write_tar
 
 from dinojax import prepare as app
+from dinojax import prepare_folder
 from dinojax.data.array_record import ArrayRecordSource
 from dinojax.data.check import fingerprint
 from dinojax.data.folder import FolderSource
@@ -198,6 +199,21 @@ class TestInterrupted:
         last = tmp_path / "out" / "images-train.array_record-00002-of-00003"
         last.write_bytes(b"half")
         last.with_name(f"{last.name}.partial").write_bytes(b"quarter")
+        (tmp_path / "out" / f".{MANIFEST}.123").write_text("{")
+        prepare(spec, str(tmp_path / "out"), shards=3)
+        assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+    @pytest.mark.parametrize("lost", [True, False])
+    def test_a_finished_shard_that_was_lost_is_written_again(self, tmp_path, lost):
+        spec = photos(tmp_path / "x")
+        prepare(spec, str(tmp_path / "whole"), shards=3)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_until(tmp_path, spec, shard=2)
+        first = tmp_path / "out" / "images-train.array_record-00000-of-00003"
+        if lost:
+            first.unlink()
+        else:
+            first.write_bytes(first.read_bytes()[:-5])
         prepare(spec, str(tmp_path / "out"), shards=3)
         assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
@@ -218,7 +234,7 @@ class TestInterrupted:
 
 def prepare_until(tmp_path: Path, spec: str, shard: int) -> None:
     """Interrupt as Ctrl-C would, when a shard is about to be written."""
-    real = app.write_shard
+    real = prepare_folder.write_shard
 
     def write(source, indices, path, **options):
         if f"-{shard:05d}-of" in path:
@@ -226,7 +242,7 @@ def prepare_until(tmp_path: Path, spec: str, shard: int) -> None:
         return real(source, indices, path, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "write_shard", write)
+        patch.setattr(prepare_folder, "write_shard", write)
         prepare(spec, str(tmp_path / "out"), shards=3)
 
 
@@ -263,6 +279,13 @@ class TestRefusals:
             prepare(spec, str(tmp_path / "out"))
         os.close(handle)
         prepare(spec, str(tmp_path / "out"))
+
+    def test_file_systems_without_locks(self, tmp_path, monkeypatch):
+        def no_locks(*_):
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        assert prepare(photos(tmp_path / "x"), str(tmp_path / "out")).records == 7
 
     @pytest.mark.parametrize(
         ("option", "value", "words"),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from dinojax.data import exif
 from dinojax.data.decode import MAX_PIXELS, read_image
@@ -60,12 +60,14 @@ def decode_record(record: Record, canvas_px: int) -> Pixels:
 
 
 def orientation_of(image: bytes) -> int:
-    """The EXIF orientation of an encoded image, 1..8."""
-    if image.startswith(b"\xff\xd8"):
-        marker = image.find(exif.MARKER)
-        return 1 if marker < 0 else exif.orientation(image[marker : marker + 2**16])
-    with Image.open(io.BytesIO(image)) as opened:
-        return exif.orientation(opened.info.get("exif", b""))
+    """The EXIF orientation of an encoded image, 1..8; 1 if it has none."""
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            if isinstance(opened, TiffImagePlugin.TiffImageFile):  # no block, but the same tags
+                return opened.tag_v2.get(exif.ORIENTATION_TAG, 1)
+            return exif.orientation(opened.info.get("exif", b""))
+    except Image.UnidentifiedImageError:
+        return 1
 
 
 def move_map(map: Map, orientation: int, height: int, width: int) -> Map:

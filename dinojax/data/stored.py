@@ -9,6 +9,7 @@ import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image
 
+from dinojax.data.decode import read_image
 from dinojax.data.maps import Map, decode_record, read_depth, read_segmentation
 from dinojax.data.records import Record
 
@@ -41,7 +42,7 @@ def encode_record(record: Record, max_side_px: int, quality: int) -> Stored:
     limit = max_side_px or NO_LIMIT
     pixels, segmentation, depth = decode_record(record, limit)
     # Shrunk images are exactly as long as the limit; so are those that just fit.
-    shrunk = max(pixels.shape[:2]) == limit and _longer_side(record.image) > limit
+    shrunk = max(pixels.shape[:2]) == limit and _is_longer(record, limit)
     if shrunk:
         image = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "444")
     else:
@@ -57,11 +58,15 @@ def encode_record(record: Record, max_side_px: int, quality: int) -> Stored:
     return Stored(stored, pixels, shrunk, classes)
 
 
-def _longer_side(image: np.ndarray | bytes) -> int:
-    if isinstance(image, np.ndarray):
-        return max(image.shape[:2])
-    with Image.open(io.BytesIO(image)) as opened:
-        return max(opened.size)
+def _is_longer(record: Record, limit: int) -> bool:
+    """Whether a side of the stored image is longer than `limit`."""
+    if isinstance(record.image, np.ndarray):
+        return max(record.image.shape[:2]) > limit
+    try:
+        with Image.open(io.BytesIO(record.image)) as opened:
+            return max(opened.size) > limit
+    except Image.UnidentifiedImageError:  # a format of the decoder's own
+        return max(read_image(record, limit + 1).shape[:2]) > limit
 
 
 def _encode_segmentation(classes: Map, record: Record) -> bytes:

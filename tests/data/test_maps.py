@@ -50,6 +50,11 @@ def test_maps_turn_with_the_image(format, orientation):
     assert np.array_equal(depth, segmentation + np.float32(1))
 
 
+def test_orientation_of_other_formats():
+    assert orientation_of(oriented(6, "TIFF")) == 6
+    assert orientation_of(encode(picture(), "TIFF")) == orientation_of(npy(picture())) == 1
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
 @pytest.mark.parametrize("canvas_px", [20, 13, 7, 3])
 def test_maps_shrink_with_the_image(orientation, canvas_px):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import npy
 from images import encode, smooth
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dinojax.data.decode import decode_image
 from dinojax.data.maps import decode_record
@@ -47,6 +47,15 @@ def test_large_files_become_small_upright_jpeg(format, height, width):
     with Image.open(io.BytesIO(data)) as full:
         area = full.transpose(Image.Transpose.ROTATE_270).resize(image.size, Image.Resampling.BOX)
     assert np.abs(decoded - np.asarray(area)).mean() < 4
+
+
+def test_formats_that_pillow_does_not_know(monkeypatch):
+    fits, long = encode(smooth(64, 50)), encode(smooth(128, 50))
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", lambda *_, **__: (_ for _ in ()).throw(UnidentifiedImageError))
+        assert encode_record(Record(fits, "x"), 64, 95).record.image == fits
+        stored = encode_record(Record(long, "x"), 64, 95)
+    assert stored.shrunk and opened(stored.record.image).size == (25, 64)
 
 
 def test_quality():

@@ -77,10 +77,7 @@ def test_reads_the_same_as_tfds(data_dir):
         ("greys:val@{}", r"names no split \(Unknown split 'val'\); use one of \['test', 'train'\]"),
         ("greys:train[:x%]@{}", r"names no split \(Error parsing .*; use one of"),
         ("greys:train[:0]@{}", r"greys:train\[:0\]@.* holds no records; use one of"),
-        (
-            "blues:train@{}",
-            r"tfds:blues cannot be opened \(Could not .*tfds.builder\('blues', data_d",
-        ),
+        ("blues:train@{}", r"tfds:blues cannot be opened \(Could not .*tfds.builder\('blues', d"),
         ("greys:9.9.9:train@{}", r"tfds:greys:9.9.9 cannot be opened"),
         ("greys/small:train@{}", r"tfds:greys/small cannot be opened"),
         ("{}/greys:train", r"greys holds no dataset_info.json; give the folder of one version"),

@@ -99,10 +99,11 @@ def _product(
         high, low = bfloat16_halves(weights)
         whole, *rest = bfloat16_halves(levels) if levels.dtype != jnp.uint8 else [levels]
         pairs = [(whole, high), (whole, low), *((part, high) for part in rest)]
-        return sum(
+        products = [
             jnp.einsum(axes, a.astype(b.dtype), b, preferred_element_type=weights.dtype)
             for a, b in pairs
-        )
+        ]
+        return sum(products[1:], products[0])
 
     if weights.dtype == jnp.float64:
         return in_full(levels, weights)

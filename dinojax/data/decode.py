@@ -156,15 +156,15 @@ def _decode_jpeg(
         "min_width": min(width, math.ceil(DCT_MARGIN * final[1])),
         "min_factor": 2.0,
     }
-    decoded = tuple(map(int, simplejpeg.decode_jpeg_header(data, **scaling)[:2]))
-    fits = scratch is not None and math.prod(decoded) * channels <= scratch.size
+    rows, columns = map(int, simplejpeg.decode_jpeg_header(data, **scaling)[:2])
+    fits = scratch is not None and rows * columns * channels <= scratch.size
     pixels = simplejpeg.decode_jpeg(
         data,
         "RGB" if channels == 3 else "GRAY",
         buffer=scratch if fits else None,
         **scaling,
     )
-    eighths = next(n for n in DCT_EIGHTHS if -(-width * n // 8) == decoded[1])
+    eighths = next(n for n in DCT_EIGHTHS if -(-width * n // 8) == columns)
     # The last row and column of a scaled image may lie partly outside.
     return _resize(pixels, (height * eighths / 8, width * eighths / 8), final)
 

@@ -70,14 +70,18 @@ def _is_colour(page: tifffile.TiffPage) -> bool:
 
 def _samples(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
     """[H, W] or [H, W, N] as stored, but with 0 for black."""
-    if page.dtype not in (np.uint8, np.uint16) or page.bitspersample not in (8, 16):
+    if (
+        page.dtype is None
+        or page.dtype not in (np.uint8, np.uint16)
+        or page.bitspersample not in (8, 16)
+    ):
         kind = page.dtype or f"{page.bitspersample}-bit"
         raise ValueError(f"it holds {kind} samples; store uint8 or uint16")
     if page.photometric == PALETTE or page.imagedepth != 1:
         raise ValueError("palettes and volumes have no bands; store a plain 2-D image")
     if page.compression not in COMPRESSIONS:
         raise ValueError(f"its compression {page.compression!r} is not supported; use Deflate")
-    _check_segments(page, data)
+    _check_segments(page, data, page.dtype.itemsize)
     try:
         samples = page.asarray(squeeze=False, maxworkers=1)
     except KeyError as error:  # tifffile's word for a codec that it lacks
@@ -90,7 +94,7 @@ def _samples(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
     return ~samples if page.photometric == MIN_IS_WHITE else samples
 
 
-def _check_segments(page: tifffile.TiffPage, data: bytes) -> None:
+def _check_segments(page: tifffile.TiffPage, data: bytes, itemsize: int) -> None:
     """Every strip or tile is there, and none inflates to more than its share.
 
     tifffile takes missing ones for black and inflates without a limit.
@@ -102,7 +106,7 @@ def _check_segments(page: tifffile.TiffPage, data: bytes) -> None:
         raise ValueError("the file is truncated")
     if page.compression not in DEFLATE or page.dtype is None:
         return
-    share = math.prod(page.chunks) * page.dtype.itemsize
+    share = math.prod(page.chunks) * itemsize
     for start, size in extents:
         if size * INFLATION > HARMLESS_BYTES:
             inflate = zlib.decompressobj()

@@ -11,8 +11,6 @@ need: whole grey levels fit into one bfloat16, weights and other levels into two
 0.01 levels, with two or three passes where float32 takes six.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -101,11 +99,11 @@ def _product(
         high, low = bfloat16_halves(weights)
         whole, *rest = bfloat16_halves(levels) if levels.dtype != jnp.uint8 else [levels]
         pairs = [(whole, high), (whole, low), *((part, high) for part in rest)]
-        products = (
+        products = [
             jnp.einsum(axes, a.astype(b.dtype), b, preferred_element_type=weights.dtype)
             for a, b in pairs
-        )
-        return functools.reduce(jnp.add, products)
+        ]
+        return sum(products[1:], products[0])
 
     if weights.dtype == jnp.float64:
         return in_full(levels, weights)

@@ -21,6 +21,7 @@ INSTALL = [
     "numpy>=2.1,<3",
     "pillow>=11.3,<14",  # the first with AVIF
     "simplejpeg>=1.8,<2",
+    "opencv-python-headless>=4.11,<6",
     "tifffile>=2025.3.30,<2027",
     "safetensors>=0.5,<0.9",
     "tensorboardX>=2.6.2,<3",

@@ -39,6 +39,9 @@ def config(source: str) -> Config:
     given.dino.koleo_group_size = 2
     given.data.source, given.data.bad_budget = source, 1.0
     given.knn.every_steps = 0
+    # The smallest model: only its inputs count.
+    given.student.depth, given.student.drop_path_rate = 1, 0.0
+    given.student.pos_embed_rope_rescale_coords = None
     return parse_config(given)
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
+from dinojax.data.canvases import CanvasMemory
 from dinojax.data.channels import Pixels
 from dinojax.data.decode import Scratch, make_scratch, read_image, to_canvas
 from dinojax.data.records import Record
@@ -104,6 +105,7 @@ def load(
     canvas_px: int,
     num_threads: int,
     read_timeout_s: float,
+    memory: CanvasMemory,
     channels: int = 3,
     instead: Callable[[int, int], Iterable[int]] = lambda position, index: (),
 ) -> Loaded:
@@ -113,13 +115,14 @@ def load(
         index: the records of the first n slots; the other ``batch - n`` hold none.
         positions: of these slots, for `instead` and for `Problem`.
         read_timeout_s: seconds that the reading of one slot may take.
+        memory: where the canvases will lie.
         channels: of the images.
         instead: (position, record) -> records to try, in this order, if that one is unreadable.
 
     Raises:
         StorageError: a read takes too long, or fails for a reason that is not the file's.
     """
-    canvas = np.zeros((batch, canvas_px, canvas_px, channels), np.uint8)
+    canvas = memory.take((batch, canvas_px, canvas_px, channels))
     size = np.full((batch, 2), canvas_px, np.int32)
     label = np.full(batch, -1, np.int32)
     shown = np.full(batch, -1, np.int64)
@@ -142,7 +145,7 @@ def load(
                 refuse_passing(error, name)
                 failures[slot].append((name, str(error)))
                 continue
-            _, size[slot] = to_canvas(image, canvas_px, out=canvas[slot])
+            size[slot] = to_canvas(image, canvas[slot])
             label[slot] = -1 if record.label is None else record.label
             shown[slot] = number
             return
@@ -154,6 +157,7 @@ def load(
         limit_s=read_timeout_s,
         describe=lambda slot: f"record {source.record_id(reading[slot])!r}",
     )
+    canvas[shown < 0] = 0
     problems = []
     for slot, failed in enumerate(failures):
         found = int(shown[slot])

@@ -8,12 +8,14 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypedDict
 
 import numpy as np
 from absl import logging
 from jaxtyping import Bool, Int32, Int64
 
+from dinojax.data.canvases import CanvasMemory
 from dinojax.data.load import READ_TIMEOUT_S, Canvases, Problem, Sizes, load, substitutes
 from dinojax.data.order import Order
 from dinojax.data.prefetch import WORKER_HOLDS, iterate
@@ -112,6 +114,7 @@ class StepBatches:
             canvas_px=self.canvas_px,
             num_threads=self.num_threads,
             read_timeout_s=self.read_timeout_s,
+            memory=self._memory,
             channels=self.channels,
             instead=self._substitutes,
         )
@@ -120,6 +123,10 @@ class StepBatches:
     def _substitutes(self, position: int, index: int) -> Iterator[int]:
         """Of the same part: neither a mixture nor a homogeneous batch changes."""
         return substitutes(self.order.seed, position, self.order.part_of(index))
+
+    @cached_property
+    def _memory(self) -> CanvasMemory:
+        return CanvasMemory()
 
     @property
     def host_batch(self) -> int:
@@ -237,6 +244,10 @@ class _SequentialBatches:
     read_timeout_s: float
     channels: int
 
+    @cached_property
+    def _memory(self) -> CanvasMemory:
+        return CanvasMemory()
+
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch)
 
@@ -251,6 +262,7 @@ class _SequentialBatches:
             canvas_px=self.canvas_px,
             num_threads=self.num_threads,
             read_timeout_s=self.read_timeout_s,
+            memory=self._memory,
             channels=self.channels,
         )
         return EvalBatch(canvas=canvas, size=size, label=label, valid=shown >= 0, problems=problems)

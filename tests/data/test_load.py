@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from images import ArraySource
 
+from dinojax.data.canvases import CanvasMemory
 from dinojax.data.load import ATTEMPTS, load, substitutes
 from dinojax.data.records import Record
 from dinojax.data.threads import StorageError
@@ -34,7 +35,9 @@ class Troubled(ArraySource):
 def read(source, index, **options):
     positions = range(100, 100 + len(index))
     options = {"batch": len(index), "canvas_px": 8, "read_timeout_s": 60.0} | options
-    return load(source, np.array(index), positions, num_threads=2, **options)
+    memory = CanvasMemory()
+    memory.take((len(index), 8, 8, 3))[:] = 77  # what an earlier batch has left
+    return load(source, np.array(index), positions, num_threads=2, memory=memory, **options)
 
 
 def test_substitutes_are_pinned():

@@ -39,7 +39,10 @@ FREE_KEYS = (
 )
 """Keys, and sections with a dot at the end, that may change between starts. All others are bound,
 also those that would only extend a run: ``train.steps`` bends every schedule."""
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint")
+PACKAGES = (
+    *("jax", "flax", "optax", "orbax-checkpoint"),
+    *("grain", "simplejpeg", "opencv-python-headless", "pillow"),  # what the images were
+)
 ABSENT = "absent"
 SHOWN = 3
 

@@ -34,7 +34,10 @@ def test_first_start_writes_everything(tmp_path):
     assert found["config"]["crops"]["rgb_mean"] == [0.485, 0.456, 0.406]
     assert found["data_fingerprint"] == "f00d"
     assert found["config_hash"] == config_hash(config())
-    assert set(found["versions"]) == {"dinojax", "jax", "flax", "optax", "orbax-checkpoint"}
+    assert set(found["versions"]) == {
+        *("dinojax", "jax", "flax", "optax", "orbax-checkpoint"),
+        *("grain", "simplejpeg", "opencv-python-headless", "pillow"),
+    }
     assert [p.name for p in workdir.iterdir()] == ["config.json"]
 
 

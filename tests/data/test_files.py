@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from absl import logging
-from images import as_npy, as_tiff, encode, smooth, write_folder, write_tar
+from images import as_npy, as_tiff, bands, encode, write_folder, write_tar
 from PIL import Image
 
 from dinojax.data.decode import decode_image
@@ -103,10 +103,10 @@ class TestBoth:
             kind(path)
 
     def test_images_of_every_format(self, kind, tmp_path):
-        bands = np.dstack([smooth(6, 8), smooth(6, 8)])[..., :5]
+        five = bands(6, 8, 5)
         names = [f"{i:02d}{suffix}" for i, suffix in enumerate(IMAGE_SUFFIXES)]
         files = {name: white_image(name) for name in names}
-        files |= {"x.TIFF": as_tiff(bands), "y.NPY": as_npy(bands)}
+        files |= {"x.TIFF": as_tiff(five), "y.NPY": as_npy(five)}
         source = kind(write(kind, tmp_path, files))
         records = [source[i] for i in range(len(source))]
         assert [record.id for record in records] == [*names, "x.TIFF", "y.NPY"]
@@ -114,7 +114,7 @@ class TestBoth:
             pixels = decode_image(record.image, record.id)
             assert pixels.shape == (6, 8, 3) and pixels.min() >= 254
         for record in records[-2:]:
-            assert np.array_equal(decode_image(record.image, record.id, channels=5), bands)
+            assert np.array_equal(decode_image(record.image, record.id, channels=5), five)
 
     @pytest.mark.parametrize(
         ("files", "ids"),

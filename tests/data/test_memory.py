@@ -17,7 +17,7 @@ WARM_UP = 2
 """Of the samples, 100 batches: codecs are imported when the first file needs them."""
 
 MORE_MB = 4.0
-"""Less than a hundredth of the canvases of 10,000 batches, or a third of their problems."""
+"""Less than a hundredth of the canvases of 10,000 batches, or half of their problems."""
 MORE_DESCRIPTORS = 8
 """What is on its way between processes comes and goes."""
 

@@ -3,14 +3,20 @@
 The batch is split over data and fsdp together. Parameters are replicated over data and split over
 fsdp along their largest suitable axis; the stacked layer axis is never split, because a scan reads
 one layer at a time.
+
+The order of the devices follows the interconnect, not the processes, so a process may hold any rows
+of a batch. `BatchLayout` asks the sharding which, and is the only place that knows.
 """
 
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dinojax.trees import map_named
@@ -31,7 +37,8 @@ def make_mesh(
     """A mesh over all devices; one axis may be -1 and takes what the others leave.
 
     Raises:
-        ValueError: the sizes do not multiply to the number of devices.
+        ValueError: the sizes do not multiply to the number of devices, or `data` does not to that
+            of TPU slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, tensor]
@@ -45,8 +52,26 @@ def make_mesh(
         )
     # Auto: the partitioner propagates shardings. Explicit axes would ask every op for its own.
     axes = (*BATCH_AXES, "tensor")
-    grid = np.asarray(devices).reshape(sizes)
-    return Mesh(grid, axes, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(device_grid(sizes, devices), axes, axis_types=(AxisType.Auto,) * 3)
+
+
+def device_grid(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:  # type: ignore[valid-type]
+    """Devices `[data, fsdp, tensor]`: neighbours in the last axes are near in the interconnect.
+
+    TPU slices are joined by the data centre's network only, so replicas are all that spans them.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    options = {"devices": devices, "allow_split_physical_axes": True}
+    if devices[0].platform != "tpu" or slices == 1:
+        return mesh_utils.create_device_mesh(sizes, **options)
+    data, *inside = sizes
+    if data % slices:
+        raise ValueError(
+            f"mesh data={data} is not a multiple of the {slices} TPU slices; use data={slices} and "
+            f"divide the {len(devices) // slices} devices of a slice among fsdp and tensor"
+        )
+    within = (data // slices, *inside)
+    return mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), **options)
 
 
 def batch_shards(mesh: Mesh) -> int:
@@ -61,6 +86,39 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Leading axis over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """The rows of a batch on a mesh, and which of them this process has to bring.
+
+    Attributes:
+        mesh: over the devices of all processes.
+        batch: rows over all of them, a multiple of `batch_shards`.
+    """
+
+    mesh: Mesh
+    batch: int
+
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        """What lies on this process's devices, ascending; other processes may hold the same."""
+        parts = batch_sharding(self.mesh).addressable_devices_indices_map((self.batch,)).values()
+        return tuple(sorted({row for (part,) in parts for row in range(*part.indices(self.batch))}))
+
+    def place(self, own: np.ndarray) -> jax.Array:
+        """The global `[batch, ...]` array, to which this process brings `own`: its `rows`."""
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            first, last, _ = index[0].indices(self.batch)
+            return own[self._places[first] : self._places[first] + last - first]
+
+        shape = (self.batch, *own.shape[1:])
+        return jax.make_array_from_callback(shape, batch_sharding(self.mesh), part)
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {row: place for place, row in enumerate(self.rows)}
 
 
 def shardings(mesh: Mesh, tree: PyTree) -> PyTree:

@@ -1,12 +1,14 @@
 """Pretrain a backbone: ``python -m dinojax.train --config=configs/quickstart.py --workdir=runs/x``.
 
-The whole run is a function of (config, data, seed). Run the same command again to resume.
+The whole run is a function of (config, data, seed). Run the same command again to resume. On
+several hosts the same command runs once on each (docs/scaling.md).
 """
 
 import contextlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,9 +33,12 @@ from dinojax.evaluation.features import make_encoder
 from dinojax.evaluation.monitor import KnnMonitor, evenly
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
+from dinojax.runtime import cluster
+from dinojax.runtime.agreement import agree, check_shared, program
 from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import write_or_check
-from dinojax.runtime.exits import STOPS, leave
+from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.loop import TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.quarantine import Quarantine
@@ -45,14 +50,12 @@ from dinojax.validation import validate
 from dinojax.views.recipe import RGB_ONLY
 
 
-def global_batches(batches: Iterator[Any], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
-    """Host batches as global arrays over data and fsdp."""
-    sharding = meshes.batch_sharding(mesh)
+def global_batches(
+    batches: Iterator[Any], placement: meshes.BatchLayout
+) -> Iterator[dict[str, jax.Array]]:
+    """Host batches, which hold the rows of `placement`, as global arrays."""
     for batch in batches:
-        yield {
-            name: jax.make_array_from_process_local_data(sharding, batch[name])
-            for name in ("canvas", "size")
-        }
+        yield {name: placement.place(batch[name]) for name in ("canvas", "size")}
 
 
 def compile_step(config: Config, mesh: Mesh, state: PyTree) -> TrainStep:
@@ -116,13 +119,18 @@ def make_monitor(config: Config, bank: Source | None, queries: Source | None) ->
 def train(config: Config, workdir: str) -> dict[str, Any]:
     """Train or resume in `workdir` and return the summary, also written to ``summary.json``.
 
+    On several processes all make this call, and the first one writes.
+
     Raises:
-        ValueError: an impossible configuration, unreadable data, or a workdir of another run.
+        ValueError: an impossible configuration, unreadable data, a workdir of another run, or
+            processes that differ in any of these.
         dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
+    agree("program", program(to_dict(config)))
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
     validate(config, batch_shards=meshes.batch_shards(mesh))
+    cluster.connect(mesh)
     if build_views(config) != config.crops:
         channels = config.student.in_chans
         logging.info("student.in_chans=%d: %s are switched off", channels, RGB_ONLY)
@@ -138,9 +146,10 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
                 channels=config.student.in_chans,
                 **reading,
             )
-    write_or_check(
-        workdir, to_dict(config), fingerprint(data.source, data.order.mixture, **reading)
-    )
+    identity = fingerprint(data.source, data.order.mixture, **reading)
+    agree("data", {"data fingerprint": identity})
+    write_or_check(workdir, to_dict(config), identity)
+    check_shared(Path(workdir) / CONTRACT_FILE)
 
     steps = config.train.steps
     compute = get_precision(config.train.precision).compute
@@ -161,6 +170,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             )
         )
         latest = checkpoints.latest_step()
+        agree("checkpoints", {"newest checkpoint": latest})
         if latest is None:
             state = jax.jit(init, out_shardings=layout)()
         else:
@@ -171,8 +181,9 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
         # Ahead of the data: a resolution that comes late must not stop the run to compile.
         choice = resolution_order(config)
         train_steps = [compile_step(one, mesh, state) for one in resolutions(config)]
+        cluster.gather("compiled", "")  # collectives do not wait long for those who come late
         flops = [float(build_flops(one)) for one in resolutions(config)]
-        processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+        placement = meshes.BatchLayout(mesh, config.train.batch_size)
         loader = make_loader(
             data.source,
             data.order,
@@ -180,16 +191,18 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             start_step=first_step,
             num_workers=config.data.num_workers,
             prefetch_mb=config.data.prefetch_mb,
+            slots=placement.rows,
             channels=config.student.in_chans,
             **reading,
-            **processes,
         )
         quarantine = Quarantine(
             workdir,
             global_batch=config.train.batch_size,
             first_step=first_step,
             budget=config.data.bad_budget,
-            **processes,
+            slots=placement.rows,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
         monitor = make_monitor(config, data.bank, data.queries)
         outcome = run(
@@ -198,7 +211,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             total_steps=steps,
             train_step_at=lambda step: train_steps[choice.at(step)[0]],
             batches=global_batches(
-                quarantine.watch(stack.enter_context(contextlib.closing(loader))), mesh
+                quarantine.watch(stack.enter_context(contextlib.closing(loader))), placement
             ),
             evaluate=monitor or (lambda state: {}),
             evaluate_every=config.knn.every_steps if monitor else 0,
@@ -213,6 +226,8 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             ),
             log_every=config.train.log_every_steps,
         )
+    if jax.process_index():
+        return {}
     return write_summary(
         workdir,
         {
@@ -226,8 +241,13 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
+    given = flags.FLAGS
     try:
-        summary = train(parse_config(flags.FLAGS.config), flags.FLAGS.workdir)
+        cluster.start(given.coordinator, given.num_processes, given.process_id)
+        with cluster.together("dinojax.train", exit_code):
+            if jax.process_index():
+                logging.set_verbosity(logging.WARNING)  # what the first says goes for all
+            summary = train(parse_config(given.config), given.workdir)
     except STOPS as error:
         logging.debug("stopped", exc_info=True)
         print(f"dinojax.train: {error}", file=sys.stderr)
@@ -239,6 +259,9 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Where the run lives: config, metrics, checkpoints.")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, the same for all processes.")
+    flags.DEFINE_integer("num_processes", None, "Processes of this run, one or more on each host.")
+    flags.DEFINE_integer("process_id", None, "Which of them this is: 0 .. num_processes - 1.")
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
     # Orbax reports every file operation at INFO: 50 lines a checkpoint.

@@ -1,7 +1,11 @@
 """Mesh sizes, and where each array lies on eight devices."""
 
+from unittest.mock import NonCallableMock
+
+import hosts
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -41,6 +45,39 @@ def test_error_names_sizes_and_devices(given):
     data, fsdp = given.get("data", -1), given.get("fsdp", 1)
     with pytest.raises(ValueError, match=rf"data={data}, fsdp={fsdp}, tensor=1 .* fit 8 devices"):
         meshes.make_mesh(**given)
+
+
+def tpus(slices: int, side: int = 4):
+    """Chips of v5e slices, `side` x `side` each, numbered along rows as TPU runtimes do."""
+    return [
+        NonCallableMock(
+            spec=jax.Device,
+            **{"platform": "tpu", "device_kind": "TPU v5 lite", "core_on_chip": 0},
+            **{"id": (i * side + y) * side + x, "coords": (x, y, 0), "slice_index": i},
+            process_index=0,
+        )
+        for i in range(slices)
+        for y in range(side)
+        for x in range(side)
+    ]
+
+
+def test_neighbours_in_a_tpu_slice_are_neighbours_in_the_mesh():
+    grid = meshes.device_grid((4, 4, 1), tpus(1))
+    assert sorted(device.id for device in grid.flat) == list(range(16))
+    for group in grid[:, :, 0]:
+        x, y, _ = zip(*(device.coords for device in group), strict=True)
+        assert len(set(x)) == 1 or len(set(y)) == 1
+
+
+def test_only_replicas_span_tpu_slices():
+    grid = meshes.device_grid((4, 4, 2), tpus(2))
+    assert {device.slice_index for device in grid[:2].flat} == {0}
+    assert {device.slice_index for device in grid[2:].flat} == {1}
+    with pytest.raises(
+        ValueError, match="data=3 is not a multiple of the 2 TPU slices; use data=2"
+    ):
+        meshes.device_grid((3, 4, 1), tpus(2))
 
 
 def specs(mesh, tree):
@@ -83,6 +120,52 @@ def test_batch_lies_over_data_and_fsdp():
     assert {shard.data.shape for shard in x.addressable_shards} == {(2, 1)}
     assert {float(s.data[0, 0]) for s in x.addressable_shards} == {2.0 * i for i in range(8)}
     assert jax.device_put(x, meshes.replicated(mesh)).is_fully_replicated
+
+
+def test_one_process_brings_the_whole_batch():
+    layout = meshes.BatchLayout(meshes.make_mesh(2, 2, 2), 8)
+    assert layout.rows == tuple(range(8))
+    whole = np.arange(24.0).reshape(8, 3)
+    placed = layout.place(whole)
+    np.testing.assert_array_equal(placed, whole)
+    assert placed.sharding == meshes.batch_sharding(layout.mesh)
+
+
+LAYOUTS = """
+import sys
+from dinojax.runtime import cluster
+cluster.start(sys.argv[1], 2, int(sys.argv[2]))
+import jax, numpy as np
+from dinojax import mesh as meshes
+a, b, c, d = jax.devices()  # two of each process
+assert [device.process_index for device in (a, b, c, d)] == [0, 0, 1, 1]
+for sizes, devices, batch in (
+    ((4, 1, 1), (a, b, c, d), 8),
+    ((4, 1, 1), (a, c, b, d), 8),
+    ((2, 2, 1), (d, c, b, a), 8),
+    ((2, 1, 2), (a, c, b, d), 4),
+    ((1, 1, 4), (a, b, c, d), 2),
+    ((3, 1, 1), (a, c, d), 9),
+):
+    layout = meshes.BatchLayout(meshes.make_mesh(*sizes, devices=devices), batch)
+    whole = np.arange(2 * batch).reshape(batch, 2)
+    placed = layout.place(whole[list(layout.rows)])
+    assert placed.shape == whole.shape
+    for shard in placed.addressable_shards:
+        np.testing.assert_array_equal(shard.data, whole[shard.index])
+    print(*layout.rows)
+"""
+
+
+def test_each_process_brings_the_rows_of_its_devices():
+    """In whatever order they lie; processes that share rows bring the same."""
+    port = hosts.free_port()
+    commands = [["-c", LAYOUTS, f"localhost:{port}", str(process)] for process in range(2)]
+    first, second = hosts.wait([hosts.launch(command, devices=2) for command in commands])
+    assert first.code == second.code == 0, first.err + second.err
+    shared = ["0 1 2 3", "0 1"]
+    assert first.out.splitlines() == ["0 1 2 3", "0 1 4 5", "4 5 6 7", *shared, "0 1 2"]
+    assert second.out.splitlines() == ["4 5 6 7", "2 3 6 7", "0 1 2 3", *shared, "3 4 5 6 7 8"]
 
 
 def test_split_batch_inside_jit():

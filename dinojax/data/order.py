@@ -9,7 +9,7 @@ k is known at every step without looking at any other.
 
 import bisect
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -101,7 +101,7 @@ class Order:
                 f"homogeneous_part={part} must be one of the {len(self.sizes)} parts; use 0"
             )
 
-    def indices(self, step: int, slots: range) -> Int64[np.ndarray, " b"]:
+    def indices(self, step: int, slots: Sequence[int]) -> Int64[np.ndarray, " b"]:
         """The records in these slots of `step`."""
         draws = self._draws(step, slots)
         index = np.empty(len(slots), np.int64)
@@ -133,7 +133,7 @@ class Order:
         part = bisect.bisect_right(self._starts, index) - 1
         return range(self._starts[part], self._starts[part + 1])
 
-    def _draws(self, step: int, slots: range) -> list[tuple[int, int]]:
+    def _draws(self, step: int, slots: Sequence[int]) -> list[tuple[int, int]]:
         """(part, position in its sequence) of each slot."""
         kind, _ = self._kinds.at(step)
         mixed, homogeneous = self._kinds.counts(step)

@@ -1,12 +1,12 @@
 """Batches by step: the record behind (step, slot) is a function of (order, step, slot) alone.
 
-Position is all there is (`order.py`): hosts take contiguous slots, workers take whole steps, and
-none of them can change what a batch holds. Resuming is starting at another step; nothing is stored.
+Position is all there is (`order.py`): hosts take slots, workers take whole steps, and none of them
+can change what a batch holds. Resuming is starting at another step; nothing is stored.
 """
 
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypedDict
@@ -52,8 +52,7 @@ class StepBatches:
         source: where the records come from: the parts of `order`, end to end.
         order: which of them each step takes.
         canvas_px: side of the canvases.
-        process_index: this host; it holds slots ``[index * b, (index + 1) * b)``.
-        process_count: hosts; ``b = global_batch / process_count``.
+        slots: of the global batch that this host loads, in this order; None: all of them.
         num_threads: decoding threads.
         read_timeout_s: seconds that the reading of one image may take.
         channels: of the images, as for `dinojax.data.decode.decode_image`.
@@ -65,8 +64,7 @@ class StepBatches:
     source: Source
     order: Order
     canvas_px: int
-    process_index: int = 0
-    process_count: int = 1
+    slots: Sequence[int] | None = None
     num_threads: int = 1
     read_timeout_s: float = READ_TIMEOUT_S
     channels: int = 3
@@ -77,17 +75,11 @@ class StepBatches:
                 f"sizes={self.order.sizes} do not add up to the {len(self.source)} records of the "
                 "source; use an order made for it"
             )
-        if self.process_count < 1 or not 0 <= self.process_index < self.process_count:
+        batch, slots = self.order.global_batch, self.own_slots
+        if not slots or len(set(slots)) < len(slots) or min(slots) < 0 or max(slots) >= batch:
             raise ValueError(
-                f"process_index={self.process_index} must lie in 0..process_count - 1 with "
-                f"process_count={self.process_count}; use 0 and 1"
-            )
-        batch = self.order.global_batch
-        if batch % self.process_count:
-            below = batch - batch % self.process_count
-            raise ValueError(
-                f"global_batch={batch} must be a positive multiple of "
-                f"process_count={self.process_count}; use {max(below, self.process_count)}"
+                f"slots={self.slots} must be distinct ones of global_batch={batch}; "
+                f"use range({batch})"
             )
         if self.canvas_px < 1:
             raise ValueError(f"canvas_px={self.canvas_px} must be at least 1; use 512")
@@ -96,16 +88,15 @@ class StepBatches:
         return sys.maxsize // self.order.global_batch
 
     def __getitem__(self, step: int) -> TrainBatch:
-        first = self.process_index * self.host_batch
-        return self.read(step, range(first, first + self.host_batch))
+        return self.read(step, self.own_slots)
 
-    def read(self, step: int, slots: range) -> TrainBatch:
+    def read(self, step: int, slots: Sequence[int]) -> TrainBatch:
         """These slots of the global batch, whichever host they belong to."""
         first = step * self.order.global_batch
         canvas, size, _, index, problems = load(
             self.source,
             self.order.indices(step, slots),
-            range(first + slots.start, first + slots.stop),
+            [first + slot for slot in slots],
             batch=len(slots),
             canvas_px=self.canvas_px,
             num_threads=self.num_threads,
@@ -125,14 +116,14 @@ class StepBatches:
         return CanvasMemory()
 
     @property
-    def host_batch(self) -> int:
-        """Images per batch of this host."""
-        return self.order.global_batch // self.process_count
+    def own_slots(self) -> Sequence[int]:
+        """What this host loads of each batch."""
+        return range(self.order.global_batch) if self.slots is None else self.slots
 
     @property
     def batch_bytes(self) -> int:
         """Memory of one batch's canvases."""
-        return self.host_batch * self.canvas_px**2 * self.channels
+        return len(self.own_slots) * self.canvas_px**2 * self.channels
 
 
 def make_loader(
@@ -145,8 +136,7 @@ def make_loader(
     num_threads: int | None = None,
     prefetch_mb: int = 4096,
     read_timeout_s: float = READ_TIMEOUT_S,
-    process_index: int = 0,
-    process_count: int = 1,
+    slots: Sequence[int] | None = None,
     channels: int = 3,
 ) -> Generator[TrainBatch, None, None]:
     """Iterate over `StepBatches` from `start_step` on, loading ahead.
@@ -163,6 +153,7 @@ def make_loader(
             `dinojax.data.prefetch.most_ahead`.
         read_timeout_s: seconds that the reading of one image may take before the iterator raises
             `dinojax.data.threads.StorageError`.
+        slots: of the global batch that are loaded here, as for `StepBatches`.
         channels: of the images.
 
     Raises:
@@ -179,8 +170,7 @@ def make_loader(
         source=source,
         order=order,
         canvas_px=canvas_px,
-        process_index=process_index,
-        process_count=process_count,
+        slots=slots,
         num_threads=num_threads or default_threads(num_workers),
         read_timeout_s=read_timeout_s,
         channels=channels,

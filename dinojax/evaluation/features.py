@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dinojax.data.pipeline import EvalBatch
-from dinojax.mesh import split_batch
+from dinojax.mesh import gather, split_batch
 from dinojax.models.vit import Features, VisionTransformer
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int, Params, UInt8
@@ -32,9 +32,10 @@ def extract(
         ValueError: there are no batches.
     """
     features, labels = [], []
+    whole = jax.jit(gather)  # a process cannot read what lies on another's devices
     for batch in batches:
         valid = batch["valid"]
-        features.append(np.asarray(encode(batch["canvas"], batch["size"]))[valid])
+        features.append(np.asarray(whole(encode(batch["canvas"], batch["size"])))[valid])
         labels.append(batch["label"][valid])
     if not features:
         raise ValueError("batches is empty; give a source that holds at least 1 record")

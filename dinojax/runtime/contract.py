@@ -18,20 +18,26 @@ import dinojax
 from dinojax.runtime.atomic import replace_text
 
 FILE = "config.json"
+HOST_KEYS = (
+    # What each host does for itself:
+    "data.num_workers",  # the batch of a step is a function of (seed, step), whoever decodes it
+    "data.prefetch_mb",
+    "data.read_timeout_s",
+    # Data may move, and lie elsewhere on each host. The fingerprint says whether they are the same:
+    "data.source",
+    "data.ids",
+    "data.mixture",  # its weights are in the fingerprint
+    "data.homogeneous_source",
+)
+"""Keys that may differ between the processes of a run, and change between starts."""
 FREE_KEYS = (
+    *HOST_KEYS,
     # What no training step depends on:
     "checkpoint.",  # when a state is saved, and which stay
     "knn.",  # reads the teacher only
     "train.log_every_steps",
-    "data.num_workers",  # the batch of a step is a function of (seed, step), whoever decodes it
     "data.verify_images",  # looks for damaged records beforehand and changes none
-    "data.prefetch_mb",
     "data.bad_budget",  # when a run stops: it changes no batch
-    "data.read_timeout_s",
-    "data.source",  # data may move: the fingerprint says whether they are the same
-    "data.ids",  # likewise
-    "data.mixture",  # its weights are in the fingerprint
-    "data.homogeneous_source",
     # What changes the order of sums, so the last bits, but not the run:
     "mesh.",  # where arrays lie
     "student.remat",  # which activations are kept and which computed again
@@ -106,13 +112,18 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def _contract(config: dict[str, Any], fingerprint: str) -> dict[str, Any]:
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "config": config,
         "config_hash": config_hash(config),
         "data_fingerprint": fingerprint,
-        "versions": {"dinojax": dinojax.__version__, **versions},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of dinojax and of the packages that it computes with."""
+    others = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"dinojax": dinojax.__version__, **others}
 
 
 def _check(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -134,7 +145,7 @@ def _check(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:
     """Values that may not change, by dotted key, as JSON would return them."""
-    flat = _flatten(json.loads(json.dumps(config)))
+    flat = flatten(json.loads(json.dumps(config)))
     return {key: value for key, value in flat.items() if not _is_free(key)}
 
 
@@ -142,11 +153,12 @@ def _is_free(key: str) -> bool:
     return any(key.startswith(free) if free.endswith(".") else key == free for free in FREE_KEYS)
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves by dotted key."""
     flat = {}
     for key, value in node.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -27,9 +27,14 @@ GRACE_S = 2.0
 long that takes."""
 
 
+def exit_code(error: BaseException) -> int:
+    """What the process ends with for this error."""
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+
+
 def leave(error: Exception) -> NoReturn:
     """End the process with the exit code of `error`, which is one of `STOPS`, within seconds."""
-    code = next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+    code = exit_code(error)
     timer = threading.Timer(GRACE_S, os._exit, [code])
     timer.daemon = True
     timer.start()

@@ -5,10 +5,11 @@
 batch that was only loaded ahead leaves nothing, and a resumed run drops the steps that it runs
 again. So the ledger is a function of the run's steps, whoever loaded them and however often it was
 killed. Of several processes, each writes a file of its own: ``quarantine.1.jsonl`` and so on.
+Processes that hold the same slots, sharing them by tensor parallelism, write the same entries.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ def ledger_file(process_index: int) -> str:
 
 def read_ledger(workdir: str | Path) -> list[dict[str, Any]]:
     """The entries of all processes by position and attempt; a line cut short is left out."""
-    entries = []
+    entries = {}
     for path in Path(workdir).glob("quarantine*.jsonl"):
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        entries += [json.loads(line) for line in lines if line.endswith("\n")]
-    return sorted(entries, key=lambda entry: (entry["position"], entry["attempt"]))
+        for entry in (json.loads(line) for line in lines if line.endswith("\n")):
+            entries[entry["position"], entry["attempt"]] = entry
+    return [entries[key] for key in sorted(entries)]
 
 
 def allowed(budget: float, reads: int) -> float:
@@ -56,6 +58,9 @@ class Quarantine:
         global_batch: images per step over all processes.
         first_step: the step that the run starts or resumes with; entries from there on are dropped.
         budget: share of the records read that may be unreadable, 0..1; 0 allows none.
+        slots: of the global batch that this process loads; None: all of them.
+        process_index: names the ledger.
+        process_count: of them.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Quarantine:
         global_batch: int,
         first_step: int,
         budget: float,
+        slots: Collection[int] | None = None,
         process_index: int = 0,
         process_count: int = 1,
     ):
@@ -72,7 +78,8 @@ class Quarantine:
         root.mkdir(parents=True, exist_ok=True)
         self._path = root / ledger_file(process_index)
         self._global_batch, self._budget = global_batch, budget
-        self._host_batch = global_batch // process_count
+        own = frozenset(range(global_batch) if slots is None else slots)
+        self._host_batch = len(own)
         truncate_after(self._path, first_step - 1)
         if process_index == 0:  # also for the processes that an earlier, larger run had
             for path in root.glob("quarantine.*.jsonl"):
@@ -81,9 +88,7 @@ class Quarantine:
         before = [
             entry
             for entry in read_ledger(root)
-            if entry["attempt"] == 0
-            and entry["step"] < first_step
-            and entry["slot"] // self._host_batch == process_index
+            if entry["attempt"] == 0 and entry["step"] < first_step and entry["slot"] in own
         ]
         self._count = len(before)
         self._first = [_name(entry["id"], entry["cause"]) for entry in before[:SHOWN]]

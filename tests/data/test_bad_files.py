@@ -161,9 +161,10 @@ def test_hosts_share_one_ledger(source, expected, tmp_path, hosts):
     """And the same when the second half runs on a single one."""
     size = GLOBAL_BATCH
     for i in range(hosts):
-        process = {"process_index": i, "process_count": hosts}
+        slots = range(i * size // hosts, (i + 1) * size // hosts)
+        process = {"slots": slots, "process_index": i, "process_count": hosts}
         quarantine = Quarantine(tmp_path, global_batch=size, first_step=0, budget=1.0, **process)
-        batches = step_batches(source, **process)
+        batches = step_batches(source, slots=slots)
         list(quarantine.watch(batches[step] for step in range(STEPS - 3)))
     run(source, tmp_path, first_step=STEPS // 2)
     assert without_causes(tmp_path) == expected

@@ -80,7 +80,8 @@ def test_starting_later_gives_the_same_batches():
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_concatenate_to_the_global_batch(hosts):
     whole = take(3, ArraySource(11))
-    parts = [take(3, ArraySource(11), process_index=i, process_count=hosts) for i in range(hosts)]
+    own = 8 // hosts
+    parts = [take(3, ArraySource(11), slots=range(own * i, own * i + own)) for i in range(hosts)]
     for step, batch in enumerate(whole):
         for name in ("canvas", "size", "index"):
             joined = np.concatenate([part[step][name] for part in parts])
@@ -177,11 +178,10 @@ def test_unreadable_records_are_replaced_and_named(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (
-            {"process_count": 3},
-            "global_batch=8 must be a positive multiple of process_count=3; use 6",
-        ),
-        ({"process_index": 2, "process_count": 2}, "process_index=2 must lie in 0..process_count"),
+        ({"slots": ()}, r"slots=\(\) must be distinct ones of global_batch=8; use range\(8\)"),
+        ({"slots": (0, 8)}, r"slots=\(0, 8\) must be distinct ones of global_batch=8"),
+        ({"slots": (-1, 3)}, r"slots=\(-1, 3\) must be"),
+        ({"slots": (3, 3)}, r"slots=\(3, 3\) must be"),
         ({"start_step": -1}, "start_step=-1 must be at least 0; use 0"),
         ({"num_workers": -1}, "num_workers=-1 must be at least 0; use 0"),
         ({"prefetch_mb": -1}, "prefetch_mb=-1 must be at least 0; use 0"),

@@ -83,7 +83,7 @@ def test_a_free_key_may_change_and_is_rewritten(tmp_path, key):
 def test_all_other_keys_are_bound(tmp_path):
     """Anything new is bound until somebody argues otherwise in `FREE_KEYS`."""
     free = {key.replace("__", ".") for key in FREE}
-    for key, value in contract._flatten(config()).items():
+    for key, value in contract.flatten(config()).items():
         changed = config(**{key.replace(".", "__"): "another"})
         assert value != "another"
         is_free = key in free or key.startswith(("checkpoint.", "knn.", "mesh."))

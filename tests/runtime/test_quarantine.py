@@ -150,9 +150,21 @@ def test_a_resumed_run_remembers_what_it_met(tmp_path):
     assert len(run(tmp_path, more, first_step=8, budget=0.5)) == 1
     assert over_budget(tmp_path, more, first_step=8, budget=0.4).startswith("18 of 36 records")
     halves = {"first_step": 8, "budget": 0.5, "process_count": 2}
-    text = over_budget(tmp_path, [batch(8, problem(32))], process_index=0, **halves)
+    first, second = (
+        {"slots": slots, "process_index": i} for i, slots in enumerate([(0, 1), (2, 3)])
+    )
+    text = over_budget(tmp_path, [batch(8, problem(32))], **first, **halves)
     assert text.startswith("17 of 18 records read until step 8")
-    assert run(tmp_path, [batch(8, problem(34))], process_index=1, **halves)
+    assert run(tmp_path, [batch(8, problem(34))], **second, **halves)
+
+
+def test_slots_that_two_processes_share_count_once(tmp_path):
+    batches = [batch(t, problem(BATCH * t + 1)) for t in range(3)]
+    for index in range(2):
+        run(tmp_path, batches, process_index=index, process_count=2)
+    assert positions(tmp_path) == [1, 5, 9]
+    text = over_budget(tmp_path, [batch(3, problem(13))], first_step=3, budget=0.0)
+    assert text.startswith("4 of 16 records")
 
 
 def test_a_slot_without_substitute_stops_whatever_the_budget(tmp_path):

@@ -141,7 +141,8 @@ def run_on(precision: str, mesh_shape: tuple[int, int]) -> Run:
         layout = meshes.shardings(mesh, state)
         state = jax.device_put(state, layout)
         split = {k for k, v in trees.flatten(state.student).items() if not v.is_fully_replicated}
-        batches = list(global_batches(iter(host_batches(precision)), mesh))
+        placement = meshes.BatchLayout(mesh, config(precision).train.batch_size)
+        batches = list(global_batches(iter(host_batches(precision)), placement))
         step = (
             jax.jit(
                 watched_step(config(precision)),

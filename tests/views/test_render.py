@@ -44,6 +44,7 @@ def batch(size: int = 3, channels: int = 3):
 make = jax.jit(make_crops, static_argnums=3, static_argnames="dtype")
 sample = jax.jit(sample_params, static_argnums=2)
 cut = jax.jit(resized_crop, static_argnums=2)
+blurred = jax.jit(gaussian_blur)
 
 
 @pytest.fixture(scope="module")
@@ -156,15 +157,28 @@ def test_distorted_gram_crops_share_the_distortions():
         np.testing.assert_allclose(crops.global_crops[view, 0], smaller, atol=1e-4)
 
 
-def test_local_crops_out_of_global_ones():
-    """Without distortions each is a window of its global crop: half of them per global crop."""
-    recipe = dataclasses.replace(PLAIN, localcrops_subset_of_globalcrops=True)
+@pytest.mark.parametrize("gram_px", [None, 64])
+def test_local_crops_out_of_global_ones(gram_px):
+    """Windows of the global crops before the student's distortions, each after a whole one's own.
+
+    As in the reference they come from the larger cut where Gram crops are larger.
+    """
+    recipe = dataclasses.replace(
+        PLAIN,
+        localcrops_subset_of_globalcrops=True,
+        gram_teacher_crops_size=gram_px,
+        blur_probabilities=(0.0, 0.0, 1.0),
+        solarize_probabilities=(1.0, 1.0, 0.0),
+    )
     canvas, size_hw, keys = batch(2)
     crops = make(canvas, size_hw, keys, recipe)
     for image in range(2):
-        boxes = sample(keys[image], size_hw[image], recipe).local_geometry.box
-        for view, (top, left, height, width) in enumerate(np.asarray(boxes)):
-            window = crops.global_crops[view // 2, image, top : top + height, left : left + width]
+        params = sample(keys[image], size_hw[image], recipe)
+        for view, (top, left, height, width) in enumerate(np.asarray(params.local_geometry.box)):
+            box, flip = (leaf[view // 2] for leaf in params.global_geometry)
+            base = cut(canvas[image].astype(float), box, recipe.base_crop_px, flip=flip)
+            whole = blurred(base, params.photometric[2].blur_sigma[view])
+            window = normalise(whole, recipe)[top : top + height, left : left + width]
             np.testing.assert_allclose(crops.local_crops[view, image], window, atol=1e-4)
 
 

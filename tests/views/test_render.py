@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from dinojax.views import colour
 from dinojax.views.blur import gaussian_blur
@@ -70,6 +71,38 @@ def test_images_do_not_see_each_other(together):
     for a, b in zip(alone[:2], together[:2], strict=True):
         np.testing.assert_allclose(a, b[:, chosen], atol=1e-4)
     assert np.abs(together.global_crops[0, 0] - together.global_crops[1, 0]).max() > 0.1
+
+
+def equations(jaxpr) -> int:
+    """Of a program and of all programs in it."""
+    inner = (sub for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params))
+    return len(jaxpr.eqns) + sum(map(equations, inner))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"teacher_no_color_jitter": True},
+        {
+            "share_color_jitter": True,
+            "localcrops_subset_of_globalcrops": True,
+            "gram_teacher_crops_size": 64,
+        },
+    ],
+)
+def test_no_image_has_a_program_of_its_own(changes):
+    """Sixty-four images make no more equations than two."""
+    recipe = dataclasses.replace(RECIPE, **changes)
+
+    def program(size: int):
+        canvas = jax.ShapeDtypeStruct((size, CANVAS_PX, CANVAS_PX, 3), jnp.uint8)
+        size_hw = jax.ShapeDtypeStruct((size, 2), jnp.int32)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
+        return jax.make_jaxpr(make_crops, static_argnums=3)(canvas, size_hw, keys, recipe)
+
+    few, many = program(2), program(64)
+    assert many.out_avals[0].shape == (2, 64, 48, 48, 3)
+    assert equations(few.jaxpr) == equations(many.jaxpr) > 500
 
 
 def test_shared_colour_ignores_the_padding():

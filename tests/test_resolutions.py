@@ -18,8 +18,9 @@ FIVE = {
 }
 
 
-def config(**crops) -> Config:
+def config(*, canvas_px: int = 64, **crops) -> Config:
     config = shrink(default_config())
+    config.data.canvas_px = canvas_px
     config.update_from_flattened_dict({f"crops.{name}": value for name, value in crops.items()})
     return parse_config(config)
 
@@ -36,7 +37,7 @@ def test_each_entry_is_a_configuration():
     assert sizes == [(512, 112), (768, 112), (768, 168), (768, 224), (768, 336)]
     assert {c.crops.global_local_crop_pairs_ratios for c in several} == {1.0}
     assert all(c.train == several[0].train for c in several)
-    validate(config(**FIVE), batch_shards=1)
+    validate(config(**FIVE, canvas_px=768), batch_shards=1)
 
 
 def test_a_single_value_holds_for_all():

@@ -202,6 +202,8 @@ class DataConfig:
     """Share of the records kept out of training, as queries of the kNN monitor. Of a mixture one
     part is monitored and gives them: the homogeneous source, or else the first with labels."""
     canvas_px: int = 512
+    """Side that images are averaged down to where they are larger, before crops are cut; at least
+    the largest global or Gram crop."""
     num_workers: int = 0
     """Decoding processes; 0 decodes in threads of the main one."""
     prefetch_mb: int = 4096

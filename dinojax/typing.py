@@ -17,7 +17,7 @@ them into floats.
 from typing import Any
 
 import jax
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 Params = dict[str, Any]
 """Nested dict of arrays; leaves of scanned blocks carry a leading layer axis ``L``."""
@@ -28,4 +28,4 @@ Key = jax.Array
 
 Step = int | Int[Array, ""]
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "Params", "PyTree", "Step", "UInt8"]
+__all__ = ["Array", "Bool", "Float", "Int", "Key", "Params", "PyTree", "Shaped", "Step", "UInt8"]

@@ -42,6 +42,7 @@ def validate(config: Config, *, batch_shards: int) -> None:
         _check_groups(resolution, batch_shards)
         _check_later_stages(resolution)
         validate_recipe(build_views(resolution), config.student.in_chans)
+    _check_canvas(config)
     resolution_order(config)
     _check_mixture(config.data)
     build_order(config, (1,) * max(len(config.data.mixture), 1))  # has checks of its own
@@ -52,6 +53,20 @@ def validate(config: Config, *, batch_shards: int) -> None:
     _check_reading(config)
     _check_schedules(config)
     jax.eval_shape(build_init(config))  # the model has checks of its own
+
+
+def _check_canvas(config: Config) -> None:
+    """Images are averaged down to the canvas before crops are cut: no crop has more pixels."""
+    largest, name = max(
+        (getattr(resolution.crops, name) or 0, name)
+        for resolution in resolutions(config)
+        for name in ("global_crops_size", "gram_teacher_crops_size")
+    )
+    if config.data.canvas_px < largest:
+        raise ValueError(
+            f"data.canvas_px={config.data.canvas_px} is smaller than crops.{name}={largest}, which "
+            f"would enlarge even the largest images; use data.canvas_px={largest}"
+        )
 
 
 def _check_mixture(data: DataConfig) -> None:

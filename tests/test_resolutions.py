@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from dinojax.build import build_views
 from dinojax.config import Config, default_config, parse_config
-from dinojax.resolutions import resolution_at, resolution_order, resolutions
+from dinojax.resolutions import SIZES, resolution_at, resolution_order, resolutions
 from dinojax.shrink import shrink
 from dinojax.validation import validate
 
@@ -17,8 +18,9 @@ FIVE = {
 }
 
 
-def config(**crops) -> Config:
+def config(*, canvas_px: int = 64, **crops) -> Config:
     config = shrink(default_config())
+    config.data.canvas_px = canvas_px
     config.update_from_flattened_dict({f"crops.{name}": value for name, value in crops.items()})
     return parse_config(config)
 
@@ -35,7 +37,7 @@ def test_each_entry_is_a_configuration():
     assert sizes == [(512, 112), (768, 112), (768, 168), (768, 224), (768, 336)]
     assert {c.crops.global_local_crop_pairs_ratios for c in several} == {1.0}
     assert all(c.train == several[0].train for c in several)
-    validate(config(**FIVE), batch_shards=1)
+    validate(config(**FIVE, canvas_px=768), batch_shards=1)
 
 
 def test_a_single_value_holds_for_all():
@@ -43,6 +45,18 @@ def test_a_single_value_holds_for_all():
     sizes = [(c.crops.global_crops_size, c.crops.local_crops_size) for c in several]
     assert sizes == [(64, 32), (64, 48)]
     assert resolution_order(config(local_crops_size=[32, 48])).shares == (1.0, 1.0)
+
+
+def test_gram_sizes_belong_to_their_resolution():
+    """DINOv3's high-resolution stage as published: three lists, and the ratios beside them."""
+    gram = (768, 1152, 1152, 1152, 1152)
+    several = resolutions(config(**FIVE, gram_teacher_crops_size=gram))
+    sizes = [[getattr(c.crops, name) for name in SIZES] for c in several]
+    triples = zip(FIVE["global_crops_size"], FIVE["local_crops_size"], gram, strict=True)
+    assert sizes == [list(triple) for triple in triples]
+    assert [build_views(c).base_crop_px for c in several] == list(gram)
+    one = resolutions(config(**FIVE, gram_teacher_crops_size=768))
+    assert [c.crops.gram_teacher_crops_size for c in one] == [768] * 5
 
 
 def test_steps_take_resolutions_by_ratio_and_seed():

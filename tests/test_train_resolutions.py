@@ -4,15 +4,18 @@ import itertools
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dinojax import mesh as meshes
 from dinojax import train as app
-from dinojax.build import build_flops
+from dinojax.build import build_flops, build_views
 from dinojax.config import Config, default_config, parse_config
 from dinojax.resolutions import resolution_at, resolution_order, resolutions
 from dinojax.shrink import shrink
+from dinojax.ssl.prepare import crop_keys
+from dinojax.views.render import make_crops
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 compilations = itertools.count()
@@ -111,3 +114,51 @@ def test_nothing_is_compiled_once_data_is_taken(config, toy, tmp_path, monkeypat
     cost = np.array([line["mfu"] / line["images_per_s"] for line in rated])
     expected = np.array([flops[order.at(line["step"] - 1)[0]] for line in rated])
     np.testing.assert_allclose(cost / cost[0], expected / expected[0], rtol=1e-6)
+
+
+def build_gram_step(config: Config):
+    """The part of the Gram stage's step that there is: the crops of its teacher."""
+    views = build_views(config)
+
+    def step(state, batch):
+        keys = crop_keys(config.train.seed, state, config.train.batch_size)
+        return state + 1, make_crops(batch["canvas"], batch["size"], keys, views)
+
+    return step
+
+
+def test_gram_sizes_are_compiled_ahead_too(monkeypatch):
+    """Also of resolutions that differ in nothing else; each step runs the program of its own."""
+    sizes = {
+        "global_crops_size": (32, 32, 48),
+        "local_crops_size": (16, 16, 24),
+        "gram_teacher_crops_size": (48, 64, 64),
+    }
+    undistorted = {
+        "jitter_probability": 0.0,
+        "grey_probability": 0.0,
+        "blur_probabilities": (0.0,) * 3,
+        "solarize_probabilities": (0.0,) * 3,
+    }
+    several = config(12, **sizes, **undistorted)
+    monkeypatch.setattr(app, "build_train_step", build_gram_step)
+    mesh = meshes.make_mesh(1, 1, devices=jax.devices()[:1])
+    state = jax.device_put(jnp.zeros((), int), meshes.replicated(mesh))
+    batch = {
+        "canvas": np.zeros((4, 64, 64, 3), np.uint8),
+        "size": np.full((4, 2), 64, np.int32),
+    }
+    batch = jax.device_put(batch, meshes.batch_sharding(mesh))
+    before = counted
+    steps = [app.compile_step(one, mesh, state) for one in resolutions(several)]
+    ahead = counted
+    assert ahead == before + 3
+
+    order, taken = resolution_order(several), set()
+    for number in range(several.train.steps):
+        choice = order.at(number)[0]
+        state, crops = steps[choice](state, batch)
+        sides = tuple(views.shape[2] for views in crops[:3])
+        assert sides == tuple(values[choice] for values in sizes.values())
+        taken.add(sides)
+    assert len(taken) == 3 and counted == ahead

@@ -1,7 +1,8 @@
-"""Groups of images that do not fit the batch or the mesh are refused, with sizes that work."""
+"""What does not fit is refused, with sizes that work: groups of images, crops on the canvas."""
 
 import pytest
 
+from dinojax import validation
 from dinojax.config import Config, default_config, parse_config
 from dinojax.shrink import shrink
 from dinojax.validation import validate
@@ -75,3 +76,36 @@ def test_a_batch_that_no_group_fits(sizes, shards, multiple):
 def test_koleo_needs_a_neighbour():
     with pytest.raises(ValueError, match=r"dino\.koleo_topk=0 must be at least 1"):
         validate(debug(8, 8, 8, topk=0), batch_shards=1)
+
+
+@pytest.mark.parametrize(
+    ("crops", "largest"),
+    [
+        ({"global_crops_size": 80}, "global_crops_size=80"),
+        ({"global_crops_size": (64, 96, 80)}, "global_crops_size=96"),
+        ({"gram_teacher_crops_size": 72}, "gram_teacher_crops_size=72"),
+        (
+            {"global_crops_size": (80, 96), "gram_teacher_crops_size": (112, 64)},
+            "gram_teacher_crops_size=112",
+        ),
+    ],
+)
+def test_no_crop_is_larger_than_the_canvas(crops, largest, monkeypatch):
+    """Of any resolution; the advice works, and one pixel less does not."""
+    # Stages that have Gram crops come later.
+    monkeypatch.setattr(validation, "_check_later_stages", lambda config: None)
+    needed = int(largest.partition("=")[2])
+
+    def check(canvas_px: int) -> None:
+        config = shrink(default_config())
+        config.data.canvas_px = canvas_px
+        config.update_from_flattened_dict({f"crops.{name}": value for name, value in crops.items()})
+        validate(parse_config(config), batch_shards=1)
+
+    for canvas_px in (64, needed - 1):
+        with pytest.raises(ValueError) as error:
+            check(canvas_px)
+        message = str(error.value)
+        assert f"data.canvas_px={canvas_px} is smaller than crops.{largest}, " in message
+        assert message.endswith(f"use data.canvas_px={needed}")
+    check(needed)

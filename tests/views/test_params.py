@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dinojax.views.colour import IDENTITY
 from dinojax.views.params import sample_params
@@ -98,8 +99,10 @@ def test_choices_do_not_depend_on_64_bit_mode():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-def test_subset_boxes_are_aligned_and_never_reach_the_end():
-    subset = draw(localcrops_subset_of_globalcrops=True, jitter_probability=0.0)
+@pytest.mark.parametrize("gram_px", [None, 128])
+def test_subset_boxes_are_aligned_and_never_reach_the_end(gram_px):
+    """Of the global crop's size, also where the base that they are cut from is a larger one."""
+    subset = draw(localcrops_subset_of_globalcrops=True, gram_teacher_crops_size=gram_px)
     boxes = np.asarray(subset.local_geometry.box)
     assert (boxes[..., 2:] == RECIPE.local_crops_size).all()
     assert set(np.unique(boxes[..., :2])) == {0, 16}

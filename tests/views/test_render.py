@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from dinojax.views import colour
 from dinojax.views.blur import gaussian_blur
@@ -44,6 +45,7 @@ def batch(size: int = 3, channels: int = 3):
 make = jax.jit(make_crops, static_argnums=3, static_argnames="dtype")
 sample = jax.jit(sample_params, static_argnums=2)
 cut = jax.jit(resized_crop, static_argnums=2)
+blurred = jax.jit(gaussian_blur)
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,38 @@ def test_images_do_not_see_each_other(together):
     for a, b in zip(alone[:2], together[:2], strict=True):
         np.testing.assert_allclose(a, b[:, chosen], atol=1e-4)
     assert np.abs(together.global_crops[0, 0] - together.global_crops[1, 0]).max() > 0.1
+
+
+def equations(jaxpr) -> int:
+    """Of a program and of all programs in it."""
+    inner = (sub for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params))
+    return len(jaxpr.eqns) + sum(map(equations, inner))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"teacher_no_color_jitter": True},
+        {
+            "share_color_jitter": True,
+            "localcrops_subset_of_globalcrops": True,
+            "gram_teacher_crops_size": 64,
+        },
+    ],
+)
+def test_no_image_has_a_program_of_its_own(changes):
+    """Sixty-four images make no more equations than two."""
+    recipe = dataclasses.replace(RECIPE, **changes)
+
+    def program(size: int):
+        canvas = jax.ShapeDtypeStruct((size, CANVAS_PX, CANVAS_PX, 3), jnp.uint8)
+        size_hw = jax.ShapeDtypeStruct((size, 2), jnp.int32)
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), size))
+        return jax.make_jaxpr(make_crops, static_argnums=3)(canvas, size_hw, keys, recipe)
+
+    few, many = program(2), program(64)
+    assert many.out_avals[0].shape == (2, 64, 48, 48, 3)
+    assert equations(few.jaxpr) == equations(many.jaxpr) > 500
 
 
 def test_shared_colour_ignores_the_padding():
@@ -156,15 +190,28 @@ def test_distorted_gram_crops_share_the_distortions():
         np.testing.assert_allclose(crops.global_crops[view, 0], smaller, atol=1e-4)
 
 
-def test_local_crops_out_of_global_ones():
-    """Without distortions each is a window of its global crop: half of them per global crop."""
-    recipe = dataclasses.replace(PLAIN, localcrops_subset_of_globalcrops=True)
+@pytest.mark.parametrize("gram_px", [None, 64])
+def test_local_crops_out_of_global_ones(gram_px):
+    """Windows of the global crops before the student's distortions, each after a whole one's own.
+
+    As in the reference they come from the larger cut where Gram crops are larger.
+    """
+    recipe = dataclasses.replace(
+        PLAIN,
+        localcrops_subset_of_globalcrops=True,
+        gram_teacher_crops_size=gram_px,
+        blur_probabilities=(0.0, 0.0, 1.0),
+        solarize_probabilities=(1.0, 1.0, 0.0),
+    )
     canvas, size_hw, keys = batch(2)
     crops = make(canvas, size_hw, keys, recipe)
     for image in range(2):
-        boxes = sample(keys[image], size_hw[image], recipe).local_geometry.box
-        for view, (top, left, height, width) in enumerate(np.asarray(boxes)):
-            window = crops.global_crops[view // 2, image, top : top + height, left : left + width]
+        params = sample(keys[image], size_hw[image], recipe)
+        for view, (top, left, height, width) in enumerate(np.asarray(params.local_geometry.box)):
+            box, flip = (leaf[view // 2] for leaf in params.global_geometry)
+            base = cut(canvas[image].astype(float), box, recipe.base_crop_px, flip=flip)
+            whole = blurred(base, params.photometric[2].blur_sigma[view])
+            window = normalise(whole, recipe)[top : top + height, left : left + width]
             np.testing.assert_allclose(crops.local_crops[view, image], window, atol=1e-4)
 
 

@@ -121,8 +121,8 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
         dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
-    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
-    validate(config, batch_shards=meshes.batch_shards(mesh))
+    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    validate(config, batch_shards=meshes.batch_shards(mesh), tensor=mesh.shape["tensor"])
     if build_views(config) != config.crops:
         channels = config.student.in_chans
         logging.info("student.in_chans=%d: %s are switched off", channels, RGB_ONLY)

@@ -75,3 +75,15 @@ def test_a_batch_that_no_group_fits(sizes, shards, multiple):
 def test_koleo_needs_a_neighbour():
     with pytest.raises(ValueError, match=r"dino\.koleo_topk=0 must be at least 1"):
         validate(debug(8, 8, 8, topk=0), batch_shards=1)
+
+
+def test_tensor_divides_heads_hidden_features_and_prototypes():
+    given = shrink(default_config())
+    given.dino.head.n_prototypes, given.ibot.head.n_prototypes = 96, 64
+    heads = given.student.num_heads
+    validate(parse_config(given), batch_shards=1, tensor=2)
+    given.ibot.head.n_prototypes = 66
+    with pytest.raises(ValueError, match=r"mesh.tensor=4 .* ibot.*=66; use one of \[1, 2\]"):
+        validate(parse_config(given), batch_shards=1, tensor=4)
+    with pytest.raises(ValueError, match=rf"mesh.tensor={2 * heads} .* num_heads={heads}"):
+        validate(parse_config(given), batch_shards=1, tensor=2 * heads)

@@ -15,12 +15,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from absl import logging
 from tqdm import tqdm
 
 from dinojax.data.manifest import INDEX, MANIFEST, PARTS, Manifest
 from dinojax.data.pipeline import default_threads
 from dinojax.data.shard_writer import ShardReport, write_shard
 from dinojax.data.source import Source
+from dinojax.data.stored import Encoding
 from dinojax.data.tally import Tally
 from dinojax.data.tfds_export import shard_name, write_tfds_metadata
 from dinojax.runtime.atomic import replace_text
@@ -95,8 +97,9 @@ def write_shards(
     Raises:
         ValueError: more than a share of `bad_budget` of the records cannot be read.
     """
-    count = plan["options"]["shards"]
-    encoding = {name: plan["options"][name] for name in ("max_side_px", "quality")}
+    options = dict(plan["options"])
+    count = options.pop("shards")
+    encoding = Encoding(**options)
     allowed = int(bad_budget * len(source))
     reports: list[ShardReport] = []
     with (
@@ -112,7 +115,7 @@ def write_shards(
                 bar.update(len(indices))
             else:
                 report = write_shard(
-                    source, indices, str(path), **encoding, pool=pool, on_record=bar.update
+                    source, indices, str(path), encoding=encoding, pool=pool, on_record=bar.update
                 )
                 # The report is what makes the shard count as finished.
                 replace_text(report_path, json.dumps(report.to_json()))
@@ -145,14 +148,8 @@ def finish(
     class_names: list[str] | None,
     reports: list[ShardReport],
 ) -> None:
-    """Write what describes the shards; the manifest, last, makes the folder complete.
-
-    Raises:
-        ValueError: the shards hold no record.
-    """
+    """Write what describes the shards; the manifest, last, makes the folder complete."""
     tally = sum((report.tally for report in reports), Tally())
-    if not tally.records:
-        raise ValueError(f"no record of {plan['source']} can be read; give another source")
     manifest = Manifest(
         **plan,
         records=tally.records,
@@ -170,7 +167,17 @@ def finish(
         "label": pa.array([label for report in reports for label in report.labels], pa.int32()),
     }
     pq.write_table(pa.table(index), folder / INDEX)
-    write_tfds_metadata(str(folder), manifest, tally)
+    if tally.tfds_images == tally.records:
+        write_tfds_metadata(str(folder), manifest, tally)
+    else:
+        logging.warning(
+            "%s: TFDS would read %d of %d images with other values or not at all, so it gets no "
+            "dataset_info.json; array_record:%s reads them",
+            folder,
+            tally.records - tally.tfds_images,
+            tally.records,
+            folder,
+        )
     for draft in folder.glob(f".{MANIFEST}.*"):  # of a process that was killed right here
         draft.unlink()
     replace_text(folder / MANIFEST, manifest.to_json())

@@ -19,6 +19,12 @@ def smooth(height: int, width: int) -> np.ndarray:
     return image.astype(np.uint8)
 
 
+def bands(height: int, width: int, channels: int) -> np.ndarray:
+    """`smooth` in any number of different channels."""
+    gradients = smooth(height, width)[..., np.arange(channels) % 3]
+    return gradients // (1 + np.arange(channels, dtype=np.uint8))
+
+
 def encode(image: np.ndarray | Image.Image, format: str = "JPEG", **options) -> bytes:
     """The image as a file's bytes."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)

@@ -48,7 +48,8 @@ class TestResult:
         )
         assert (manifest.source, manifest.records, manifest.class_names) == (spec, 7, ["dog"])
         assert manifest.fingerprint == fingerprint(open_source(spec))
-        assert manifest.options == {"max_side_px": 80, "quality": 95, "shards": 3}
+        options = {"max_side_px": 80, "quality": 95, "channels": 3, "shards": 3}
+        assert manifest.options == options
         assert manifest.skipped == [] and manifest.reencoded == 0
         assert [shard.records for shard in manifest.shards] == [2, 2, 3]
         for shard in manifest.shards:
@@ -147,8 +148,9 @@ class TestBadRecords:
 
     def test_nothing_readable(self, tmp_path):
         write_folder(tmp_path / "x", {"a.jpg": b"hello"})
-        with pytest.raises(ValueError, match=r"no record of folder:.* can be read; give another"):
+        with pytest.raises(ValueError, match=r"none of 1 records tried can be read: record 'a.jpg"):
             prepare(f"folder:{tmp_path / 'x'}", str(tmp_path / "out"), bad_budget=1.0)
+        assert not (tmp_path / "out").exists()
 
 
 class TestInterrupted:
@@ -260,6 +262,8 @@ class TestRefusals:
             prepare(spec, out, shards=3, quality=50)
         with pytest.raises(ValueError, match=r"with options {.*'shards': 3}.*; give another folde"):
             prepare(spec, out, shards=2)
+        with pytest.raises(ValueError, match=r"'channels': 3, .*and .* has {.*'channels': 1, "):
+            prepare(spec, out, shards=3, channels=1)
         with pytest.raises(ValueError, match=r"out=.* belongs to source .* with fingerprint"):
             prepare(photos(tmp_path / "y", count=8), out, shards=3)
         assert before is None or tree(tmp_path / "out") == before
@@ -294,6 +298,7 @@ class TestRefusals:
             ("shard_mb", 0, r"shard_mb=0 must lie in"),
             ("max_side_px", -1, r"max_side_px=-1 must lie in 0..65536; use 512"),
             ("quality", 101, r"quality=101 must lie in 1..100; use 95"),
+            ("channels", 0, r"channels=0 must lie in 1..65535; use 3"),
             ("bad_budget", 1.5, r"bad_budget=1.5 must lie in 0..1; use 0.001"),
             ("num_threads", 0, r"num_threads=0 must lie in 1..1024; use 8"),
         ],
@@ -315,6 +320,7 @@ def run_main(monkeypatch, **values) -> None:
         "shard_mb": 256,
         "max_side_px": 512,
         "quality": 95,
+        "channels": 3,
         "bad_budget": 0.001,
         "num_threads": None,
     }

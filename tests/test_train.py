@@ -3,13 +3,17 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 from absl import logging
@@ -20,6 +24,8 @@ from dinojax import train as app
 from dinojax import trees
 from dinojax.build import build_init, build_schedules
 from dinojax.config import Config, default_config, parse_config, to_dict
+from dinojax.data.threads import StorageError
+from dinojax.runtime import exits
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.quarantine import BadBudgetError, read_ledger
 from dinojax.shrink import shrink
@@ -40,14 +46,18 @@ SUMMARY = (
 )
 
 
-def debug(**overrides) -> Config:
+def debug_dict(**overrides) -> ml_collections.ConfigDict:
     config = shrink(default_config())
     config.mesh.fsdp = 2  # 8 fake devices: data 4 x fsdp 2
     config.train.batch_size = 16
     config.train.draw_group_size = 1
     config.dino.koleo_group_size = 2
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
-    return parse_config(config)
+    return config
+
+
+def debug(**overrides) -> Config:
+    return parse_config(debug_dict(**overrides))
 
 
 def recipe(name: str):
@@ -149,7 +159,17 @@ def image_folder(path: Path, *, good: int, bad: int) -> Path:
     return path
 
 
-def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monkeypatch):
+def run_main(monkeypatch, config: ml_collections.ConfigDict, workdir: Path) -> int:
+    """The exit code of the command with these flags; the process goes on."""
+    flags = SimpleNamespace(config=config, workdir=str(workdir))
+    monkeypatch.setattr(app, "flags", SimpleNamespace(FLAGS=flags))
+    monkeypatch.setattr(exits, "threading", Mock())
+    with pytest.raises(SystemExit) as left:
+        app.main(["train"])
+    return left.value.code
+
+
+def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monkeypatch, capsys):
     """The loop's batches, without its steps: a fifth of the images is unreadable."""
     consumed = []
 
@@ -157,16 +177,34 @@ def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monke
         consumed.extend(batches)
 
     monkeypatch.setattr(app, "run", loop)
+    monkeypatch.setattr(app, "compile_step", lambda *_: None)
     monkeypatch.setattr(app, "verify", lambda *_, **__: None)
     folder = str(image_folder(tmp_path / "images", good=40, bad=10))
     options = {"data__source": folder, "data__bad_budget": 0.1, "knn__every_steps": 0}
-    with pytest.raises(BadBudgetError, match=r"1\d of \d+ records read until step \d+ are"):
-        train(debug(**options), str(tmp_path / "run"))
+    assert run_main(monkeypatch, debug_dict(**options), tmp_path / "run") == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.match(r"dinojax\.train: 1\d of \d+ records read until step \d+ are unreadable", said)
     entries = read_ledger(tmp_path / "run")
     lost = [entry["step"] for entry in entries if not entry["attempt"]]
     assert {entry["id"] for entry in entries} <= {f"bad{i}.jpg" for i in range(10)}
     assert len(lost) > 16 >= sum(step < len(consumed) for step in lost)
     assert lost[-1] == len(consumed) > 3  # stopped before the step
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ValueError, 2), (FileNotFoundError, 2), (BadBudgetError, 3), (StorageError, 4)],
+)
+def test_what_stops_a_run_is_one_sentence_and_a_code(tmp_path, monkeypatch, capsys, error, code):
+    monkeypatch.setattr(app, "train", Mock(side_effect=error("this is why")))
+    assert run_main(monkeypatch, debug_dict(), tmp_path) == code
+    assert capsys.readouterr().err == "dinojax.train: this is why\n"
+
+
+def test_what_nobody_foresaw_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "train", Mock(side_effect=RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_main(monkeypatch, debug_dict(), tmp_path)
 
 
 def test_ids_choose_the_records(tmp_path):

@@ -68,4 +68,7 @@ def from_image(image: Image.Image, channels: int) -> Pixels:
 def mismatch(found: int, wanted: int) -> str:
     """What to say of an image with `found` channels in a run on `wanted`."""
     kinds = "" if wanted in COLOUR_CHANNELS else f", or TIFF or NPY images of {wanted} channels"
-    return f"channels found: {found}, wanted: {wanted}; use student.in_chans={found}{kinds}"
+    return (
+        f"channels found: {found}, wanted: {wanted}; use student.in_chans={found} "
+        f"(dinojax.prepare: --channels={found}){kinds}"
+    )

@@ -1,8 +1,7 @@
 """`FileSource`: what all sources made of named image files share, a folder or a tar.
 
 Files that belong to one record have one stem, as in WebDataset: beside ``cat/a.jpg`` there may be
-``cat/a.seg.png``, ``cat/a.depth.png`` or ``cat/a.depth.npy``, and ``cat/a.cls``. Other files
-(``.json``, ``.txt``) are left alone.
+a map, ``cat/a.seg.png`` or ``cat/a.depth.npy``, and ``cat/a.cls``. `file_names.py` says which.
 """
 
 from collections.abc import Sequence
@@ -11,20 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from dinojax.data.file_names import SIDECARS, LeftOut, sample_key, sidecar_suffix
 from dinojax.data.labels import classes_of, name_classes
 from dinojax.data.records import Record
 from dinojax.data.source import check_index
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""File names taken for images, compared in lower case; the bytes decide which codec reads them."""
-
-SIDECARS = {
-    ".seg.png": "segmentation",
-    ".depth.png": "depth",
-    ".depth.npy": "depth",
-    ".cls": "label",
-}
-"""Ends of the names of what goes with an image. They win over `IMAGE_SUFFIXES`."""
 
 
 class FileSource:
@@ -37,14 +26,18 @@ class FileSource:
         names: of images and what goes with them, in the order of the records; the number of a file
             is its place in this list.
         ids: the same with what makes names unique, where they are not.
+        left_out: files that are not among `names`; arrays beside images join them, and one line in
+            the log tells of all.
 
     Raises:
         ValueError: a name that is not UTF-8, a map without an image, or a label that is no number.
     """
 
-    def __init__(self, names: Sequence[str], ids: Sequence[str] | None = None):
-        ids = ids or names
+    def __init__(self, names: Sequence[str], ids: Sequence[str], left_out: LeftOut):
         self._parts = match_parts(ids)
+        for number in spare_numbers(self._parts, len(ids)):
+            left_out.add(ids[number])
+        left_out.log()
         self._ids = [ids[int(number)] for number in self._parts.image]
         _check_utf8(self._ids)
         if (self._parts.label >= 0).any():
@@ -109,17 +102,27 @@ class Parts(NamedTuple):
 def match_parts(names: Sequence[str]) -> Parts:
     """Which files make up which record; one record per image, in the order of `names`.
 
+    An ``.npy`` is an image unless there is another of its WebDataset sample: then it is some array
+    that belongs to that one, such as an embedding.
+
     Raises:
         ValueError: a segmentation or depth map without an image of the same stem.
     """
     images: list[int] = []
+    arrays: list[int] = []
     found = {part: dict[str, int]() for part in SIDECARS.values()}
     for number, name in enumerate(names):
         suffix = sidecar_suffix(name)
-        if suffix is None:
-            images.append(number)
-        else:
+        if suffix is not None:
             found[SIDECARS[suffix]][name[: -len(suffix)]] = number
+        elif name.lower().endswith(".npy"):
+            arrays.append(number)
+        else:
+            images.append(number)
+    if arrays:
+        pictured = {sample_key(names[number]) for number in images}
+        images += [number for number in arrays if sample_key(names[number]) not in pictured]
+        images.sort()
     stems = [names[number].rpartition(".")[0] for number in images]
     for part in ("segmentation", "depth"):
         lonely = found[part].keys() - set(stems)
@@ -136,17 +139,12 @@ def match_parts(names: Sequence[str]) -> Parts:
     )
 
 
-def sidecar_suffix(name: str) -> str | None:
-    """Which of `SIDECARS` the name ends with."""
-    lower = name.lower()
-    return next((suffix for suffix in SIDECARS if lower.endswith(suffix)), None)
-
-
-def is_part(name: str) -> bool:
-    """Whether a path belongs to a record; dot files (``._x.jpg`` of macOS archives) do not."""
-    if name.rpartition("/")[2].startswith("."):
-        return False
-    return name.lower().endswith(IMAGE_SUFFIXES) or sidecar_suffix(name) is not None
+def spare_numbers(parts: Parts, count: int) -> list[int]:
+    """Which of `count` files belong to no record."""
+    spare = np.ones(count, bool)
+    for numbers in parts:
+        spare[numbers[numbers >= 0]] = False
+    return np.flatnonzero(spare).tolist()
 
 
 def _parse_label(data: bytes, name: str) -> int:

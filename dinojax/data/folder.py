@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterator
 
-from dinojax.data.files import IMAGE_SUFFIXES, FileSource, is_part
+from dinojax.data.file_names import IMAGE_SUFFIXES, LeftOut
+from dinojax.data.files import FileSource
 
 
 class FolderSource(FileSource):
@@ -21,8 +22,9 @@ class FolderSource(FileSource):
             raise FileNotFoundError(
                 f"{self._path} is not a folder; give a folder of images, class/image.jpg or flat"
             )
-        self._names = sorted(_part_names(self._path))
-        super().__init__(self._names)
+        left_out = LeftOut(self._path)
+        self._names = sorted(filter(left_out.keep, _file_names(self._path)))
+        super().__init__(self._names, self._names, left_out)
         if not len(self):
             raise ValueError(
                 f"{self._path} holds no image (looked in all its subfolders for "
@@ -34,10 +36,10 @@ class FolderSource(FileSource):
             return file.read()
 
 
-def _part_names(root: str) -> Iterator[str]:
+def _file_names(root: str) -> Iterator[str]:
     for folder, _, files in os.walk(root, onerror=_fail, followlinks=True):
         prefix = os.path.relpath(folder, root).replace(os.sep, "/")
-        for file in filter(is_part, files):
+        for file in files:
             yield file if prefix == "." else f"{prefix}/{file}"
 
 

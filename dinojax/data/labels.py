@@ -1,14 +1,24 @@
-"""Class names: from folders, from lists, or the numbers themselves."""
+"""Class names: from folders, from ImageNet's file names, from lists, or the numbers themselves."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int32
 
+IMAGENET_NAME = re.compile(r"n\d{8}_\d+\.\w+")
+"""``n01440764_10026.JPEG``: a WordNet id and a number. ImageNet comes as one tar for each id."""
+
 
 def classes_of(names: Sequence[str]) -> tuple[Int32[np.ndarray, " n"], list[str] | None]:
-    """Labels by first directory (-1: the name has none) and the sorted class names, if any."""
+    """Labels by first directory (-1: the name has none) and the sorted class names, if any.
+
+    Without any directory, the WordNet id that starts the name of every file of ImageNet. The name
+    of a tar is never a class: most tars are shards of many.
+    """
     tops = [name.rpartition("/")[0].partition("/")[0] for name in names]
+    if not any(tops) and all(map(IMAGENET_NAME.fullmatch, names)):
+        tops = [name.partition("_")[0] for name in names]
     class_names = sorted(set(tops) - {""})
     number = {top: label for label, top in enumerate(class_names)}
     return np.array([number.get(top, -1) for top in tops], np.int32), class_names or None

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import UInt8
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
-from dinojax.data import exif
+from dinojax.data import exif, npy, tiff
 from dinojax.data.decode import MAX_PIXELS, read_image
 from dinojax.data.records import Record
 
-NPY = b"\x93NUMPY"
 MILLIMETRE = np.float32(1e-3)
 
 Map = npt.NDArray[np.generic]  # one value per pixel, [H, W]
@@ -32,15 +31,16 @@ class Pixels(NamedTuple):
     depth: Map | None
 
 
-def decode_record(record: Record, canvas_px: int) -> Pixels:
+def decode_record(record: Record, canvas_px: int, channels: int = 3) -> Pixels:
     """Image and maps: upright, of one size, no side above `canvas_px`.
 
-    The image is `decode.read_image`'s.
+    The image is `decode.read_image`'s, with `channels`.
 
     Raises:
-        ValueError: bytes that cannot be decoded, or a map of other proportions than the image.
+        ValueError: bytes that cannot be decoded, an image of other channels, or a map of other
+            proportions than the image.
     """
-    image = read_image(record, canvas_px)
+    image = read_image(record, canvas_px, channels)
     if record.segmentation is None and record.depth is None:
         return Pixels(image, None, None)
     turn = orientation_of(record.image) if isinstance(record.image, bytes) else 1
@@ -61,10 +61,10 @@ def decode_record(record: Record, canvas_px: int) -> Pixels:
 
 def orientation_of(image: bytes) -> int:
     """The EXIF orientation of an encoded image, 1..8; 1 if it has none."""
+    if image.startswith(tiff.MAGICS):  # no block, but the same tags
+        return tiff.orientation(image)
     try:
         with Image.open(io.BytesIO(image)) as opened:
-            if isinstance(opened, TiffImagePlugin.TiffImageFile):  # no block, but the same tags
-                return opened.tag_v2.get(exif.ORIENTATION_TAG, 1)
             return exif.orientation(opened.info.get("exif", b""))
     except Image.UnidentifiedImageError:
         return 1
@@ -131,7 +131,7 @@ def _read(
 
 
 def _load(data: bytes) -> np.ndarray | Image.Image:
-    if data.startswith(NPY):
+    if data.startswith(npy.MAGIC):
         return np.load(io.BytesIO(data), allow_pickle=False)
     try:
         image = Image.open(io.BytesIO(data), formats=["PNG"])  # JPEG would blur class numbers

@@ -12,17 +12,13 @@ from functools import cached_property
 from typing import TypedDict
 
 import numpy as np
-from absl import logging
 from jaxtyping import Bool, Int32, Int64
 
 from dinojax.data.canvases import CanvasMemory
 from dinojax.data.load import READ_TIMEOUT_S, Canvases, Problem, Sizes, load, substitutes
 from dinojax.data.order import Order
-from dinojax.data.prefetch import WORKER_HOLDS, iterate
+from dinojax.data.prefetch import AHEAD, iterate, most_ahead
 from dinojax.data.source import Source
-
-AHEAD = 2
-"""Batches that are loaded ahead without workers where memory allows."""
 
 
 class TrainBatch(TypedDict):
@@ -163,9 +159,8 @@ def make_loader(
         start_step: the first step; the batches are the same as when starting from 0.
         num_workers: decoding processes, each of which loads whole batches.
         num_threads: decoding threads per process; None: the cores divided among the processes.
-        prefetch_mb: memory in MB (10**6 bytes) for batches that are being loaded or wait to be
-            taken. As many as fit, up to `AHEAD`, or `WORKER_HOLDS` for each worker; at least 1, or
-            those of one worker.
+        prefetch_mb: memory in MB for batches that are being loaded or wait to be taken, as for
+            `dinojax.data.prefetch.most_ahead`.
         read_timeout_s: seconds that the reading of one image may take before the iterator raises
             `dinojax.data.threads.StorageError`.
         channels: of the images.
@@ -190,21 +185,7 @@ def make_loader(
         read_timeout_s=read_timeout_s,
         channels=channels,
     )
-    fitting = max(prefetch_mb * 10**6 // batches.batch_bytes, 1)
-    useful = num_workers * WORKER_HOLDS if num_workers else AHEAD
-    if fitting < num_workers * WORKER_HOLDS:
-        logging.warning(
-            "prefetch_mb=%d holds %d of the batches of %.0f MB, and each data worker takes %d: "
-            "starting %d of %d; for all of them use %d",
-            prefetch_mb,
-            fitting,
-            batches.batch_bytes / 1e6,
-            WORKER_HOLDS,
-            max(fitting // WORKER_HOLDS, 1),
-            num_workers,
-            -(-useful * batches.batch_bytes // 10**6),
-        )
-    ahead = min(fitting, useful)
+    ahead = most_ahead(prefetch_mb, batches.batch_bytes, num_workers)
     return iterate(batches, ahead, start_step, num_workers)
 
 

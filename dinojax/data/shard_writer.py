@@ -1,6 +1,5 @@
 """One shard of records, written whole or not at all."""
 
-import contextlib
 import hashlib
 import itertools
 import os
@@ -17,14 +16,15 @@ from dinojax.data.examples import NO_LABEL, to_example
 from dinojax.data.manifest import Shard
 from dinojax.data.records import Record
 from dinojax.data.source import Source
-from dinojax.data.stored import encode_record
+from dinojax.data.stored import Encoding, encode_record
 from dinojax.data.tally import Tally, histogram_of
+from dinojax.data.tfds_export import is_tfds_image
 
 WRITER_OPTIONS = "group_size:1,uncompressed"
 """One record per chunk, so that reading one reads no other; images are compressed already."""
 
 SAMPLED = 64
-"""Records encoded to estimate how many shards a source fills."""
+"""Records encoded ahead of all others."""
 
 AHEAD = 128
 """Records that are encoded before the writer asks for them."""
@@ -57,13 +57,22 @@ class ShardReport:
         return cls(**{**values, "shard": shard, "tally": tally})
 
 
-def count_shards(source: Source, shard_mb: int, *, max_side_px: int, quality: int) -> int:
-    """How many shards of about `shard_mb` megabytes the source fills, at least 1."""
-    sizes = []
+def estimate_bytes(source: Source, encoding: Encoding) -> float:
+    """Of all records as they will be stored, from up to `SAMPLED` of them, evenly spread.
+
+    Raises:
+        ValueError: none of those can be read; says why.
+    """
+    sizes: list[int] = []
+    causes: list[str] = []
     for index in np.linspace(0, len(source) - 1, min(SAMPLED, len(source)), dtype=int).tolist():
-        with contextlib.suppress(ValueError, OSError):  # left out later
-            sizes.append(len(to_example(encode_record(source[index], max_side_px, quality).record)))
-    return max(1, round(np.mean(sizes or [0]) * len(source) / (shard_mb * 1e6)))
+        try:
+            sizes.append(len(to_example(encode_record(source[index], encoding).record)))
+        except (ValueError, OSError) as error:  # left out later
+            causes.append(str(error))
+    if not sizes:
+        raise ValueError(f"none of {len(causes)} records tried can be read: {causes[0]}")
+    return float(np.mean(sizes)) * len(source)
 
 
 def write_shard(
@@ -71,8 +80,7 @@ def write_shard(
     indices: range,
     path: str,
     *,
-    max_side_px: int,
-    quality: int,
+    encoding: Encoding,
     pool: ThreadPoolExecutor,
     on_record: Callable[[], object] = lambda: None,
 ) -> ShardReport:
@@ -82,7 +90,7 @@ def write_shard(
     ``PATH.partial``. Its bytes depend on the records and the options alone.
 
     Args:
-        max_side_px: and `quality`: as for `stored.encode_record`.
+        encoding: of the images.
         pool: where records are encoded.
         on_record: called after each record, stored or left out.
 
@@ -92,9 +100,10 @@ def write_shard(
 
     def encode(index: int) -> tuple[Record, bytes, Tally] | dict[str, str]:
         try:
-            record, pixels, shrunk, classes = encode_record(source[index], max_side_px, quality)
+            record, pixels, shrunk, classes = encode_record(source[index], encoding)
         except (ValueError, OSError) as error:
             return {"id": source.record_id(index), "cause": str(error)}
+        assert isinstance(record.image, bytes)  # encode_record encodes it
         example = to_example(record)
         return (
             record,
@@ -103,6 +112,7 @@ def write_shard(
                 records=1,
                 content_bytes=len(example),
                 reencoded=int(shrunk),
+                tfds_images=int(is_tfds_image(record.image, encoding.channels)),
                 segmentations=int(record.segmentation is not None),
                 depths=int(record.depth is not None),
                 classes=classes,

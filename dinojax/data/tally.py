@@ -24,6 +24,7 @@ class Tally:
         records: how many.
         content_bytes: of the records themselves.
         reencoded: images that were shrunk.
+        tfds_images: those that `tfds_export.is_tfds_image`.
         segmentations: records with a segmentation map; `depths`: with a depth map.
         classes: one more than the largest class in a segmentation map, 0 without.
         labels: one more than the largest label, 0 without.
@@ -33,6 +34,7 @@ class Tally:
     records: int = 0
     content_bytes: int = 0
     reencoded: int = 0
+    tfds_images: int = 0
     segmentations: int = 0
     depths: int = 0
     classes: int = 0
@@ -50,6 +52,7 @@ class Tally:
             records=self.records + other.records,
             content_bytes=self.content_bytes + other.content_bytes,
             reencoded=self.reencoded + other.reencoded,
+            tfds_images=self.tfds_images + other.tfds_images,
             segmentations=self.segmentations + other.segmentations,
             depths=self.depths + other.depths,
             classes=max(self.classes, other.classes),

@@ -8,7 +8,8 @@ import weakref
 
 import numpy as np
 
-from dinojax.data.files import IMAGE_SUFFIXES, FileSource, is_part
+from dinojax.data.file_names import IMAGE_SUFFIXES, LeftOut
+from dinojax.data.files import FileSource
 from dinojax.data.handles import Handles
 from dinojax.data.shards import find_shards, shard_names
 
@@ -34,15 +35,16 @@ class TarSource(FileSource):
 
     Raises:
         FileNotFoundError: `path` is not a file and matches none.
-        ValueError: compressed, not a tar, cut short, or without an image.
+        ValueError: one of them is compressed, no tar, cut short, or without an image.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         pattern = os.fspath(path)
         self._paths = find_shards(pattern, "a .tar of images")
+        left_out = LeftOut(pattern)
         names, ids, extents = [], [], []
         for shard, file in enumerate(self._paths):
-            members = _scan(file)
+            members = _scan(file, left_out)
             names += sorted(members)
             extents += [(shard, *members[name]) for name in sorted(members)]
         if pattern in self._paths:
@@ -52,12 +54,8 @@ class TarSource(FileSource):
             ids = [f"{stems[at[0]]}/{name}" for name, at in zip(names, extents, strict=True)]
         self._extents = np.array(extents, np.int64).reshape(-1, 3)
         self._files = Handles(functools.partial(_File, self._paths))
-        super().__init__(names, ids)
-        if not len(self):
-            raise ValueError(
-                f"{pattern} holds no image (looked for {' '.join(IMAGE_SUFFIXES)}); "
-                "give a tar of class/image.jpg members"
-            )
+        super().__init__(names, ids, left_out)
+        self._check_no_tar_is_empty()
 
     def read_file(self, number: int) -> bytes:
         shard, offset, size = self._extents[number].tolist()
@@ -69,6 +67,17 @@ class TarSource(FileSource):
             )
         return data
 
+    def _check_no_tar_is_empty(self) -> None:
+        """A tar of zeros, such as an unfinished copy leaves, is a sound archive of no members."""
+        holding = np.unique(self._extents[self._parts.image, 0])
+        empty = np.setdiff1d(np.arange(len(self._paths)), holding)
+        if len(empty):
+            others = f", nor do {len(empty) - 1} more" if len(empty) > 1 else ""
+            raise ValueError(
+                f"{self._paths[empty[0]]} holds no image{others} (looked for "
+                f"{' '.join(IMAGE_SUFFIXES)}); copy or pack it again, or give a pattern without it"
+            )
+
 
 class _File:
     """An open file that closes when nobody holds it any more."""
@@ -78,7 +87,7 @@ class _File:
         weakref.finalize(self, os.close, self.number)
 
 
-def _scan(path: str) -> dict[str, tuple[int, int]]:
+def _scan(path: str, left_out: LeftOut) -> dict[str, tuple[int, int]]:
     """Name -> (offset, size) in bytes of every regular member that belongs to a record."""
     _refuse_compressed(path)
     members: dict[str, tuple[int, int]] = {}
@@ -88,7 +97,7 @@ def _scan(path: str) -> dict[str, tuple[int, int]]:
                 # tarfile would keep every header in memory
                 tar.members.clear()  # type: ignore[attr-defined]
                 # A sparse member's bytes are not contiguous in the file.
-                if member.isreg() and not member.issparse() and is_part(member.name):
+                if member.isreg() and not member.issparse() and left_out.keep(member.name):
                     name = posixpath.normpath(member.name).lstrip("/")
                     members[name] = member.offset_data, member.size
     except tarfile.TarError as error:

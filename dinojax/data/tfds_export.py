@@ -1,7 +1,10 @@
 """What makes a folder of shards a dataset of TFDS: ``tfds.builder_from_directory`` reads it."""
 
+import io
+
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image, UnidentifiedImageError
 
 from dinojax.data.manifest import Manifest
 from dinojax.data.tally import Tally
@@ -9,10 +12,27 @@ from dinojax.data.tally import Tally
 NAME, SPLIT = "images", "train"
 VERSION = "1.0.0"
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+MODES = {1: ("1", "L"), 3: ("1", "L", "P", "RGB", "CMYK")}
+"""By number of channels, Pillow's modes of files that TFDS decodes to so many."""
+
 
 def shard_name(number: int, count: int) -> str:
     """File name of a shard, in TFDS's pattern."""
     return f"{NAME}-{SPLIT}.array_record-{number:05d}-of-{count:05d}"
+
+
+def is_tfds_image(data: bytes, channels: int) -> bool:
+    """Whether TFDS decodes the file to uint8 of `channels` channels.
+
+    It makes RGB of grey, but not grey of RGB; it keeps transparency, and of 16-bit grey the low
+    byte.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.mode in MODES.get(channels, ()) and not image.has_transparency_data
+    except UnidentifiedImageError:
+        return False
 
 
 def write_tfds_metadata(folder: str, manifest: Manifest, tally: Tally) -> None:

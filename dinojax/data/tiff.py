@@ -52,9 +52,19 @@ def read_tiff(data: bytes, channels: int, check_size: Callable[[int, int, int], 
         if page.is_tiled:  # tiles may be larger than the image
             check_size(page.tilelength, page.tilewidth, page.samplesperpixel)
         samples = _samples(page, data)
-        tag = page.tags.get("Orientation")
-    turn = TURNS.get(1 if tag is None else tag.value)
+        turn = TURNS.get(_orientation(page))
     return from_samples(samples if turn is None else turn(samples), channels)
+
+
+def orientation(data: bytes) -> int:
+    """The orientation of the first page, 1..8; 1 if it says none."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        return _orientation(file.pages.first)
+
+
+def _orientation(page: tifffile.TiffPage) -> int:
+    tag = page.tags.get("Orientation")
+    return 1 if tag is None else tag.value
 
 
 def _is_colour(page: tifffile.TiffPage) -> bool:

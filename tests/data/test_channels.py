@@ -80,7 +80,7 @@ def test_colour_files_have_no_bands(format, wanted):
     """Nor does an alpha channel count as one."""
     image = Image.fromarray(smooth(8, 8)).convert("RGBA" if format == "PNG" else "RGB")
     message = (
-        f"record 'a' .*found: 3, wanted: {wanted}; use .*=3, or TIFF or NPY images of {wanted}"
+        rf"record 'a' .*found: 3, wanted: {wanted}; use .*=3\), or TIFF or NPY images of {wanted}"
     )
     with pytest.raises(ValueError, match=message):
         decode_image(encode(image, format), "a", channels=wanted)

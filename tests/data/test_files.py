@@ -6,9 +6,14 @@ import resource
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
-from images import write_folder, write_tar
+from absl import logging
+from images import as_npy, as_tiff, bands, encode, write_folder, write_tar
+from PIL import Image
 
+from dinojax.data.decode import decode_image
+from dinojax.data.file_names import IMAGE_SUFFIXES
 from dinojax.data.folder import FolderSource
 from dinojax.data.handles import Handles
 from dinojax.data.source import Source
@@ -30,6 +35,18 @@ def write(kind, tmp_path, files):
     if kind is FolderSource:
         return write_folder(tmp_path / "images", files)
     return write_tar(tmp_path / "images.tar", files)
+
+
+def white_image(name: str) -> bytes:
+    """White in the format that the name promises."""
+    suffix = name.rpartition(".")[2]
+    image = np.full((6, 8, 3), 255, np.uint8)
+    if suffix == "npy":
+        return as_npy(image)
+    formats = {"jpg": "JPEG", "jfif": "JPEG", "tif": "TIFF"}
+    formats |= dict.fromkeys(("ppm", "pgm", "pbm"), "PPM")
+    mode = {"pgm": "L", "pbm": "1"}.get(suffix, "RGB")
+    return encode(Image.fromarray(image).convert(mode), formats.get(suffix, suffix))
 
 
 @pytest.mark.parametrize("kind", [FolderSource, TarSource])
@@ -81,9 +98,58 @@ class TestBoth:
     def test_empty(self, kind, tmp_path):
         path = write(kind, tmp_path, {"readme.txt": b""})
         with pytest.raises(
-            ValueError, match=r"images.* holds no image .*\.jpg \.jpeg \.png \.webp.*; give"
+            ValueError, match=r"images.* holds no image .*\.jpg .*\.webp .*\.npy\); .*give"
         ):
             kind(path)
+
+    def test_images_of_every_format(self, kind, tmp_path):
+        five = bands(6, 8, 5)
+        names = [f"{i:02d}{suffix}" for i, suffix in enumerate(IMAGE_SUFFIXES)]
+        files = {name: white_image(name) for name in names}
+        files |= {"x.TIFF": as_tiff(five), "y.NPY": as_npy(five)}
+        source = kind(write(kind, tmp_path, files))
+        records = [source[i] for i in range(len(source))]
+        assert [record.id for record in records] == [*names, "x.TIFF", "y.NPY"]
+        for record in records[:-2]:
+            pixels = decode_image(record.image, record.id)
+            assert pixels.shape == (6, 8, 3) and pixels.min() >= 254
+        for record in records[-2:]:
+            assert np.array_equal(decode_image(record.image, record.id, channels=5), five)
+
+    @pytest.mark.parametrize(
+        ("files", "ids"),
+        [
+            (("a.npy", "b/c.d.npy"), ("a.npy", "b/c.d.npy")),
+            (("a.npy", "a.seg.npy", "a.depth.NPY", "a.cls"), ("a.npy",)),
+            # Beside an image it is an array that goes with it, whatever it is called.
+            (("a.jpg", "a.npy", "b.npy"), ("a.jpg", "b.npy")),
+            (("x/1.tif", "x/1.clip.npy", "y/1.npy"), ("x/1.tif", "y/1.npy")),
+            # Maps that nobody reads are no images for that.
+            (("a.jpg", "a.depth.tif", "a.Seg.JPG", "a.depth.avif"), ("a.jpg",)),
+        ],
+    )
+    def test_what_is_an_image_and_what_goes_with_one(self, kind, tmp_path, files, ids):
+        source = kind(write(kind, tmp_path, dict.fromkeys(files, b"0")))
+        assert tuple(source[i].id for i in range(len(source))) == ids
+        if "a.seg.npy" in files:
+            assert source[0].segmentation == source[0].depth == b"0" and source[0].label == 0
+
+    def test_one_line_tells_what_is_left_out(self, kind, tmp_path, monkeypatch):
+        said = []
+        monkeypatch.setattr(logging, "warning", lambda text, *args: said.append(text % args))
+        names = ("b.HEIC", "a.heic", "x.y/README", "1.npy", "2.xml", "2.json", "2.txt", ".z.xml")
+        path = write(kind, tmp_path, dict.fromkeys((*names, "1.png", "2.jpg"), b"0"))
+        assert len(kind(path)) == 2
+        (line,) = said
+        assert line.startswith(f"{path}: 5 files are left out (2 .heic, ")
+        for words in ("1 no suffix", "1 .npy", "1 .xml", "e.g. '1.npy'; images are .jpg "):
+            assert words in line
+
+    def test_nothing_is_said_of_what_webdataset_puts_beside_images(
+        self, kind, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(logging, "warning", lambda *_: pytest.fail("a warning"))
+        kind(write(kind, tmp_path, {"a.jpg": b"0", "a.json": b"", "a.TXT": b"", "a.cls": b"0"}))
 
 
 def test_folder_follows_links(tmp_path):
@@ -262,7 +328,42 @@ class TestShards:
         with pytest.raises(FileNotFoundError, match=words):
             TarSource(tmp_path / pattern)
 
-    def test_glob_without_an_image(self, tmp_path):
-        self.write(tmp_path, {"0.tar": {"a.txt": b""}})
-        with pytest.raises(ValueError, match=r"\*.tar holds no image"):
+    @pytest.mark.parametrize("bad", [{"a.txt": b""}, {"a.npy.bak": b""}, {}])
+    def test_a_shard_without_an_image(self, tmp_path, bad):
+        self.write(tmp_path, {"0.tar": {"a.jpg": b"a"}, "1.tar": bad, "2.tar": {"a.jpg": b"b"}})
+        with pytest.raises(ValueError, match=r"/1.tar holds no image \(looked .*; copy or pack it"):
             TarSource(tmp_path / "*.tar")
+        assert len(TarSource(tmp_path / "[02].tar")) == 2
+
+    def test_shards_of_zeros(self, tmp_path):
+        """What an unfinished copy leaves: to `tar`, an archive of nothing."""
+        self.write(tmp_path, {"0.tar": {"a.jpg": b"a"}})
+        for name in ("1.tar", "2.tar"):
+            (tmp_path / name).write_bytes(bytes(20_480))
+        with pytest.raises(ValueError, match=r"/1.tar holds no image, nor do 1 more \(looked for"):
+            TarSource(tmp_path / "*.tar")
+
+    def test_imagenet_as_it_is_published(self, tmp_path):
+        files = {"n02": {"n00000002_7.JPEG": b"2"}, "n01": {"n00000001_10.JPEG": b"1"}}
+        self.write(tmp_path, {f"{name}.tar": members for name, members in files.items()})
+        source = TarSource(tmp_path / "n*.tar")
+        assert source.class_names == ["n00000001", "n00000002"]
+        assert [(source[i].id, source[i].label) for i in range(2)] == [
+            ("n01/n00000001_10.JPEG", 0),
+            ("n02/n00000002_7.JPEG", 1),
+        ]
+
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("0001_000.jpg", "0001_001.jpg"),
+            ("n01440764_1.jpg", "n014407645_1.jpg"),
+            ("n01440764_1.jpg", "n01440764.jpg"),
+            ("n01440764_1.jpg", "cat.jpg"),
+        ],
+    )
+    def test_other_shards_are_no_classes(self, tmp_path, names):
+        members = dict.fromkeys(names, b"")
+        self.write(tmp_path, {"0001.tar": members, "n01440764.tar": members})
+        source = TarSource(tmp_path / "*.tar")
+        assert source.class_names is None and source[0].label is None

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from datasets import npy
-from images import encode
+from images import as_tiff, bands, encode
 from PIL import Image, ImageOps
 
 from dinojax.data.maps import decode_record, orientation_of
@@ -53,6 +53,14 @@ def test_maps_turn_with_the_image(format, orientation):
 def test_orientation_of_other_formats():
     assert orientation_of(oriented(6, "TIFF")) == 6
     assert orientation_of(encode(picture(), "TIFF")) == orientation_of(npy(picture())) == 1
+
+
+def test_maps_turn_with_images_of_many_channels():
+    image = bands(HEIGHT, WIDTH, 5)
+    data = as_tiff(image, extratags=[(0x0112, "H", 1, 6, True)])
+    shown = decode_record(Record(data, "x", segmentation=image[..., 1]), 64, channels=5)
+    assert np.array_equal(shown.image, image[::-1].swapaxes(0, 1))
+    assert np.array_equal(shown.segmentation, shown.image[..., 1])
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])

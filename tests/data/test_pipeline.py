@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from images import ArraySource, encode, smooth, write_folder, write_tar
 
+from dinojax.data import pipeline
 from dinojax.data.folder import FolderSource
 from dinojax.data.order import Order, record_indices
 from dinojax.data.pipeline import StepBatches, make_loader, sequential_batches
+from dinojax.data.prefetch import iterate
 from dinojax.data.tar import TarSource
 
 
@@ -88,6 +90,22 @@ def test_hosts_concatenate_to_the_global_batch(hosts):
 def test_threads_and_prefetch_change_nothing():
     whole = take(5, ArraySource(11), num_threads=1, prefetch_mb=0)
     assert_same(take(5, ArraySource(11), num_threads=7, prefetch_mb=100), whole)
+
+
+@pytest.mark.parametrize(("prefetch_mb", "ahead"), [(2, 1), (3, 2)])
+def test_prefetch_counts_the_canvases_of_this_host(prefetch_mb, ahead, monkeypatch):
+    """Three of 500 x 500 pixels of 2 channels: 1.5 MB a batch."""
+    handed_on = []
+
+    def watched(batches, ahead, *rest):
+        handed_on.append(ahead)
+        return iterate(batches, ahead, *rest)
+
+    monkeypatch.setattr(pipeline, "iterate", watched)
+    hosts, source = {"process_index": 1, "process_count": 4}, ArraySource(12)
+    order, options = plain(source, 12), {"canvas_px": 500, "channels": 2}
+    make_loader(source, order, prefetch_mb=prefetch_mb, **options, **hosts)
+    assert handed_on == [ahead]
 
 
 def test_workers_change_nothing(tmp_path):

@@ -1,17 +1,45 @@
-"""Loading ahead: memory has a bound, and closing leaves nothing behind."""
+"""Loading ahead: as much as memory holds and no more, and closing leaves nothing behind."""
 
 import gc
 import multiprocessing
 import os
+import re
 import time
 from contextlib import closing
 from itertools import islice
-from pathlib import Path
 
 import pytest
+from absl import logging
 from processes import Deadly, Logged, Steady
 
-from dinojax.data.prefetch import iterate
+from dinojax.data.prefetch import iterate, most_ahead
+
+MB = 10**6
+
+
+@pytest.mark.parametrize(
+    ("prefetch_mb", "batch_bytes", "num_workers", "ahead", "warning"),
+    [
+        (4096, 201 * MB, 0, 2, None),
+        (402, 201 * MB, 0, 2, None),
+        (401, 201 * MB, 0, 1, None),
+        (0, 201 * MB, 0, 1, None),
+        (4096, 1, 3, 12, None),
+        (1608, 201 * MB, 2, 8, None),
+        (1607, 201 * MB, 2, 7, "holds 7 of the batches of 201.0 MB, .*starting 1 of 2; .*use 1608"),
+        (4096, 201 * MB, 8, 20, "=4096 holds 20 of .* takes 4: starting 5 of 8; .*use 6432"),
+        (0, 3 * MB // 2, 1, 1, "=0 holds 0 of the batches of 1.5 MB.*starting 1 of 1; .*use 6"),
+        (3, MB + 1, 1, 2, "=3 holds 2 of .*starting 1 of 1; .*use 5$"),
+    ],
+)
+def test_as_much_is_loaded_ahead_as_memory_holds(
+    prefetch_mb, batch_bytes, num_workers, ahead, warning, monkeypatch
+):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: said.append(text % args))
+    assert most_ahead(prefetch_mb, batch_bytes, num_workers) == ahead
+    assert len(said) == (warning is not None)
+    assert not warning or re.search(warning, said[0]), said
 
 
 @pytest.mark.parametrize(
@@ -74,33 +102,3 @@ def test_closing_leaves_nothing():
 def test_an_end_is_an_end(tmp_path):
     with closing(iterate(Logged(tmp_path), 4, start_step=997)) as batches:
         assert list(batches) == [997, 998, 999]
-
-
-def resident_mb() -> float:
-    """Of this process and its workers."""
-    pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
-    lines = [
-        line
-        for pid in pids
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-        if line.startswith("VmRSS")
-    ]
-    return sum(int(line.split()[1]) for line in lines) / 1024
-
-
-@pytest.mark.parametrize(
-    ("num_workers", "count"),
-    [
-        (0, 1000),
-        *(pytest.param(n, 10_000, marks=pytest.mark.slow, id=f"{n}-10000") for n in (0, 1, 2)),
-    ],
-)
-def test_memory_is_flat(num_workers, count):
-    """Half a megabyte each: a hundredth of them that stayed would show."""
-    with closing(iterate(Steady(), 8, num_workers=num_workers)) as batches:
-        for batch in islice(batches, count // 10):
-            del batch
-        before = resident_mb()
-        worst = max(resident_mb() for i, _ in enumerate(islice(batches, count)) if i % 50 == 0)
-    print(f"{before:.0f} MB before, at most {worst:.0f} MB during {count} batches")
-    assert worst < before + count * 0.5 / 100

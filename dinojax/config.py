@@ -170,7 +170,11 @@ class MeshConfig:
     """Devices per axis; -1: all that the others leave."""
 
     data: int = -1
+    """Copies of the model: over slices or nodes, for links too slow to gather weights over."""
     fsdp: int = 1
+    """Parts that weights, moments and teachers are split into, and gathered from layer by layer."""
+    tensor: int = 1
+    """Parts that heads, hidden features and prototypes are split into; divides each of them."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """The device mesh and how arrays lie on it: axes data, fsdp and tensor, rules by path and shape.
 
-The batch is split over data and fsdp together. Parameters are replicated over data and split over
-fsdp along their largest suitable axis; the stacked layer axis is never split, because a scan reads
-one layer at a time.
+The batch is split over data and fsdp together. Parameters are replicated over data, those of
+`TENSOR_RULES` split over tensor, and then over fsdp along their largest axis that is left; the
+stacked layer axis is never split, because a scan reads one layer at a time. With data over slices
+or nodes and fsdp inside them, weights are gathered over the fast links only (hybrid sharding).
 
 The order of the devices follows the interconnect, not the processes, so a process may hold any rows
 of a batch. `BatchLayout` asks the sharding which, and is the only place that knows.
@@ -17,13 +18,23 @@ from functools import cached_property
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dinojax.trees import map_named
-from dinojax.typing import PyTree
+from dinojax.typing import Array, PyTree
 
 BATCH_AXES = ("data", "fsdp")
 STACKED = re.compile(r"(^|/)blocks/")
+TENSOR_RULES = {
+    re.compile(r"(^|/)qkv/(kernel|bias)$"): -2,  # heads
+    re.compile(r"(^|/)attn/proj/kernel$"): -2,  # the heads' outputs
+    re.compile(r"(^|/)mlp/(fc1|w1|w2)/(kernel|bias)$"): -1,  # hidden features
+    re.compile(r"(^|/)mlp/(fc2|w3)/kernel$"): -2,
+    re.compile(r"(^|/)last_layer$"): -1,  # prototypes
+}
+"""Path -> the axis that is split over tensor (Megatron-LM, arXiv:1909.08053, section 3): layers
+come in pairs, the first split by its outputs and the second by its inputs, with one sum after it.
+The modules name the same axes where they use the weights."""
 SMALL = 2**12
 """Leaves with fewer elements are replicated: gathering them would cost more than they weigh."""
 
@@ -125,16 +136,38 @@ def shardings(mesh: Mesh, tree: PyTree) -> PyTree:
     """A `NamedSharding` for every leaf of a parameter-like tree (state, moments, teachers)."""
 
     def rule(path: str, leaf) -> NamedSharding:
-        shape = tuple(leaf.shape)
-        size = mesh.shape["fsdp"]
-        first = 1 if STACKED.search(path) else 0
-        fitting = [i for i in range(first, len(shape)) if shape[i] % size == 0]
-        if size == 1 or math.prod(shape) < SMALL or not fitting:
-            return replicated(mesh)
-        axis = max(fitting, key=lambda i: (shape[i], i))
-        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
+        shape, axis = tuple(leaf.shape), tensor_axis(path)
+        if not STACKED.search(path):
+            return NamedSharding(mesh, weight_spec(mesh, shape, axis))
+        layer = weight_spec(mesh, shape[1:], axis)
+        return NamedSharding(mesh, PartitionSpec(None, *layer) if layer else PartitionSpec())
 
     return map_named(rule, tree)
+
+
+def weight_spec(
+    mesh: Mesh | AbstractMesh, shape: Sequence[int], tensor_axis: int | None = None
+) -> PartitionSpec:
+    """How one layer's weight of this shape, and its gradient, lie on the mesh.
+
+    `tensor_axis` over tensor where it divides; the largest of the other axes that fsdp divides over
+    fsdp, unless the weight is small.
+    """
+    fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
+    spec: list[str | None] = [None] * len(shape)
+    if tensor > 1 and tensor_axis is not None and shape[tensor_axis] % tensor == 0:
+        spec[tensor_axis] = "tensor"
+    fitting = [i for i, size in enumerate(shape) if not spec[i] and size % fsdp == 0]
+    if fsdp > 1 and math.prod(shape) >= SMALL and fitting:
+        spec[max(fitting, key=lambda i: (shape[i], i))] = "fsdp"
+    while spec and spec[-1] is None:
+        spec.pop()
+    return PartitionSpec(*spec)
+
+
+def tensor_axis(path: str) -> int | None:
+    """The axis of a parameter, from its end, that is split over tensor; None: none is."""
+    return next((axis for rule, axis in TENSOR_RULES.items() if rule.search(path)), None)
 
 
 def split_batch(tree: PyTree, axis: int = 0) -> PyTree:
@@ -145,11 +178,26 @@ def split_batch(tree: PyTree, axis: int = 0) -> PyTree:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
 
 
-def gather(tree: PyTree) -> PyTree:
-    """Inside jit: ask that every leaf be whole on each device. Nothing without a mesh.
+def gather(weight: Array, tensor_axis: int | None = None) -> Array:
+    """Inside jit: ask for the whole weight on each device; `tensor_axis` alone stays split.
 
-    For sharded weights at their use, in the dtype of the product: this is FSDP's gather.
+    At the use of a sharded weight, in the dtype of the product, this is FSDP's gather. Nothing
+    happens without a mesh.
     """
-    if jax.sharding.get_abstract_mesh().empty:
-        return tree
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), tree)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return weight
+    spec = weight_spec(mesh, weight.shape, tensor_axis)
+    kept = PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
+    return jax.lax.with_sharding_constraint(weight, kept)
+
+
+def scatter(grad: Array, tensor_axis: int | None = None) -> Array:
+    """Inside jit: ask that a weight's gradient lie as the weight does.
+
+    Its sum over devices then leaves each of them its part alone: half of what an all-reduce moves.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return grad
+    return jax.lax.with_sharding_constraint(grad, weight_spec(mesh, grad.shape, tensor_axis))

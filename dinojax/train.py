@@ -128,8 +128,8 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
     agree("program", program(to_dict(config)))
-    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
-    validate(config, batch_shards=meshes.batch_shards(mesh))
+    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    validate(config, batch_shards=meshes.batch_shards(mesh), tensor=mesh.shape["tensor"])
     cluster.connect(mesh)
     if build_views(config) != config.crops:
         channels = config.student.in_chans

@@ -1,5 +1,7 @@
 """Impossible configurations, refused in one sentence before any device is touched."""
 
+import math
+
 import jax
 
 from dinojax.build import (
@@ -11,6 +13,7 @@ from dinojax.build import (
     draw_group_size,
 )
 from dinojax.config import Config, DataConfig
+from dinojax.models.ffn import hidden_width
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
@@ -18,11 +21,12 @@ from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
 
 
-def validate(config: Config, *, batch_shards: int) -> None:
+def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
     """Check everything that can be checked without arrays.
 
     Args:
         batch_shards: parts the batch is split into (data x fsdp devices).
+        tensor: parts that heads, hidden features and prototypes are split into.
 
     Raises:
         ValueError: names the key, its value, the rule and a value that works.
@@ -43,6 +47,7 @@ def validate(config: Config, *, batch_shards: int) -> None:
         _check_later_stages(resolution)
         validate_recipe(build_views(resolution), config.student.in_chans)
     _check_canvas(config)
+    _check_tensor(config, tensor)
     resolution_order(config)
     _check_mixture(config.data)
     build_order(config, (1,) * max(len(config.data.mixture), 1))  # has checks of its own
@@ -165,6 +170,24 @@ def _check_sizes(config: Config) -> None:
         raise ValueError(
             f"student.embed_dim={backbone.embed_dim} is not a multiple of "
             f"num_heads={backbone.num_heads}; use {backbone.num_heads * 64}"
+        )
+
+
+def _check_tensor(config: Config, tensor: int) -> None:
+    backbone = build_backbone(config, get_precision(config.train.precision))
+    hidden = hidden_width(backbone.embed_dim, backbone.ffn_ratio, backbone.ffn_layer)
+    parts = {
+        "num_heads": backbone.num_heads,
+        "the hidden width": hidden,
+        "dino.head.n_prototypes": config.dino.head.n_prototypes,
+        "ibot.head.n_prototypes": config.ibot.head.n_prototypes,
+    }
+    odd = [f"{name}={size}" for name, size in parts.items() if size % tensor]
+    if odd:
+        common = math.gcd(*parts.values())
+        working = [size for size in range(1, tensor) if common % size == 0]
+        raise ValueError(
+            f"mesh.tensor={tensor} does not divide {', '.join(odd)}; use one of {working[-4:]}"
         )
 
 

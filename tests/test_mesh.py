@@ -88,8 +88,8 @@ def test_the_layer_axis_is_never_split():
     mesh = meshes.make_mesh(fsdp=8)
     tree = {
         # The layer axis is by far the largest, and the only one that 8 divides in the second leaf.
-        "blocks": {"kernel": struct(4096, 16, 8), "odd": struct(4096, 5, 3)},
-        "free": struct(4096, 16, 8),
+        "blocks": {"kernel": struct(512, 96, 64), "odd": struct(512, 75, 75)},
+        "free": struct(512, 96, 64),
     }
     blocks = {"kernel": P(None, "fsdp"), "odd": P()}
     assert specs(mesh, tree) == {"blocks": blocks, "free": P("fsdp")}
@@ -178,10 +178,47 @@ def test_split_batch_inside_jit():
     assert (meshes.split_batch(x) == x).all(), "without a mesh nothing happens"
 
 
-def test_gather_inside_jit():
-    mesh = meshes.make_mesh(data=2, fsdp=4)
-    x = jnp.arange(32.0).reshape(2, 16)
+def test_gather_and_scatter_inside_jit():
+    mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
+    x = jnp.arange(64 * 128.0).reshape(64, 128)
     with jax.set_mesh(mesh):
-        split = jax.device_put(x, jax.NamedSharding(mesh, P(None, "fsdp")))
-        assert jax.jit(meshes.gather)(split).is_fully_replicated
+        split = jax.device_put(x, jax.NamedSharding(mesh, P("tensor", "fsdp")))
+        gather, scatter = (jax.jit(f, static_argnums=1) for f in (meshes.gather, meshes.scatter))
+        assert gather(split, None).is_fully_replicated
+        assert gather(split, 0).sharding.spec == P("tensor")
+        assert scatter(split, None).sharding.spec == P(None, "fsdp")
+        assert scatter(split, 0).sharding.spec == P("tensor", "fsdp")
     assert (meshes.gather(x) == x).all(), "without a mesh nothing happens"
+    assert (meshes.scatter(x) == x).all()
+
+
+def test_tensor_axis_by_path():
+    """Heads, hidden features and prototypes; fsdp takes the largest axis that is left."""
+    mesh = meshes.make_mesh(data=1, fsdp=2, tensor=4)
+    block = {
+        "attn": {
+            "qkv": {"kernel": struct(3, 64, 3, 4, 16), "bias": struct(3, 3, 4, 16)},
+            "proj": {"kernel": struct(3, 64, 64), "bias": struct(3, 64)},
+        },
+        "mlp": {
+            "fc1": {"kernel": struct(3, 64, 256), "bias": struct(3, 256)},
+            "fc2": {"kernel": struct(3, 256, 64)},
+        },
+    }
+    assert specs(mesh, {"blocks": block})["blocks"] == {
+        "attn": {
+            "qkv": {"kernel": P(None, "fsdp", None, "tensor"), "bias": P(None, None, "tensor")},
+            "proj": {"kernel": P(None, "tensor", "fsdp"), "bias": P()},
+        },
+        "mlp": {
+            "fc1": {"kernel": P(None, "fsdp", "tensor"), "bias": P(None, "tensor")},
+            "fc2": {"kernel": P(None, "tensor", "fsdp")},
+        },
+    }
+    head = {"mlp_0": {"kernel": struct(64, 128)}, "last_layer": struct(32, 512)}
+    assert specs(mesh, head) == {
+        "mlp_0": {"kernel": P(None, "fsdp")},
+        "last_layer": P("fsdp", "tensor"),
+    }
+    odd = {"blocks": {"attn": {"qkv": {"kernel": struct(3, 64, 3, 6, 16)}}}}
+    assert specs(mesh, odd)["blocks"]["attn"]["qkv"]["kernel"] == P(None, "fsdp")

@@ -12,7 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import goldens
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from dinojax import trees
 from dinojax.build import build_init, build_schedules
 from dinojax.config import Config, default_config, parse_config, to_dict
 from dinojax.data.threads import StorageError
+from dinojax.models.presets import get_preset
 from dinojax.runtime import exits
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.quarantine import BadBudgetError, read_ledger
@@ -227,7 +230,10 @@ def test_ids_choose_the_records(tmp_path):
     assert len(scenes) == 2 and held.record_id(0) == "scenes/test/000000"
 
 
-@pytest.mark.parametrize("name", ["quickstart", "quickstart:32px", "dinov3_vitl16_in1k"])
+@pytest.mark.parametrize(
+    "name",
+    ["quickstart", "quickstart:32px", "dinov3_vitl16_in1k", "dinov3_vit7b16_pretrain"],
+)
 def test_recipes_resolve_to_their_golden_text(name):
     """Any change of a recipe shows in review: UPDATE_RECIPES=1 pytest rewrites the text."""
     file, *variant = name.split(":")
@@ -246,6 +252,8 @@ def test_recipes_resolve_to_their_golden_text(name):
         ("quickstart:32px", 1),
         ("dinov3_vitl16_in1k", 32),
         ("dinov3_vitl16_in1k:debug", 1),
+        ("dinov3_vit7b16_pretrain", 256),
+        ("dinov3_vit7b16_pretrain:debug", 1),
     ],
 )
 def test_recipes_are_possible_on_their_hardware(name, devices):
@@ -258,6 +266,20 @@ def test_published_recipe():
     schedules = build_schedules(config)
     assert float(schedules.lr(12_499)) == pytest.approx(5.657e-3, rel=1e-3)
     assert float(schedules.last_layer_lr(1249)) == 0 < float(schedules.last_layer_lr(1250))
+
+
+def test_published_recipe_of_7b():
+    """Against the schedules that the reference builds from its own file, and its parameters."""
+    config = parse_config(recipe("dinov3_vit7b16_pretrain")())
+    schedules = build_schedules(config)
+    stored = goldens.arrays("schedules/dinov3_vit7b16_pretrain.npz")
+    for name in ("lr", "last_layer_lr", "weight_decay", "momentum", "teacher_temp"):
+        values = jax.vmap(getattr(schedules, name))(jnp.asarray(stored["iteration"]))
+        np.testing.assert_allclose(
+            np.broadcast_to(values, stored[name].shape), stored[name], rtol=1e-5, err_msg=name
+        )
+    backbone = jax.eval_shape(build_init(config)).student["backbone"]
+    assert trees.count(backbone) == get_preset("vit7b16").parameters
 
 
 def command(workdir: Path) -> list[str]:

@@ -109,3 +109,15 @@ def test_no_crop_is_larger_than_the_canvas(crops, largest, monkeypatch):
         assert f"data.canvas_px={canvas_px} is smaller than crops.{largest}, " in message
         assert message.endswith(f"use data.canvas_px={needed}")
     check(needed)
+
+
+def test_tensor_divides_heads_hidden_features_and_prototypes():
+    given = shrink(default_config())
+    given.dino.head.n_prototypes, given.ibot.head.n_prototypes = 96, 64
+    heads = given.student.num_heads
+    validate(parse_config(given), batch_shards=1, tensor=2)
+    given.ibot.head.n_prototypes = 66
+    with pytest.raises(ValueError, match=r"mesh.tensor=4 .* ibot.*=66; use one of \[1, 2\]"):
+        validate(parse_config(given), batch_shards=1, tensor=4)
+    with pytest.raises(ValueError, match=rf"mesh.tensor={2 * heads} .* num_heads={heads}"):
+        validate(parse_config(given), batch_shards=1, tensor=2 * heads)

@@ -94,15 +94,21 @@ class Attention(nn.Module):
             self.qkv_bias,
             bias_gain=(1.0, 0.0, 1.0) if self.mask_k_bias else None,
             init_std=self.init_std,
+            tensor_axis=-2,
             name="qkv",
         )(x)
         q, k, v = (qkv[:, :, :, i] for i in range(3))
         q, k = apply_rope(q, rope), apply_rope(k, rope)
         q, k, v = (t.reshape(groups * rows, *t.shape[2:]) for t in (q, k, v))
         out = attention(q, k, v).reshape(groups, rows, tokens, width)
-        return Dense((width,), self.precision, self.proj_bias, init_std=self.init_std, name="proj")(
-            out
-        )
+        return Dense(
+            (width,),
+            self.precision,
+            self.proj_bias,
+            init_std=self.init_std,
+            tensor_axis=-2,
+            name="proj",
+        )(out)
 
 
 class Block(nn.Module):

@@ -23,6 +23,8 @@ class Dense(nn.Module):
     use_bias: bool = True
     bias_gain: tuple[float, ...] | None = None
     init_std: float = INIT_STD
+    tensor_axis: int | None = None
+    """Axis of the kernel, from its end, that is split over the mesh's tensor axis."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "..."]:
@@ -35,4 +37,4 @@ class Dense(nn.Module):
             if self.bias_gain is not None:
                 gain = jnp.asarray(self.bias_gain, bias.dtype)
                 bias = bias * gain.reshape(-1, *[1] * (bias.ndim - 1))
-        return linear(x, kernel, bias, compute=self.precision.compute)
+        return linear(x, kernel, bias, compute=self.precision.compute, tensor_axis=self.tensor_axis)

@@ -48,8 +48,7 @@ class PatchEmbed(nn.Module):
 
         kernel = self.param("kernel", init, (p, p, channels, self.width), self.precision.param)
         bias = self.param("bias", init, (self.width,), self.precision.param)
-        flat = kernel.reshape(-1, self.width)
-        return linear(patches, flat, bias, compute=self.precision.compute)
+        return linear(patches, kernel, bias, compute=self.precision.compute)
 
 
 class Embed(nn.Module):

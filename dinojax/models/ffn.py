@@ -42,8 +42,8 @@ class Mlp(nn.Module):
         dense = partial(
             Dense, precision=self.precision, use_bias=self.use_bias, init_std=self.init_std
         )
-        x = jax.nn.gelu(dense((self.hidden,), name="fc1")(x), approximate=False)
-        return dense((width,), name="fc2")(x)
+        x = jax.nn.gelu(dense((self.hidden,), tensor_axis=-1, name="fc1")(x), approximate=False)
+        return dense((width,), tensor_axis=-2, name="fc2")(x)
 
 
 class SwiGlu(nn.Module):
@@ -60,5 +60,6 @@ class SwiGlu(nn.Module):
         dense = partial(
             Dense, precision=self.precision, use_bias=self.use_bias, init_std=self.init_std
         )
-        gate, value = dense((self.hidden,), name="w1")(x), dense((self.hidden,), name="w2")(x)
-        return dense((width,), name="w3")(jax.nn.silu(gate) * value)
+        wide = partial(dense, (self.hidden,), tensor_axis=-1)
+        gate, value = wide(name="w1")(x), wide(name="w2")(x)
+        return dense((width,), tensor_axis=-2, name="w3")(jax.nn.silu(gate) * value)

@@ -41,4 +41,5 @@ class DinoHead(nn.Module):
 
     def to_logits(self, bottleneck: Float[Array, "... bottleneck"]) -> Float[Array, "... K"]:
         """Prototype logits of a bottleneck feature, which is not normalised again."""
-        return widen(linear(bottleneck, self.last_layer, compute=self.precision.compute))
+        logits = linear(bottleneck, self.last_layer, compute=self.precision.compute, tensor_axis=-1)
+        return widen(logits)

@@ -74,3 +74,18 @@ def test_bf16_bias_gradient_is_summed_in_float32():
         )
     )(bias)
     np.testing.assert_array_equal(grad, rows)
+
+
+def test_several_input_axes():
+    """Of a patch: the product is that of the flattened weight, its gradient has its shape."""
+    x, flat, _ = operands((5,))
+    x, flat = x.repeat(12, -1)[..., : 2 * 2 * 3], jnp.tile(flat, (2, 1))[: 2 * 2 * 3]
+    kernel = flat.reshape(2, 2, 3, 5)
+    np.testing.assert_array_equal(
+        linear(x, kernel, compute=jnp.float32), linear(x, flat, compute=jnp.float32)
+    )
+    grads = [
+        jax.grad(lambda w: jnp.sin(linear(x, w, compute=jnp.float32)).sum())(w)
+        for w in (kernel, flat)
+    ]
+    np.testing.assert_array_equal(grads[0], grads[1].reshape(kernel.shape))

@@ -22,9 +22,12 @@ from dinojax.training_data import open_data
 from dinojax.validation import validate
 
 STEPS = 3
-MESHES = [(2, 1), (1, 2), (4, 1), (1, 4), (2, 2), (8, 1), (4, 2), (2, 4), (1, 8)]
-"""(data, fsdp) sizes."""
-DEFAULT = {"float32": [(2, 1), (1, 4), (4, 2)], "float64": [(4, 2)]}
+MESHES = [
+    *((2, 1, 1), (1, 2, 1), (4, 1, 1), (1, 4, 1), (2, 2, 1), (8, 1, 1), (4, 2, 1), (2, 4, 1)),
+    *((1, 8, 1), (1, 1, 2), (2, 1, 4), (2, 2, 2), (1, 1, 8)),
+]
+"""(data, fsdp, tensor) sizes."""
+DEFAULT = {"float32": [(2, 1, 1), (4, 2, 1), (2, 2, 2)], "float64": [(2, 2, 2)]}
 """Each compiles a whole step (12 s of CPU); the others are slow tests."""
 LIMITS = {
     "float32": {"losses": 1e-5, "gradients": 1e-5, "parameters": 1e-3},
@@ -37,7 +40,7 @@ on_every_mesh = pytest.mark.parametrize(
         pytest.param(
             precision,
             mesh,
-            id=f"{precision}-data{mesh[0]}-fsdp{mesh[1]}",
+            id=f"{precision}-data{mesh[0]}-fsdp{mesh[1]}-tensor{mesh[2]}",
             marks=() if mesh in default else pytest.mark.slow,
         )
         for precision, default in DEFAULT.items()
@@ -55,6 +58,7 @@ def config(precision: str) -> Config:
     """
     config = shrink(default_config())
     config.student.depth = 4
+    config.student.num_heads = 8
     config.student.layerscale = 1.0
     config.student.drop_path_rate = 0.25
     config.student.pos_embed_rope_shift_coords = 0.1
@@ -131,10 +135,9 @@ def host_batches(precision: str) -> list[dict]:
 
 
 @functools.cache
-def run_on(precision: str, mesh_shape: tuple[int, int]) -> Run:
+def run_on(precision: str, mesh_shape: tuple[int, int, int]) -> Run:
     """As in `dinojax.train`."""
-    data, fsdp = mesh_shape
-    mesh = meshes.make_mesh(data, fsdp, devices=jax.devices()[: data * fsdp])
+    mesh = meshes.make_mesh(*mesh_shape, devices=jax.devices()[: math.prod(mesh_shape)])
     with jax.enable_x64(precision == "float64"), jax.set_mesh(mesh):
         state = initial_state(precision)
         before = trees.flatten(state.student)
@@ -164,8 +167,8 @@ def run_on(precision: str, mesh_shape: tuple[int, int]) -> Run:
         return Run(inputs, grads, losses, before, after, split, step.as_text())
 
 
-def one_and_many(precision: str, mesh: tuple[int, int]) -> tuple[Run, Run]:
-    return run_on(precision, (1, 1)), run_on(precision, mesh)
+def one_and_many(precision: str, mesh: tuple[int, int, int]) -> tuple[Run, Run]:
+    return run_on(precision, (1, 1, 1)), run_on(precision, mesh)
 
 
 def loss_deviations(one: Run, many: Run) -> dict[str, float]:
@@ -229,9 +232,9 @@ def test_parameters(precision, mesh):
 
 
 def test_fsdp_splits_weights_and_data_does_not():
-    split = run_on("float32", (4, 2)).split
+    split = run_on("float32", (4, 2, 1)).split
     assert {"backbone/blocks/mlp/fc1/kernel", "ibot_head/mlp_0/kernel"} <= split
-    assert not run_on("float32", (2, 1)).split
+    assert not run_on("float32", (2, 1, 1)).split
 
 
 def test_every_crop_keeps_an_attention_branch():
@@ -283,7 +286,7 @@ def weight_shapes(run: Run, fsdp: int) -> set[tuple[int, ...]]:
 
 def test_only_weights_travel_between_devices():
     """FSDP gathers weights; losses reduce to sums over rows; no activation leaves its device."""
-    run, given = run_on("float32", (4, 2)), config("float32")
+    run, given = run_on("float32", (4, 2, 1)), config("float32")
     weights = weight_shapes(run, fsdp=2)
     found = collectives(run.hlo)
     gathered = {shape for kind, shape in found if kind == "all-gather"}

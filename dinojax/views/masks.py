@@ -63,37 +63,24 @@ def sample_masks(
 
 
 def sample_block_mask(
-    key: Key,
-    count: int | Int[Array, ""],
-    grid_hw: tuple[int, int],
-    max_patches: int,
-    *,
-    min_patches: int = 4,
-    aspect: tuple[float, float] = ASPECT,
+    key: Key, count: int | Int[Array, ""], grid_hw: tuple[int, int], max_patches: int
 ) -> Bool[Array, "h w"]:
     """Exactly `count` masked patches: random blocks first, single patches for the remainder.
 
     DINOv3 `MaskingGenerator` (after BEiT, arXiv:2106.08254, algorithm 1).
     """
     block_key, fill_key = jax.random.split(key)
-    mask, _ = place_blocks(
-        block_key, count, grid_hw, max_patches, min_patches=min_patches, aspect=aspect
-    )
+    mask, _ = place_blocks(block_key, count, grid_hw, max_patches)
     return fill_at_random(fill_key, mask, count)
 
 
 def place_blocks(
-    key: Key,
-    count: int | Int[Array, ""],
-    grid_hw: tuple[int, int],
-    max_patches: int,
-    *,
-    min_patches: int = 4,
-    aspect: tuple[float, float] = ASPECT,
+    key: Key, count: int | Int[Array, ""], grid_hw: tuple[int, int], max_patches: int
 ) -> tuple[Bool[Array, "h w"], Int[Array, ""]]:
     """Union of random blocks with at most `count` patches, and how many blocks it took.
 
-    Stops when `count` is reached or ten attempts in a row found no acceptable block.
+    Stops when `count` is reached or ten attempts in a row found no acceptable block. DINOv2's
+    `MaskingGenerator` ends here.
     """
 
     def unfinished(state: tuple[Array, Array, Array]) -> Array:
@@ -103,8 +90,7 @@ def place_blocks(
     def add_block(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         mask, blocks, _ = state
         cap = jnp.minimum(count - mask.sum(), max_patches)
-        step_key = jax.random.fold_in(key, blocks)
-        block = sample_block(step_key, mask, cap, min_patches=min_patches, aspect=aspect)
+        block = sample_block(jax.random.fold_in(key, blocks), mask, cap)
         found = block.any()
         return mask | block, blocks + found, ~found
 

@@ -48,7 +48,8 @@ class Geometry(NamedTuple):
     """Which part of the image a crop shows."""
 
     box: Int[Array, "*v 4"]
-    """Top, left, height, width: pixels of the canvas, or of the global crop it is a subset of."""
+    """Top, left, height, width: pixels of the canvas, or of the global crop that it is a subset of,
+    as that is cut (`base_crop_px`)."""
     flip: Bool[Array, "*v"] | None
 
 

@@ -5,6 +5,7 @@ generators in the reference's order. Ours draws from JAX keys, so only counts an
 agree.
 """
 
+import functools
 import re
 
 import goldens
@@ -21,6 +22,7 @@ from dinojax.views.masks import (
     max_block_patches,
     place_blocks,
     sample_block,
+    sample_block_mask,
 )
 
 pytestmark = pytest.mark.golden
@@ -82,15 +84,14 @@ def test_views_first_is_the_order_of_the_reference():
         np.testing.assert_array_equal(flat, collated("collated")[f"collated_{name}"])
 
 
-# DINOv2's generator (at most, not exactly, the target count) belongs to a later stage.
-CASES = [k for k in goldens.read_json(STATS)["stats"] if goldens.is_covered(f"{STATS}:{k}")]
+CASES = list(goldens.read_json(STATS)["stats"])
 GRIDS = sorted({k.split("/")[1] for k in CASES})
 
 
 def max_patches(grid: str) -> int:
     """From the recorded call, checked against ours for the patch size of the reference's models."""
     height, width = grid.split("x")
-    pattern = rf"dinov3\..*input_size=\({height}, {width}\), max_num_patches=([\d.]+)"
+    pattern = rf".*input_size=\({height}, {width}\), max_num_patches=([\d.]+)"
     lines = goldens.read_json(STATS)["generators"]
     (limit,) = {float(m[1]) for line in lines if (m := re.match(pattern, line))}
     assert max_block_patches(16 * int(height), 16) == limit
@@ -98,22 +99,27 @@ def max_patches(grid: str) -> int:
 
 
 @pytest.fixture(scope="module", params=GRIDS)
-def draw(request):
-    """Masks, block counts, fills and first blocks of many keys; compiled once per grid."""
+def drawn(request):
+    """Of many keys, by target: masks before and after the fill, block counts, and first blocks."""
     grid_hw = tuple(map(int, request.param.split("x")))
     limit = max_patches(request.param)
 
     @jax.jit
     @jax.vmap
     def draw(key, count):
-        block_key, fill_key, first_key = jax.random.split(key, 3)
-        placed, blocks = place_blocks(block_key, count, grid_hw, limit)
-        mask = fill_at_random(fill_key, placed, count)
+        block_key, other_key = jax.random.split(key)
+        filled = sample_block_mask(key, count, grid_hw, limit)
+        placed, blocks = place_blocks(block_key, count, grid_hw, limit)  # the same ones
         cap = jnp.minimum(count, limit)
-        first = sample_block(first_key, jnp.zeros(grid_hw, bool), cap)
-        return mask, blocks, count - placed.sum(), first
+        first = sample_block(other_key, jnp.zeros(grid_hw, bool), cap)
+        return placed, filled, blocks, first
 
-    return request.param, draw
+    @functools.cache
+    def drawn(target):
+        keys = jax.random.split(jax.random.key(target), DRAWS)
+        return [np.asarray(values) for values in draw(keys, jnp.full(DRAWS, target))]
+
+    return request.param, drawn
 
 
 def check_mean(ours: np.ndarray, mean: float, sem: float) -> None:
@@ -136,18 +142,22 @@ def neighbours_masked(masks: np.ndarray) -> np.ndarray:
     return both / any_
 
 
-def test_distribution(draw):
-    grid, draw = draw
+def test_distribution(drawn):
+    """DINOv2 leaves a mask at the blocks that fit, below the target; DINOv3 fills it up."""
+    grid, drawn = drawn
     for case in (c for c in CASES if c.split("/")[1] == grid):
         expected = goldens.read_json(STATS)["stats"][case]
         target = int(case.rsplit("target", 1)[1])
-        keys = jax.random.split(jax.random.key(target), DRAWS)
-        masks, blocks, filled, first = map(np.asarray, draw(keys, jnp.full(DRAWS, target)))
+        placed, filled, blocks, first = drawn(target)
+        masks = placed if case.startswith("dinov2/") else filled
+        assert not (placed & ~filled).any()
 
-        assert (masks.sum(axis=(1, 2)) == target).all()
-        assert expected["count_min"] == expected["count_max"] == target
+        counts = masks.sum(axis=(1, 2))
+        assert counts.max() == expected["count_max"] == target
+        check_mean(counts, expected["count_mean"], expected["count_sem"])
+        fill = counts - placed.sum(axis=(1, 2))
+        check_mean(fill, expected["random_fill_mean"], expected["random_fill_sem"])
         check_mean(blocks, expected["blocks_mean"], expected["blocks_sem"])
-        check_mean(filled, expected["random_fill_mean"], expected["random_fill_sem"])
         check_mean(
             neighbours_masked(masks),
             expected["neighbour_masked_mean"],

@@ -37,6 +37,24 @@ def test_ranges():
     assert np.abs(counts - 4 * DRAWS / 24).max() < 5 * np.sqrt(4 * DRAWS / 24)
 
 
+def test_odds():
+    """Of every operation, as the recipe says."""
+    params = draw()
+    happened = [(params.global_geometry.flip, 0.5), (params.local_geometry.flip, 0.5)]
+    chains = zip(
+        params.photometric, RECIPE.blur_probabilities, RECIPE.solarize_probabilities, strict=True
+    )
+    for chain, blur, solarize in chains:
+        jittered = (chain.colour.factors != jnp.asarray(IDENTITY)).any(axis=-1)
+        happened += [(jittered, RECIPE.jitter_probability)]
+        happened += [(chain.colour.grey, RECIPE.grey_probability)]
+        happened += [(chain.blur_sigma > 0, blur)] if blur else []
+        happened += [(chain.solarize, solarize)] if solarize else []
+    assert len(happened) == 2 + 3 * 2 + 2 + 1
+    for mask, odds in happened:
+        assert abs(mask.mean() - odds) < 5 * np.sqrt(odds * (1 - odds) / mask.size)
+
+
 def test_certain_operations_and_strong_jitter():
     first, _, local = draw(
         jitter_probability=1.0,
@@ -77,9 +95,18 @@ def test_what_is_never_applied_is_absent():
 
 def test_choices_are_independent_of_each_other():
     """No two scalars of an image share random bits: none of them correlate."""
-    params = draw(grey_probability=0.0, jitter_probability=1.0)
-    columns = [g.box[..., 0] for g in (params.global_geometry, params.local_geometry)]
-    columns += [p.colour.factors for p in params.photometric]
+    params = draw(
+        jitter_probability=0.5,
+        grey_probability=0.5,
+        blur_probabilities=(0.5,) * 3,
+        solarize_probabilities=(0.5,) * 3,
+    )
+    geometries = (params.global_geometry, params.local_geometry)
+    columns = [x for box, flip in geometries for x in (box[..., 0], flip)]
+    for chain in params.photometric:
+        factors, order, grey = chain.colour
+        jittered = (factors != jnp.asarray(IDENTITY)).any(axis=-1)
+        columns += [jittered, factors, order[..., 0], grey, chain.blur_sigma, chain.solarize]
     columns = [np.asarray(c, float).reshape(DRAWS, -1) for c in columns]
     correlation = np.corrcoef(np.concatenate(columns, axis=1), rowvar=False)
     assert np.abs(correlation - np.eye(len(correlation))).max() < 5.5 / np.sqrt(DRAWS)

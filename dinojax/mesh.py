@@ -14,6 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -115,12 +116,13 @@ class BatchLayout:
     def rows(self) -> tuple[int, ...]:
         """What lies on this process's devices, ascending; other processes may hold the same."""
         parts = batch_sharding(self.mesh).addressable_devices_indices_map((self.batch,)).values()
-        return tuple(sorted({row for (part,) in parts for row in range(*part.indices(self.batch))}))
+        ranges = [range(*part[0].indices(self.batch)) for part in parts if part is not None]
+        return tuple(sorted(set().union(*ranges)))
 
     def place(self, own: np.ndarray) -> jax.Array:
         """The global `[batch, ...]` array, to which this process brings `own`: its `rows`."""
 
-        def part(index: tuple[slice, ...]) -> np.ndarray:
+        def part(index: Any) -> np.ndarray:
             first, last, _ = index[0].indices(self.batch)
             return own[self._places[first] : self._places[first] + last - first]
 

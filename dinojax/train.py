@@ -135,7 +135,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
         channels = config.student.in_chans
         logging.info("student.in_chans=%d: %s are switched off", channels, RGB_ONLY)
     data = open_data(config)
-    reading = {"read_timeout_s": config.data.read_timeout_s}
+    timeout = config.data.read_timeout_s
     for part in (data.source, data.queries):
         if part is not None:
             verify(
@@ -144,9 +144,9 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
                 config.data.verify_images,
                 budget=config.data.bad_budget,
                 channels=config.student.in_chans,
-                **reading,
+                read_timeout_s=timeout,
             )
-    identity = fingerprint(data.source, data.order.mixture, **reading)
+    identity = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
     agree("data", {"data fingerprint": identity})
     write_or_check(workdir, to_dict(config), identity)
     check_shared(Path(workdir) / CONTRACT_FILE)
@@ -193,7 +193,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             prefetch_mb=config.data.prefetch_mb,
             slots=placement.rows,
             channels=config.student.in_chans,
-            **reading,
+            read_timeout_s=timeout,
         )
         quarantine = Quarantine(
             workdir,

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ def linear(
     `bias` have their own dtype, whatever `compute` is.
     """
     flat = x.astype(compute).reshape(-1, x.shape[-1])
-    y = _matmul(flat, weight, tensor_axis)
+    y: Any = _matmul(flat, weight, tensor_axis)
     if bias is not None:
         y = add_bias(y, bias)
     return y.reshape(*x.shape[:-1], *y.shape[1:])

@@ -134,7 +134,7 @@ def _check(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:
     """Values that may not change, by dotted key, as JSON would return them."""
-    flat = _flatten(json.loads(json.dumps(config)))
+    flat = flatten(json.loads(json.dumps(config)))
     return {key: value for key, value in flat.items() if not _is_free(key)}
 
 
@@ -142,11 +142,12 @@ def _is_free(key: str) -> bool:
     return any(key.startswith(free) if free.endswith(".") else key == free for free in FREE_KEYS)
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of a nested config by dotted key."""
     flat = {}
     for key, value in node.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

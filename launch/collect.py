@@ -7,6 +7,7 @@ file, which may have changed since.
 import csv
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,10 @@ def _summary(workdir: Path) -> Row:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _rank(value: Any, sign: int) -> tuple[bool, float]:
-    missing = value is None or value != value
-    return missing, 0.0 if missing else sign * value
+def _rank(value: float | None, sign: int) -> tuple[bool, float]:
+    if value is None or math.isnan(value):
+        return True, 0.0
+    return False, sign * value
 
 
 def as_markdown(rows: list[Row]) -> str:

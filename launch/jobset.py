@@ -28,14 +28,8 @@ PORT = 55527
 
 def train_line(config: str, workdir: str, overrides: list[str]) -> list[str]:
     """The command that every launcher runs."""
-    return [
-        "python",
-        "-m",
-        "dinojax.train",
-        f"--config={config}",
-        f"--workdir={workdir}",
-        *overrides,
-    ]
+    program = ["python", "-m", "dinojax.train"]
+    return [*program, f"--config={config}", f"--workdir={workdir}", *overrides]
 
 
 def jobset(name: str, image: str, topology: str, command: list[str]) -> dict[str, Any]:
@@ -96,10 +90,9 @@ def apply(manifest: dict[str, Any], *, dry_run: bool) -> None:
         subprocess.CalledProcessError: kubectl has refused it.
     """
     job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
     text = yaml.safe_dump(manifest, sort_keys=False)
-    print(
-        f"---\n# {shlex.join(job['template']['spec']['containers'][0]['command'])}\n{text}", end=""
-    )
+    print(f"---\n# {shlex.join(container['command'])}\n{text}", end="", flush=True)
     if not dry_run:
         subprocess.run(["kubectl", "apply", "--filename=-"], input=text, text=True, check=True)
 

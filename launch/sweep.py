@@ -3,11 +3,13 @@
     python launch/sweep.py run configs/sweeps/quickstart_lr.py --workdir=runs/quickstart_lr
     python launch/sweep.py collect runs/quickstart_lr --sort=knn_trained --format=markdown
 
-`run` checks all overrides before anything starts, leaves out runs that are finished and resumes those
-that are not. It runs them here, one after the other, `--at_a_time=N`, or one on each of `--gpus=0,1`;
-with `--on=slurm` as an array job (`--at_a_time` of them; `--sbatch` for options of sbatch), with
-`--on=gke` as JobSets (`--image`, `--topology`; see jobset.py). `--dry_run` only prints. Here, 0 means
-that all runs are finished.
+`run` checks all overrides before anything starts, leaves out finished runs and resumes the others:
+here, one after the other, `--at_a_time=N`, or one on each of `--gpus=0,1`; with `--on=slurm` as an
+array job (`--sbatch` for its options); with `--on=gke` as JobSets (see jobset.py). `--dry_run` only
+checks and prints.
+
+Ends with 0 if all runs here are finished or all are submitted, 1 if one has failed, 2 if the sweep
+was refused.
 """
 
 import argparse

@@ -14,8 +14,10 @@ source "${BASH_SOURCE[0]%/*}/lib.sh"
 IFS=, read -r -a hosts <<<"$1"
 train_line "${@:2}"
 
+# The process itself, not the shells whose command it is in.
+readonly pattern="^python -m dinojax.train --config=.* --workdir=$3 "
 stop() {
-  local host pattern="^python -m dinojax.train --config=.* --workdir=$3 "
+  local host
   for host in "${hosts[@]}"; do
     ssh "$host" "pkill -TERM -f $(quoted "$pattern")" || true
   done

@@ -2,6 +2,7 @@
 
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ FAKE = """#!/bin/sh
 ENDS = {
     # What reaches the other machine is read by a shell there.
     "ssh": 'exec bash -c "$2"\n',
+    "pkill": 'touch "$CALLS.asked.$$"\n',
     "kubectl": 'cat > "$CALLS.stdin"\n',
     "nvidia-smi": 'for gpu in $GPUS; do echo "$gpu"; done\n',
     "srun": 'exit "$SRUN_STATUS"\n',
@@ -29,7 +31,7 @@ class Fakes:
         self.calls_file = directory / "calls"
         self.started: list[subprocess.Popen[str]] = []
         self.bin.mkdir()
-        for program in (*ENDS, "gcloud", "xpk", "sbatch", "scontrol", "pkill"):
+        for program in (*ENDS, "gcloud", "xpk", "sbatch", "scontrol"):
             path = self.bin / program
             path.write_text(FAKE + ENDS.get(program, ""))
             path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -41,13 +43,20 @@ class Fakes:
 
     def run(self, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=60
+            command, cwd=ROOT, env=self.env | env, capture_output=True, text=True, timeout=300
         )
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(command, cwd=ROOT, env=self.env | env, text=True)
         self.started.append(process)
         return process
+
+    def wait_for(self, name: str, number: int) -> None:
+        """Until there are `number` files ``$CALLS.NAME.*``."""
+        deadline = time.monotonic() + 300
+        while len(list(self.calls_file.parent.glob(f"calls.{name}.*"))) < number:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     def calls(self, program: str) -> list[list[str]]:
         """Arguments of every call of a program, in the order of the calls."""

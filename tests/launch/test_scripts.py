@@ -6,7 +6,6 @@ import re
 import shlex
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -90,16 +89,9 @@ def test_signals_reach_all_local_processes_and_their_status_comes_back(fakes, nu
     """Each needs a while to save; what counts is how the run ends, not that the script was told."""
     does = "trap 'sleep 0.3; exit 4' TERM; touch $CALLS.up.$$; while :; do sleep 0.05; done"
     process = fakes.start("launch/local.sh", *GIVEN, PROCESSES="2", DOES=does)
-    wait_for(lambda: len(list(fakes.calls_file.parent.glob("calls.up.*"))) == 2)
+    fakes.wait_for("up", 2)
     process.send_signal(number)
-    assert process.wait(timeout=20) == 4
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert process.wait(timeout=300) == 4
 
 
 def test_ssh_runs_the_line_on_every_host(fakes, tmp_path):
@@ -117,11 +109,11 @@ def test_ssh_ends_the_run_on_every_host(fakes):
     """What is looked for there is this run and no other, and not the shell that looks."""
     does = "touch $CALLS.up.$$; while [ ! -e $CALLS.stop ]; do sleep 0.05; done; exit 4"
     process = fakes.start("launch/ssh.sh", "node1,node2", *GIVEN, DOES=does)
-    wait_for(lambda: len(list(fakes.calls_file.parent.glob("calls.up.*"))) == 2)
+    fakes.wait_for("up", 2)
     process.terminate()
-    wait_for(lambda: len(fakes.calls("pkill")) == 2)
+    fakes.wait_for("asked", 2)
     Path(f"{fakes.calls_file}.stop").touch()
-    assert process.wait(timeout=20) == 4
+    assert process.wait(timeout=300) == 4
     for option, full, pattern in fakes.calls("pkill"):
         assert (option, full) == ("-TERM", "-f")
         line = shlex.join(["python", *LINE[:4]]).replace("'", "")

@@ -12,6 +12,7 @@ import math
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def apply(manifest: dict[str, Any], *, dry_run: bool) -> None:
         subprocess.run(["kubectl", "apply", "--filename=-"], input=text, text=True, check=True)
 
 
-def main() -> None:
+def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -108,14 +109,21 @@ def main() -> None:
     parser.add_argument("--dry_run", action="store_true")
     parser.add_argument("config", metavar="CONFIG")
     parser.add_argument("workdir", metavar="WORKDIR")
-    given, overrides = parser.parse_known_args()
-    command = train_line(given.config, given.workdir, overrides)
+    given, overrides = parser.parse_known_args(argv)
+    given.command = train_line(given.config, given.workdir, overrides)
+    return given
+
+
+def main(argv: list[str]) -> int:
+    given = parse(argv)
     try:
-        manifest = jobset(given.name, given.image, given.topology, command)
-    except ValueError as error:
-        parser.error(str(error))
-    apply(manifest, dry_run=given.dry_run)
+        manifest = jobset(given.name, given.image, given.topology, given.command)
+        apply(manifest, dry_run=given.dry_run)
+    except (ValueError, OSError, subprocess.CalledProcessError) as error:
+        print(f"jobset: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

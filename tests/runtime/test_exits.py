@@ -11,7 +11,7 @@ import pytest
 from images import encode, smooth, write_folder
 
 from dinojax.runtime import exits
-from dinojax.runtime.exits import leave
+from dinojax.runtime.exits import RESUMABLE, leave
 from dinojax.runtime.quarantine import BadBudgetError
 
 
@@ -23,6 +23,7 @@ def test_codes(error, code, monkeypatch):
     with pytest.raises(SystemExit) as left:
         leave(error("so"))
     assert left.value.code == code
+    assert code not in RESUMABLE  # the same command would end the same way
 
 
 @pytest.mark.parametrize("workers", [0, 1])

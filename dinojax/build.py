@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from dinojax.config import Config, HeadConfig, ScheduleConfig, StudentConfig
+from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
 from dinojax.models.head import DinoHead
 from dinojax.models.presets import get_preset
 from dinojax.models.vit import VisionTransformer
@@ -21,6 +23,7 @@ from dinojax.schedules import (
     scale_by_batch,
     zero_before,
 )
+from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
 from dinojax.ssl.flops import train_step_flops
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws
@@ -144,12 +147,30 @@ def build_objective(config: Config) -> Objective:
     )
 
 
-def build_loss(config: Config) -> Loss:
-    return Loss(
+def build_loss(config: Config) -> Loss | AccumulatedLoss:
+    """With all logits at once where the batch is whole, which is the least work; else in parts."""
+    model, objective, schedules = (
         build_model(config),
         build_objective(config),
-        CENTERINGS[config.train.centering],
         build_schedules(config),
+    )
+    train = config.train
+    if train.micro_batches == 1 and train.prototype_chunk is None:
+        return Loss(model, objective, CENTERINGS[train.centering], schedules)
+    chunk = train.prototype_chunk
+    centerings = {
+        "sinkhorn_knopp": partial(sinkhorn_centers, chunk=chunk),
+        "softmax": moving_centers,
+    }
+    return AccumulatedLoss(
+        model,
+        objective._replace(
+            dino=partial(chunked_dino_loss, chunk=chunk),
+            ibot=partial(chunked_ibot_loss, chunk=chunk),
+        ),
+        centerings[train.centering],
+        schedules,
+        train.micro_batches,
     )
 
 
@@ -179,18 +200,16 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
     precision = get_precision(config.train.precision)
     backbone, views = build_backbone(config, precision), build_views(config)
     group = draw_group_size(config)
-    groups = config.train.batch_size // group
     draws = make_draws(
         build_draw_rates(config),
         seed=config.train.seed,
         depth=backbone.depth,
-        groups=groups,
         rows={"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
     )
     return make_step_inputs(
         views,
         seed=config.train.seed,
-        groups=groups,
+        groups=config.train.batch_size // group,
         patch_size=backbone.patch_size,
         counts=build_mask_counts(config),
         circular_shift=config.ibot.mask_random_circular_shift,

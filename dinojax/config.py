@@ -95,7 +95,7 @@ class DinoConfig:
     koleo_loss_weight: float = 0.1
     koleo_group_size: int | None = None
     """Images among which nearest neighbours are searched; None: draw_group_size. As there, the
-    number of groups must be a multiple of data x fsdp devices."""
+    number of groups must be a multiple of micro_batches x data x fsdp devices."""
     koleo_topk: int = 1
     local_loss_weight: ScheduleConfig = _flat(1.0)
 
@@ -158,7 +158,12 @@ class TrainConfig:
     """Images per step over all devices."""
     draw_group_size: int | None = 64
     """Images that share stochastic-depth, RoPE and mask draws; None: the whole batch. The number of
-    groups must be a multiple of data x fsdp devices."""
+    groups must be a multiple of micro_batches x data x fsdp devices."""
+    micro_batches: int = 1
+    """Parts of the batch that the student sees one after another, for one and the same update."""
+    prototype_chunk: int | None = None
+    """Rows of prototype logits, of student and teacher together, that exist at a time per device.
+    None: all of a micro-batch."""
     seed: int = 0
     precision: str = "bfloat16"
     centering: str = "sinkhorn_knopp"

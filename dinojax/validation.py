@@ -30,6 +30,7 @@ def validate(config: Config, *, batch_shards: int) -> None:
     for name, value in (
         ("train.steps", config.train.steps),
         ("train.log_every_steps", config.train.log_every_steps),
+        ("train.micro_batches", config.train.micro_batches),
         ("data.canvas_px", config.data.canvas_px),
         ("student.in_chans", config.student.in_chans),
         ("checkpoint.every_steps", config.checkpoint.every_steps),

@@ -147,30 +147,32 @@ def build_objective(config: Config) -> Objective:
     )
 
 
-def build_loss(config: Config) -> Loss | AccumulatedLoss:
-    """With all logits at once where the batch is whole, which is the least work; else in parts."""
-    model, objective, schedules = (
+def build_loss(config: Config) -> Loss:
+    """Of the whole batch with all its logits at once: the least work."""
+    return Loss(
         build_model(config),
         build_objective(config),
+        CENTERINGS[config.train.centering],
         build_schedules(config),
     )
-    train = config.train
-    if train.micro_batches == 1 and train.prototype_chunk is None:
-        return Loss(model, objective, CENTERINGS[train.centering], schedules)
-    chunk = train.prototype_chunk
+
+
+def build_accumulated_loss(config: Config) -> AccumulatedLoss:
+    """The same in less memory, in parts of the batch and of its logits."""
+    chunk = config.train.prototype_chunk
     centerings = {
         "sinkhorn_knopp": partial(sinkhorn_centers, chunk=chunk),
         "softmax": moving_centers,
     }
+    objective = build_objective(config)._replace(
+        dino=partial(chunked_dino_loss, chunk=chunk), ibot=partial(chunked_ibot_loss, chunk=chunk)
+    )
     return AccumulatedLoss(
-        model,
-        objective._replace(
-            dino=partial(chunked_dino_loss, chunk=chunk),
-            ibot=partial(chunked_ibot_loss, chunk=chunk),
-        ),
-        centerings[train.centering],
-        schedules,
-        train.micro_batches,
+        build_model(config),
+        objective,
+        centerings[config.train.centering],
+        build_schedules(config),
+        config.train.micro_batches,
     )
 
 
@@ -182,6 +184,8 @@ def build_optimizer(config: Config) -> AdamW:
         clip_grad=optim.clip_grad,
         layerwise_decay=optim.layerwise_decay,
         patch_embed_lr_mult=optim.patch_embed_lr_mult,
+        moments_dtype=optim.moments_dtype,
+        seed=config.train.seed,
     )
 
 
@@ -231,8 +235,11 @@ def build_mask_counts(config: Config) -> np.ndarray:
 
 def build_train_step(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The train step of a configuration, not yet jitted."""
+    whole = config.train.micro_batches == 1 and config.train.prototype_chunk is None
     return make_train_step(
-        loss=build_loss(config), optimizer=build_optimizer(config), make_inputs=build_inputs(config)
+        loss=build_loss(config) if whole else build_accumulated_loss(config),
+        optimizer=build_optimizer(config),
+        make_inputs=build_inputs(config),
     )
 
 

@@ -147,6 +147,8 @@ class OptimConfig:
     patch_embed_lr_mult: float = 0.2
     adamw_beta1: float = 0.9
     adamw_beta2: float = 0.999
+    moments_dtype: str | None = None
+    """What AdamW's moments are stored in. None: the dtype of the parameters; or "bfloat16"."""
 
 
 @dataclass(frozen=True)

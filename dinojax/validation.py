@@ -38,6 +38,11 @@ def validate(config: Config, *, batch_shards: int) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
+    if config.train.prototype_chunk is not None and config.train.prototype_chunk < 1:
+        raise ValueError(
+            f"train.prototype_chunk={config.train.prototype_chunk} must be at least 1, or None for "
+            "all rows at once; use 4096"
+        )
     for resolution in resolutions(config):
         _check_sizes(resolution)
         _check_groups(resolution, batch_shards)
@@ -103,6 +108,11 @@ def _check_later_stages(config: Config) -> None:
 
 def _check_schedules(config: Config) -> None:
     optim = config.optim
+    if optim.moments_dtype not in (None, "bfloat16"):
+        raise ValueError(
+            f"optim.moments_dtype={optim.moments_dtype!r} is unknown; use None (that of the "
+            "parameters) or 'bfloat16'"
+        )
     schedules = {
         "optim.lr": optim.lr,
         "optim.weight_decay": optim.weight_decay,
@@ -176,11 +186,13 @@ def _check_groups(config: Config, batch_shards: int) -> None:
 
 
 def _check_split(config: Config, shards: int, name: str, size: int, *, smallest: int) -> None:
-    """Groups of `size` images divide the batch, and each lies whole in one of its shards."""
+    """Groups of `size` images divide the batch, and each lies whole in one part of a shard."""
     batch, topk = config.train.batch_size, config.dino.koleo_topk
+    micro_batches = config.train.micro_batches
+    parts = micro_batches * shards
 
     def works(size: int) -> bool:
-        return size >= smallest and batch % size == 0 and batch // size % shards == 0
+        return size >= smallest and batch % size == 0 and batch // size % parts == 0
 
     if works(size):
         return
@@ -188,10 +200,11 @@ def _check_split(config: Config, shards: int, name: str, size: int, *, smallest:
     fix = (
         f"use one of {name}={working[-4:]}"
         if working
-        else f"use a train.batch_size that is a multiple of {shards * (topk + 1)}"
+        else f"use a train.batch_size that is a multiple of {parts * (topk + 1)}"
     )
+    times = f"train.micro_batches={micro_batches} x " if micro_batches > 1 else ""
     raise ValueError(
-        f"train.batch_size={batch} in groups of {name}={size} does not split over {shards} batch "
-        f"shards; the number of groups must be a multiple, and those of KoLeo must exceed "
+        f"train.batch_size={batch} in groups of {name}={size} does not split over {times}{shards} "
+        f"batch shards; the number of groups must be a multiple, and those of KoLeo must exceed "
         f"koleo_topk={topk}: {fix}"
     )

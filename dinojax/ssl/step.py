@@ -1,7 +1,7 @@
 """One training step as a pure function ``(state, batch) -> (state, metrics)``."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,7 @@ class Loss(NamedTuple):
         return grads, terms, centers
 
 
+@runtime_checkable
 class LossGradients(Protocol):
     """What a step needs of a loss: see `Loss`."""
 

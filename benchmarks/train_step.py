@@ -104,11 +104,9 @@ def main() -> None:
     mesh = meshes.make_mesh()
     validate(config, batch_shards=meshes.batch_shards(mesh))
     with jax.set_mesh(mesh):
-        layout = meshes.shardings(mesh, jax.eval_shape(build_init(config)))
-        state: Any = jax.jit(build_init(config), out_shardings=layout)()
-        batch = jax.device_put(
-            random_batch(args.batch, config.data.canvas_px), meshes.batch_sharding(mesh)
-        )
+        shapes = jax.eval_shape(build_init(config))
+        layout = meshes.shardings(mesh, shapes)
+        images = random_batch(args.batch, config.data.canvas_px)
         start = time.perf_counter()
         train_step = (
             jax.jit(
@@ -117,7 +115,7 @@ def main() -> None:
                 out_shardings=(layout, meshes.replicated(mesh)),
                 donate_argnums=0,
             )
-            .lower(state, batch)
+            .lower(shapes, images)
             .compile()
         )
         compile_s = time.perf_counter() - start
@@ -125,6 +123,9 @@ def main() -> None:
         if not args.steps:
             print(json.dumps({**vars(args), **memory, "compile_s": compile_s}), flush=True)
             return
+
+        state: Any = jax.jit(build_init(config), out_shardings=layout)()
+        batch = jax.device_put(images, meshes.batch_sharding(mesh))
 
         def step() -> float:
             nonlocal state

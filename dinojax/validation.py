@@ -38,11 +38,6 @@ def validate(config: Config, *, batch_shards: int) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
-    if config.train.prototype_chunk is not None and config.train.prototype_chunk < 1:
-        raise ValueError(
-            f"train.prototype_chunk={config.train.prototype_chunk} must be at least 1, or None for "
-            "all rows at once; use 4096"
-        )
     for resolution in resolutions(config):
         _check_sizes(resolution)
         _check_groups(resolution, batch_shards)
@@ -55,6 +50,7 @@ def validate(config: Config, *, batch_shards: int) -> None:
         raise ValueError(
             f"train.centering={config.train.centering!r} is unknown; use one of {list(CENTERINGS)}"
         )
+    _check_memory(config)
     _check_reading(config)
     _check_schedules(config)
     jax.eval_shape(build_init(config))  # the model has checks of its own
@@ -86,6 +82,19 @@ def _check_mixture(data: DataConfig) -> None:
         )
 
 
+def _check_memory(config: Config) -> None:
+    chunk, dtype = config.train.prototype_chunk, config.optim.moments_dtype
+    if chunk is not None and chunk < 1:
+        raise ValueError(
+            f"train.prototype_chunk={chunk} must be at least 1, or None for all rows; use 4096"
+        )
+    if dtype not in (None, "bfloat16"):
+        raise ValueError(
+            f"optim.moments_dtype={dtype!r} is unknown; use None (that of the parameters) or "
+            "'bfloat16'"
+        )
+
+
 def _check_reading(config: Config) -> None:
     if not 0 <= config.data.bad_budget <= 1:
         raise ValueError(f"data.bad_budget={config.data.bad_budget} must lie in 0..1; use 0.01")
@@ -108,11 +117,6 @@ def _check_later_stages(config: Config) -> None:
 
 def _check_schedules(config: Config) -> None:
     optim = config.optim
-    if optim.moments_dtype not in (None, "bfloat16"):
-        raise ValueError(
-            f"optim.moments_dtype={optim.moments_dtype!r} is unknown; use None (that of the "
-            "parameters) or 'bfloat16'"
-        )
     schedules = {
         "optim.lr": optim.lr,
         "optim.weight_decay": optim.weight_decay,

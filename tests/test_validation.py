@@ -98,6 +98,13 @@ def test_parts_of_nothing(key):
         validate(parse_config(config), batch_shards=1)
 
 
+def test_moments_have_two_dtypes():
+    config = shrink(default_config())
+    config.optim.moments_dtype = "float16"
+    with pytest.raises(ValueError, match=r"optim\.moments_dtype='float16' is unknown; use None"):
+        validate(parse_config(config), batch_shards=1)
+
+
 def test_koleo_needs_a_neighbour():
     with pytest.raises(ValueError, match=r"dino\.koleo_topk=0 must be at least 1"):
         validate(debug(8, 8, 8, topk=0), batch_shards=1)

@@ -5,9 +5,11 @@
 
 The last line is one JSON object. Views are part of the step; decoding is not. Compiled programs are
 kept in `--cache_dir`: the second run of a setting shows memory and start-up without compilation.
+With `--steps=0` nothing is run: the compiler's count of temporary memory alone.
 """
 
 import argparse
+import json
 import os
 import time
 from pathlib import Path
@@ -28,6 +30,9 @@ def arguments() -> argparse.Namespace:
     parser = measure.step_arguments(__doc__)
     parser.add_argument("--canvas_px", type=int, default=None, help="None: 8/7 of global_px")
     parser.add_argument("--remat", default="dots")
+    parser.add_argument("--micro_batches", type=int, default=1)
+    parser.add_argument("--prototype_chunk", type=int, default=None)
+    parser.add_argument("--moments_dtype", default=None)
     parser.add_argument("--drop_path_rate", type=float, default=0.0)
     parser.add_argument(
         "--cache_dir",
@@ -43,6 +48,9 @@ def step_config(
     remat: str = "none",
     drop_path_rate: float = 0.0,
     canvas_px: int | None = None,
+    micro_batches: int = 1,
+    prototype_chunk: int | None = None,
+    moments_dtype: str | None = None,
 ) -> Config:
     """The default configuration with the sizes of the benchmark."""
     config = default_config()
@@ -54,8 +62,11 @@ def step_config(
     config.crops.local_crops_number = args.local_crops
     config.dino.head.n_prototypes = config.ibot.head.n_prototypes = args.prototypes
     config.train.batch_size = args.batch
-    config.train.draw_group_size = max(args.batch // jax.device_count(), 1)
+    config.train.draw_group_size = max(args.batch // (jax.device_count() * micro_batches), 1)
     config.train.precision = args.dtype
+    config.train.micro_batches = micro_batches
+    config.train.prototype_chunk = prototype_chunk
+    config.optim.moments_dtype = moments_dtype
     config.data.canvas_px = canvas_px or args.global_px * 8 // 7
     config.knn.every_steps = 0
     return parse_config(config)
@@ -70,22 +81,32 @@ def random_batch(images: int, canvas_px: int) -> dict[str, np.ndarray]:
     }
 
 
+def temporary_mb(program: Any) -> float | None:
+    """Memory of a compiled program beside its arguments and results, in MiB per device."""
+    memory = program.memory_analysis()
+    return None if memory is None else memory.temp_size_in_bytes / 2**20
+
+
 def main() -> None:
     args = arguments()
     if args.cache_dir:
         jax.config.update("jax_compilation_cache_dir", args.cache_dir)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     config = step_config(
-        args, remat=args.remat, drop_path_rate=args.drop_path_rate, canvas_px=args.canvas_px
+        args,
+        remat=args.remat,
+        drop_path_rate=args.drop_path_rate,
+        canvas_px=args.canvas_px,
+        micro_batches=args.micro_batches,
+        prototype_chunk=args.prototype_chunk,
+        moments_dtype=args.moments_dtype,
     )
     mesh = meshes.make_mesh()
     validate(config, batch_shards=meshes.batch_shards(mesh))
     with jax.set_mesh(mesh):
-        layout = meshes.shardings(mesh, jax.eval_shape(build_init(config)))
-        state: Any = jax.jit(build_init(config), out_shardings=layout)()
-        batch = jax.device_put(
-            random_batch(args.batch, config.data.canvas_px), meshes.batch_sharding(mesh)
-        )
+        shapes = jax.eval_shape(build_init(config))
+        layout = meshes.shardings(mesh, shapes)
+        images = random_batch(args.batch, config.data.canvas_px)
         start = time.perf_counter()
         train_step = (
             jax.jit(
@@ -94,10 +115,17 @@ def main() -> None:
                 out_shardings=(layout, meshes.replicated(mesh)),
                 donate_argnums=0,
             )
-            .lower(state, batch)
+            .lower(shapes, images)
             .compile()
         )
         compile_s = time.perf_counter() - start
+        memory = {"temp_mb": temporary_mb(train_step)}
+        if not args.steps:
+            print(json.dumps({**vars(args), **memory, "compile_s": compile_s}), flush=True)
+            return
+
+        state: Any = jax.jit(build_init(config), out_shardings=layout)()
+        batch = jax.device_put(images, meshes.batch_sharding(mesh))
 
         def step() -> float:
             nonlocal state
@@ -109,6 +137,7 @@ def main() -> None:
             step,
             flops=lambda: float(build_flops(config)),
             compile_s=compile_s,
+            **memory,
             backend=jax.default_backend(),
             devices=jax.device_count(),
         )

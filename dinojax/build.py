@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from dinojax.config import Config, HeadConfig, ScheduleConfig, StudentConfig
+from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
 from dinojax.models.head import DinoHead
 from dinojax.models.presets import get_preset
 from dinojax.models.vit import VisionTransformer
@@ -21,6 +23,7 @@ from dinojax.schedules import (
     scale_by_batch,
     zero_before,
 )
+from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
 from dinojax.ssl.flops import train_step_flops
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws
@@ -145,11 +148,31 @@ def build_objective(config: Config) -> Objective:
 
 
 def build_loss(config: Config) -> Loss:
+    """Of the whole batch with all its logits at once: the least work."""
     return Loss(
         build_model(config),
         build_objective(config),
         CENTERINGS[config.train.centering],
         build_schedules(config),
+    )
+
+
+def build_accumulated_loss(config: Config) -> AccumulatedLoss:
+    """The same in less memory, in parts of the batch and of its logits."""
+    chunk = config.train.prototype_chunk
+    centerings = {
+        "sinkhorn_knopp": partial(sinkhorn_centers, chunk=chunk),
+        "softmax": moving_centers,
+    }
+    objective = build_objective(config)._replace(
+        dino=partial(chunked_dino_loss, chunk=chunk), ibot=partial(chunked_ibot_loss, chunk=chunk)
+    )
+    return AccumulatedLoss(
+        build_model(config),
+        objective,
+        centerings[config.train.centering],
+        build_schedules(config),
+        config.train.micro_batches,
     )
 
 
@@ -161,6 +184,8 @@ def build_optimizer(config: Config) -> AdamW:
         clip_grad=optim.clip_grad,
         layerwise_decay=optim.layerwise_decay,
         patch_embed_lr_mult=optim.patch_embed_lr_mult,
+        moments_dtype=optim.moments_dtype,
+        seed=config.train.seed,
     )
 
 
@@ -179,18 +204,16 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
     precision = get_precision(config.train.precision)
     backbone, views = build_backbone(config, precision), build_views(config)
     group = draw_group_size(config)
-    groups = config.train.batch_size // group
     draws = make_draws(
         build_draw_rates(config),
         seed=config.train.seed,
         depth=backbone.depth,
-        groups=groups,
         rows={"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
     )
     return make_step_inputs(
         views,
         seed=config.train.seed,
-        groups=groups,
+        groups=config.train.batch_size // group,
         patch_size=backbone.patch_size,
         counts=build_mask_counts(config),
         circular_shift=config.ibot.mask_random_circular_shift,
@@ -212,8 +235,11 @@ def build_mask_counts(config: Config) -> np.ndarray:
 
 def build_train_step(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The train step of a configuration, not yet jitted."""
+    whole = config.train.micro_batches == 1 and config.train.prototype_chunk is None
     return make_train_step(
-        loss=build_loss(config), optimizer=build_optimizer(config), make_inputs=build_inputs(config)
+        loss=build_loss(config) if whole else build_accumulated_loss(config),
+        optimizer=build_optimizer(config),
+        make_inputs=build_inputs(config),
     )
 
 

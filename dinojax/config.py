@@ -95,7 +95,7 @@ class DinoConfig:
     koleo_loss_weight: float = 0.1
     koleo_group_size: int | None = None
     """Images among which nearest neighbours are searched; None: draw_group_size. As there, the
-    number of groups must be a multiple of data x fsdp devices."""
+    number of groups must be a multiple of micro_batches x data x fsdp devices."""
     koleo_topk: int = 1
     local_loss_weight: ScheduleConfig = _flat(1.0)
 
@@ -147,6 +147,8 @@ class OptimConfig:
     patch_embed_lr_mult: float = 0.2
     adamw_beta1: float = 0.9
     adamw_beta2: float = 0.999
+    moments_dtype: str | None = None
+    """What AdamW's moments are stored in. None: the dtype of the parameters; or "bfloat16"."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,12 @@ class TrainConfig:
     """Images per step over all devices."""
     draw_group_size: int | None = 64
     """Images that share stochastic-depth, RoPE and mask draws; None: the whole batch. The number of
-    groups must be a multiple of data x fsdp devices."""
+    groups must be a multiple of micro_batches x data x fsdp devices."""
+    micro_batches: int = 1
+    """Parts of the batch that the student sees one after another, for one and the same update."""
+    prototype_chunk: int | None = None
+    """Rows of prototype logits, of student and teacher together, that exist at a time per device.
+    None: all of a micro-batch."""
     seed: int = 0
     precision: str = "bfloat16"
     centering: str = "sinkhorn_knopp"

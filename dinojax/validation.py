@@ -34,6 +34,7 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
     for name, value in (
         ("train.steps", config.train.steps),
         ("train.log_every_steps", config.train.log_every_steps),
+        ("train.micro_batches", config.train.micro_batches),
         ("data.canvas_px", config.data.canvas_px),
         ("student.in_chans", config.student.in_chans),
         ("checkpoint.every_steps", config.checkpoint.every_steps),
@@ -55,6 +56,7 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
         raise ValueError(
             f"train.centering={config.train.centering!r} is unknown; use one of {list(CENTERINGS)}"
         )
+    _check_memory(config)
     _check_reading(config)
     _check_schedules(config)
     jax.eval_shape(build_init(config))  # the model has checks of its own
@@ -97,6 +99,19 @@ def _check_mixture(data: DataConfig) -> None:
         raise ValueError(
             f"data.homogeneous_source={data.homogeneous_source!r} is not in data.mixture; use one "
             f"of {names} or add it there with weight 0.0"
+        )
+
+
+def _check_memory(config: Config) -> None:
+    chunk, dtype = config.train.prototype_chunk, config.optim.moments_dtype
+    if chunk is not None and chunk < 1:
+        raise ValueError(
+            f"train.prototype_chunk={chunk} must be at least 1, or None for all rows; use 4096"
+        )
+    if dtype not in (None, "bfloat16"):
+        raise ValueError(
+            f"optim.moments_dtype={dtype!r} is unknown; use None (that of the parameters) or "
+            "'bfloat16'"
         )
 
 
@@ -213,11 +228,13 @@ def _check_groups(config: Config, batch_shards: int) -> None:
 
 
 def _check_split(config: Config, shards: int, name: str, size: int, *, smallest: int) -> None:
-    """Groups of `size` images divide the batch, and each lies whole in one of its shards."""
+    """Groups of `size` images divide the batch, and each lies whole in one part of a shard."""
     batch, topk = config.train.batch_size, config.dino.koleo_topk
+    micro_batches = config.train.micro_batches
+    parts = micro_batches * shards
 
     def works(size: int) -> bool:
-        return size >= smallest and batch % size == 0 and batch // size % shards == 0
+        return size >= smallest and batch % size == 0 and batch // size % parts == 0
 
     if works(size):
         return
@@ -225,10 +242,11 @@ def _check_split(config: Config, shards: int, name: str, size: int, *, smallest:
     fix = (
         f"use one of {name}={working[-4:]}"
         if working
-        else f"use a train.batch_size that is a multiple of {shards * (topk + 1)}"
+        else f"use a train.batch_size that is a multiple of {parts * (topk + 1)}"
     )
+    times = f"train.micro_batches={micro_batches} x " if micro_batches > 1 else ""
     raise ValueError(
-        f"train.batch_size={batch} in groups of {name}={size} does not split over {shards} batch "
-        f"shards; the number of groups must be a multiple, and those of KoLeo must exceed "
+        f"train.batch_size={batch} in groups of {name}={size} does not split over {times}{shards} "
+        f"batch shards; the number of groups must be a multiple, and those of KoLeo must exceed "
         f"koleo_topk={topk}: {fix}"
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.precision import POLICIES, get_precision, unit_rows, widen
+from dinojax.precision import POLICIES, get_precision, round_randomly, unit_rows, widen
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -57,3 +57,20 @@ def test_unit_rows_survive_zero_rows():
 
 def test_unit_rows_divide_by_epsilon_below_it():
     np.testing.assert_allclose(unit_rows(jnp.array([[1e-9, 0.0]]), 1e-8), [[0.1, 0.0]], rtol=1e-6)
+
+
+def test_random_rounding_keeps_the_mean():
+    """A third of the way from 1 to the next bfloat16, 1 + 1 / 128, of either sign."""
+    x = jnp.full((100, 1000), 1 + 1 / 384)
+    for sign in (1, -1):
+        found = round_randomly(sign * x, jax.random.key(0))
+        assert found.dtype == jnp.bfloat16
+        values, counts = np.unique(found.astype(jnp.float32), return_counts=True)
+        assert sorted(np.abs(values)) == [1, 1 + 1 / 128]
+        assert counts[np.abs(values) > 1] / x.size == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_random_rounding_leaves_what_bfloat16_holds():
+    exact = jnp.array([0.0, 1.0, -2.5, 2.0**-100, jnp.inf])
+    found = round_randomly(exact, jax.random.key(0)).astype(exact.dtype)
+    np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16).astype(exact.dtype))

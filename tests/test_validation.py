@@ -8,8 +8,9 @@ from dinojax.shrink import shrink
 from dinojax.validation import validate
 
 
-def debug(batch: int, draw: int | None, koleo: int | None, topk: int = 1) -> Config:
+def debug(batch: int, draw: int | None, koleo: int | None, topk: int = 1, micro: int = 1) -> Config:
     config = shrink(default_config())
+    config.train.micro_batches = micro
     config.train.batch_size, config.train.draw_group_size = batch, draw
     config.dino.koleo_group_size, config.dino.koleo_topk = koleo, topk
     return parse_config(config)
@@ -25,6 +26,7 @@ def debug(batch: int, draw: int | None, koleo: int | None, topk: int = 1) -> Con
         ({"batch": 32, "draw": 4, "koleo": None}, 8),
         ({"batch": 32, "draw": 2, "koleo": 4, "topk": 3}, 8),
         ({"batch": 24, "draw": 12, "koleo": 6}, 2),
+        ({"batch": 32, "draw": 2, "koleo": 4, "micro": 4}, 2),
     ],
 )
 def test_groups_that_fit(sizes, shards):
@@ -71,6 +73,37 @@ def test_a_batch_that_no_group_fits(sizes, shards, multiple):
     with pytest.raises(ValueError, match=rf"use a train\.batch_size .* multiple of {multiple}$"):
         validate(debug(**sizes), batch_shards=shards)
     validate(debug(**{**sizes, "batch": multiple, "koleo": multiple // 8}), batch_shards=shards)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "named", "fix"),
+    [
+        ({"draw": 8, "koleo": 4}, "train.draw_group_size=8", "train.draw_group_size=[1, 2, 4]"),
+        ({"draw": 4, "koleo": 8}, "dino.koleo_group_size=8", "dino.koleo_group_size=[2, 4]"),
+    ],
+)
+def test_groups_that_do_not_fit_a_micro_batch(sizes, named, fix):
+    """They would without micro-batches."""
+    validate(debug(32, **sizes), batch_shards=2)
+    with pytest.raises(ValueError) as error:
+        validate(debug(32, **sizes, micro=4), batch_shards=2)
+    assert f"{named} does not split over train.micro_batches=4 x 2 batch shards" in str(error.value)
+    assert str(error.value).endswith(f": use one of {fix}")
+
+
+@pytest.mark.parametrize("key", ["micro_batches", "prototype_chunk"])
+def test_parts_of_nothing(key):
+    config = shrink(default_config())
+    config.train[key] = 0
+    with pytest.raises(ValueError, match=rf"train\.{key}=0 must be at least 1"):
+        validate(parse_config(config), batch_shards=1)
+
+
+def test_moments_have_two_dtypes():
+    config = shrink(default_config())
+    config.optim.moments_dtype = "float16"
+    with pytest.raises(ValueError, match=r"optim\.moments_dtype='float16' is unknown; use None"):
+        validate(parse_config(config), batch_shards=1)
 
 
 def test_koleo_needs_a_neighbour():

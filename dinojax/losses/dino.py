@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
@@ -20,14 +21,15 @@ def dino_loss(
     mean.
     """
     students, images, _ = student_logits.shape
-    teachers = teacher_probs.shape[0]
-    pairs = jnp.ones((students, teachers), teacher_probs.dtype)
-    if ignore_diagonal:
-        pairs = pairs - jnp.eye(students, teachers, dtype=pairs.dtype)
-    count = students * teachers - (min(students, teachers) if ignore_diagonal else 0)
+    pairs = crop_pairs(students, teacher_probs.shape[0], ignore_diagonal=ignore_diagonal)
     # Every student crop meets the sum of its teachers: one pass over the logits, not one a pair.
-    targets = jnp.einsum("st,tbk->sbk", pairs, teacher_probs)
-    return cross_entropy(student_logits, targets, temperature).sum() / (images * count)
+    targets = jnp.einsum("st,tbk->sbk", pairs.astype(teacher_probs.dtype), teacher_probs)
+    return cross_entropy(student_logits, targets, temperature).sum() / (images * pairs.sum())
+
+
+def crop_pairs(students: int, teachers: int, *, ignore_diagonal: bool) -> np.ndarray:
+    """``[students, teachers]``: 1 where two crops are compared, else 0."""
+    return np.ones((students, teachers)) - (np.eye(students, teachers) if ignore_diagonal else 0)
 
 
 def cross_entropy(

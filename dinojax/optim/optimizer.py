@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from dinojax.optim.groups import is_decayed, is_last_layer, lr_multipliers
-from dinojax.trees import global_norm
+from dinojax.precision import round_randomly, widen
+from dinojax.prng import key_for
+from dinojax.trees import global_norm, map_named
 from dinojax.typing import Array, Float, Params, PyTree
 
 
@@ -42,7 +44,14 @@ def clip_by_submodule(
 
 
 class AdamW(NamedTuple):
-    """Decoupled weight decay (arXiv:1711.05101) with multipliers per leaf (`optim.groups`)."""
+    """Decoupled weight decay (arXiv:1711.05101) with multipliers per leaf (`optim.groups`).
+
+    Moments may be kept in bfloat16 (`moments_dtype`), as in DeepSeek-V3 (arXiv:2412.19437, section
+    3.3.3); arithmetic stays in the gradients' dtype. The first moment is rounded to nearest: with
+    beta1 = 0.9 it moves by far more than a unit in the last place. The second moves by 1 - beta2 of
+    the difference, 0.1 % at DINO's 0.999, and would stand still; it is rounded at random, by
+    (`seed`, updates so far, leaf).
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -50,20 +59,29 @@ class AdamW(NamedTuple):
     clip_grad: float | None = 3.0
     layerwise_decay: float = 1.0
     patch_embed_lr_mult: float = 1.0
+    moments_dtype: str | None = None
+    """None: that of the parameters; or "bfloat16"."""
+    seed: int = 0
 
     def init(self, params: Params) -> optax.ScaleByAdamState:
-        """Zero moments in the dtype of the parameters."""
-        return optax.scale_by_adam().init(params)  # type: ignore[return-value]
+        """Zero moments."""
+        zeros = optax.tree.zeros_like(params, dtype=self.moments_dtype)
+        count = jnp.zeros((), jnp.int32)
+        return optax.ScaleByAdamState(count, mu=zeros, nu=jax.tree.map(jnp.copy, zeros))
 
     def update_moments(
         self, grads: Params, state: optax.ScaleByAdamState
     ) -> optax.ScaleByAdamState:
         """Moments with the (clipped) gradients of one more step in them, frozen leaves or not."""
-        return optax.ScaleByAdamState(
-            count=optax.safe_increment(state.count),
-            mu=optax.tree.update_moment(grads, state.mu, self.beta1, 1),
-            nu=optax.tree.update_moment_per_elem_norm(grads, state.nu, self.beta2, 2),
-        )
+        mu = optax.tree.update_moment(grads, _widened(state.mu), self.beta1, 1)
+        nu = optax.tree.update_moment_per_elem_norm(grads, _widened(state.nu), self.beta2, 2)
+        if self.moments_dtype is not None:
+
+            def rounded(path: str, x: Array) -> Array:
+                return round_randomly(x, key_for(self.seed, state.count, "moments", path))
+
+            mu, nu = optax.tree.cast(mu, self.moments_dtype), map_named(rounded, nu)
+        return optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
 
     def update_params(self, params: Params, state: optax.ScaleByAdamState, rates: Rates) -> Params:
         """``theta - lr * m * (adam + wd * d * theta)`` from the moments of this step.
@@ -71,8 +89,8 @@ class AdamW(NamedTuple):
         m is the leaf's rate multiplier, d its decay switch, adam the ratio of the bias-corrected
         moments.
         """
-        means = optax.tree.bias_correction(state.mu, self.beta1, state.count)
-        squares = optax.tree.bias_correction(state.nu, self.beta2, state.count)
+        means = optax.tree.bias_correction(_widened(state.mu), self.beta1, state.count)
+        squares = optax.tree.bias_correction(_widened(state.nu), self.beta2, state.count)
         multipliers = lr_multipliers(
             params,
             layerwise_decay=self.layerwise_decay,
@@ -89,6 +107,10 @@ class AdamW(NamedTuple):
         return jax.tree.map(
             step, params, means, squares, multipliers, is_decayed(params), is_last_layer(params)
         )
+
+
+def _widened(tree: PyTree) -> PyTree:
+    return jax.tree.map(widen, tree)
 
 
 def ema(average: PyTree, params: PyTree, momentum: Float[Array, ""]) -> PyTree:

@@ -5,6 +5,7 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
+from dinojax.losses.chunked import Rows
 from dinojax.models.head import DinoHead
 from dinojax.models.vit import Features, VisionTransformer
 from dinojax.ssl.inputs import StepInputs, to_groups, to_views
@@ -33,12 +34,19 @@ class SslModel(NamedTuple):
         }
 
 
+class Bottlenecks(NamedTuple):
+    """The narrow inputs of both prototype layers, in group layout."""
+
+    cls: Float[Array, "*m G b F"]
+    patches: Float[Array, "*m G M E"]
+    """Only the patches that are masked for the student."""
+
+
 class TeacherOutputs(NamedTuple):
     """Of the unmasked global crops, before centering."""
 
     cls_logits: Float[Array, "V B K"]
     patch_logits: Float[Array, "G M J"]
-    """Only the patches that are masked for the student."""
 
 
 class StudentOutputs(NamedTuple):
@@ -46,30 +54,55 @@ class StudentOutputs(NamedTuple):
 
     global_cls: Float[Array, "V B D"]
     """Normed CLS before the head, for KoLeo."""
-    global_logits: Float[Array, "V B K"]
-    local_logits: Float[Array, "W B K"]
-    patch_logits: Float[Array, "G M J"]
+    global_logits: Float[Array, "V B K"] | Rows
+    local_logits: Float[Array, "W B K"] | Rows
+    patch_logits: Float[Array, "G M J"] | Rows
 
 
 def teacher_forward(model: SslModel, params: Params, inputs: StepInputs) -> TeacherOutputs:
     """Of whole global crops alone: the pixels of the student, unless the inputs hold others."""
-    groups, views = inputs.masks.shape[0], inputs.global_crops.shape[0]
-    own = inputs.teacher_crops
-    crops = to_groups(inputs.global_crops if own is None else own, groups)
-    output = model.backbone.apply({"params": params["backbone"]}, crops)
-    (features,) = cast(tuple[Features, ...], output)
-    logits = _logits(model.dino_head, params["dino_head"], features.cls)
-    patches = gather_patches(features.patches, inputs.mask_indices)
+    features = teacher_bottlenecks(model, params, inputs)
     return TeacherOutputs(
-        to_views(logits, views),
-        _logits(model.ibot_head, params["ibot_head"], patches),
+        to_views(
+            _logits(model.dino_head, params["dino_head"], features.cls),
+            inputs.global_crops.shape[0],
+        ),
+        _logits(model.ibot_head, params["ibot_head"], features.patches),
     )
 
 
 def student_forward(model: SslModel, params: Params, inputs: StepInputs) -> StudentOutputs:
     """Both crop sizes in one pass over depth; one call of the DINO head for all CLS tokens."""
-    groups = inputs.masks.shape[0]
+    global_cls, features = student_bottlenecks(model, params, inputs)
     views, local_views = inputs.global_crops.shape[0], inputs.local_crops.shape[0]
+    logits = _logits(model.dino_head, params["dino_head"], features.cls)
+    logits = to_views(logits, views + local_views)
+    return StudentOutputs(
+        global_cls,
+        global_logits=logits[:views],
+        local_logits=logits[views:],
+        patch_logits=_logits(model.ibot_head, params["ibot_head"], features.patches),
+    )
+
+
+def teacher_bottlenecks(model: SslModel, params: Params, inputs: StepInputs) -> Bottlenecks:
+    """What `teacher_forward` multiplies with the prototypes."""
+    groups = inputs.masks.shape[0]
+    own = inputs.teacher_crops
+    crops = to_groups(inputs.global_crops if own is None else own, groups)
+    output = model.backbone.apply({"params": params["backbone"]}, crops)
+    (features,) = cast(tuple[Features, ...], output)
+    return _bottlenecks(model, params, features.cls, features.patches, inputs)
+
+
+def student_bottlenecks(
+    model: SslModel, params: Params, inputs: StepInputs
+) -> tuple[Float[Array, "V B D"], Bottlenecks]:
+    """CLS of the global crops before the head, and what is multiplied with the prototypes.
+
+    The CLS tokens of a group are those of its global crops, then of its local crops.
+    """
+    groups = inputs.masks.shape[0]
     output = model.backbone.apply(
         {"params": params["backbone"]},
         to_groups(inputs.global_crops, groups),
@@ -79,19 +112,29 @@ def student_forward(model: SslModel, params: Params, inputs: StepInputs) -> Stud
     )
     whole, local = cast(tuple[Features, ...], output)
     cls = jnp.concatenate([whole.cls, local.cls], axis=1)
-    logits = _logits(model.dino_head, params["dino_head"], cls)
-    logits = to_views(logits, views + local_views)
-    patches = gather_patches(whole.patches, inputs.mask_indices)
-    return StudentOutputs(
-        global_cls=to_views(whole.cls, views),
-        global_logits=logits[:views],
-        local_logits=logits[views:],
-        patch_logits=_logits(model.ibot_head, params["ibot_head"], patches),
+    return (
+        to_views(whole.cls, inputs.global_crops.shape[0]),
+        _bottlenecks(model, params, cls, whole.patches, inputs),
     )
 
 
-def _logits(head: DinoHead, params: Params, x: Float[Array, "*R D"]) -> Float[Array, "*R K"]:
-    return cast(Array, head.apply({"params": params}, x))
+def _bottlenecks(
+    model: SslModel,
+    params: Params,
+    cls: Float[Array, "G b D"],
+    patches: Float[Array, "G v P D"],
+    inputs: StepInputs,
+) -> Bottlenecks:
+    def reduced(name: str, x: Float[Array, "G n D"]) -> Float[Array, "G n F"]:
+        head = getattr(model, name)
+        return cast(Array, head.apply({"params": params[name]}, x, method="to_bottleneck"))
+
+    masked = gather_patches(patches, inputs.mask_indices)
+    return Bottlenecks(reduced("dino_head", cls), reduced("ibot_head", masked))
+
+
+def _logits(head: DinoHead, params: Params, x: Float[Array, "*R F"]) -> Float[Array, "*R K"]:
+    return cast(Array, head.apply({"params": params}, x, method="to_logits"))
 
 
 def gather_patches(

@@ -59,21 +59,21 @@ class DrawRates(NamedTuple):
 
 
 def make_draws(
-    rates: DrawRates, *, seed: int, depth: int, groups: int, rows: dict[str, int]
-) -> Callable[[Step], tuple[CropDraws | None, ...]]:
-    """Draws of one step for each crop size in `rows` (name -> crops per group).
+    rates: DrawRates, *, seed: int, depth: int, rows: dict[str, int]
+) -> Callable[[Step, Int[Array, " G"]], tuple[CropDraws | None, ...]]:
+    """Draws of the given groups at one step for each crop size in `rows` (name -> crops per group).
 
     Every (step, crop size, group) has its own key; within it, layers and branches draw separately,
     as in the reference. The result does not depend on the mesh.
     """
     if rates == DrawRates():
-        return lambda step: (None,) * len(rows)
+        return lambda step, slots: (None,) * len(rows)
 
-    def draws(step: Step) -> tuple[CropDraws | None, ...]:
+    def draws(step: Step, slots: Int[Array, " G"]) -> tuple[CropDraws | None, ...]:
         return tuple(
             _layer_major(
                 jax.vmap(lambda key, n=count: _group_draws(key, rates, depth, n))(
-                    slot_keys(key_for(seed, step, "draws", name), groups)
+                    slot_keys(key_for(seed, step, "draws", name), slots)
                 )
             )
             for name, count in rows.items()

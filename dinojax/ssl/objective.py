@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from dinojax.losses.centering import softmax_center, update_center
+from dinojax.losses.chunked import TeacherRows
 from dinojax.losses.dino import dino_loss
 from dinojax.losses.ibot import ibot_loss
 from dinojax.losses.koleo import koleo_loss
@@ -19,8 +20,8 @@ from dinojax.typing import Array, Float
 class Targets(NamedTuple):
     """Teacher probabilities; rows sum to one."""
 
-    cls_probs: Float[Array, "V B K"]
-    patch_probs: Float[Array, "G M J"]
+    cls_probs: Float[Array, "V B K"] | TeacherRows
+    patch_probs: Float[Array, "G M J"] | TeacherRows
 
 
 Centering = Callable[
@@ -65,6 +66,8 @@ class Objective(NamedTuple):
     koleo_group_size: int | None = None
     koleo_topk: int = 1
     student_temp: float = 0.1
+    dino: Callable[..., Float[Array, ""]] = dino_loss
+    ibot: Callable[..., Float[Array, ""]] = ibot_loss
 
     def __call__(
         self,
@@ -78,15 +81,15 @@ class Objective(NamedTuple):
         `local_weight` multiplies the local term only. Crop pairs are weighted by their number: with
         2 global and 8 local crops, same-crop pairs ignored, global counts 1/9 and local 8/9.
         """
-        views, images = student.global_logits.shape[:2]
-        local_views = student.local_logits.shape[0]
+        views, images = student.global_cls.shape[:2]
+        local_views = inputs.local_crops.shape[0]
         global_pairs = views * (views - 1) if self.global_ignore_diagonal else views**2
         local_pairs = views * local_views
 
-        local_term = dino_loss(
+        local_term = self.dino(
             student.local_logits, targets.cls_probs, temperature=self.student_temp
         )
-        global_term = dino_loss(
+        global_term = self.dino(
             student.global_logits,
             targets.cls_probs,
             temperature=self.student_temp,
@@ -98,7 +101,7 @@ class Objective(NamedTuple):
                 for crop in student.global_cls
             ]
         ).mean()
-        ibot = ibot_loss(
+        ibot = self.ibot(
             student.patch_logits,
             targets.patch_probs,
             inputs.mask_weights,

@@ -12,7 +12,8 @@ from dinojax.mesh import split_batch
 from dinojax.models.vit import CropDraws
 from dinojax.prng import key_for, slot_keys
 from dinojax.ssl.inputs import StepInputs
-from dinojax.typing import Key, Step
+from dinojax.ssl.micro_batch import WHOLE_BATCH, MicroBatch
+from dinojax.typing import Array, Int, Key, Step
 from dinojax.views.masks import (
     mask_counts,
     mask_weights,
@@ -37,9 +38,9 @@ def group_mask_counts(
     return mask_counts(GLOBAL_VIEWS * group_size, num_patches, sample_probability, ratio_min_max)
 
 
-def crop_keys(seed: int, step: Step, images: int) -> Key:
-    """Keys of the choices behind the crops of a step's first images."""
-    return slot_keys(key_for(seed, step, "crops"), images)
+def crop_keys(seed: int, step: Step, slots: int | Int[Array, " B"]) -> Key:
+    """Keys of the choices behind the crops of these images of a step; an int means the first."""
+    return slot_keys(key_for(seed, step, "crops"), slots)
 
 
 def make_step_inputs(
@@ -50,20 +51,23 @@ def make_step_inputs(
     patch_size: int,
     counts: np.ndarray,
     circular_shift: bool,
-    draws: Callable[[Step], tuple[CropDraws | None, ...]],
+    draws: Callable[[Step, Int[Array, " G"]], tuple[CropDraws | None, ...]],
     dtype: DTypeLike,
-) -> Callable[[dict[str, Any], Step], StepInputs]:
-    """``(batch, step) -> StepInputs`` with crops keyed by (seed, step, slot).
+) -> Callable[..., StepInputs]:
+    """``(batch, step[, micro_batch]) -> StepInputs`` with crops keyed by (seed, step, slot).
 
     A batch holds ``canvas [B, H, W, C]`` and ``size [B, 2]``; its order is the slots'. Its first
-    images alone get the crops that they have in the whole batch.
+    images alone get the crops that they have in the whole batch, and so do those of a micro-batch.
     """
     side = recipe.global_crops_size // patch_size
     block = max_block_patches(recipe.global_crops_size, patch_size)
 
-    def inputs(batch: dict[str, Any], step: Step) -> StepInputs:
-        canvas, size = batch["canvas"], batch["size"]
-        keys = split_batch(crop_keys(seed, step, canvas.shape[0]))
+    def inputs(
+        batch: dict[str, Any], step: Step, micro_batch: MicroBatch = WHOLE_BATCH
+    ) -> StepInputs:
+        slots = micro_batch.of(jnp.arange(batch["canvas"].shape[0]))
+        canvas, size = (micro_batch.of(batch[name]) for name in ("canvas", "size"))
+        keys = split_batch(crop_keys(seed, step, slots))
         crops = make_crops(canvas, size, keys, recipe, dtype=dtype)
         crops = split_batch(crops, axis=1)
 
@@ -72,7 +76,8 @@ def make_step_inputs(
             indices = masked_indices(masks, int(counts.sum()))
             return masks, indices, mask_weights(masks, indices)
 
-        group_keys = split_batch(slot_keys(key_for(seed, step, "masks"), groups))
+        group_slots = micro_batch.of(jnp.arange(groups))
+        group_keys = split_batch(slot_keys(key_for(seed, step, "masks"), group_slots))
         masks, indices, weights = split_batch(jax.vmap(group_masks)(group_keys))
         return StepInputs(
             global_crops=crops.global_crops,
@@ -81,7 +86,7 @@ def make_step_inputs(
             masks=masks,
             mask_indices=indices,
             mask_weights=weights.astype(jnp.promote_types(dtype, jnp.float32)),
-            draws=draws(step),  # type: ignore[arg-type]
+            draws=draws(step, group_slots),  # type: ignore[arg-type]
         )
 
     return inputs

@@ -1,7 +1,7 @@
 """One training step as a pure function ``(state, batch) -> (state, metrics)``."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,10 @@ class Schedules(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """The differentiable part of a step, as a function of the student's parameters."""
+    """The differentiable part of a step, as a function of the student's parameters.
+
+    `accumulation.AccumulatedLoss` gives the same gradients in less memory.
+    """
 
     model: SslModel
     objective: Objective
@@ -57,9 +60,32 @@ class Loss(NamedTuple):
         )
         return total, (terms, centers)
 
+    def gradients(
+        self, state: TrainState, batch: Any, make_inputs: Callable[[Any, Step], StepInputs]
+    ) -> tuple[Params, Metrics, Centers | None]:
+        """By the student's parameters; the loss terms and the next centres."""
+        with jax.named_scope("views"):
+            inputs = make_inputs(batch, state.step)
+        grads, (terms, centers) = jax.grad(self, has_aux=True)(
+            state.student, state.teacher, state.centers, inputs, state.step
+        )
+        return grads, terms, centers
+
+
+@runtime_checkable
+class LossGradients(Protocol):
+    """What a step needs of a loss: see `Loss`."""
+
+    @property
+    def schedules(self) -> Schedules: ...
+
+    def gradients(
+        self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
+    ) -> tuple[Params, Metrics, Centers | None]: ...
+
 
 def make_train_step(
-    *, loss: Loss, optimizer: AdamW, make_inputs: Callable[[Any, Step], StepInputs]
+    *, loss: LossGradients, optimizer: AdamW, make_inputs: Callable[..., StepInputs]
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Build the step. `make_inputs` turns (batch, step) into crops, masks and draws.
 
@@ -71,11 +97,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         step = state.step
-        with jax.named_scope("views"):
-            inputs = make_inputs(batch, step)
-        (_, (terms, centers)), grads = jax.value_and_grad(loss, has_aux=True)(
-            state.student, state.teacher, state.centers, inputs, step
-        )
+        grads, terms, centers = loss.gradients(state, batch, make_inputs)
         rates = Rates(
             schedules.lr(step), schedules.last_layer_lr(step), schedules.weight_decay(step)
         )

@@ -66,6 +66,8 @@ FREE = {
     "student__remat": "full",
     "student__scan_unroll": 2,
     "train__log_every_steps": 1,
+    "train__micro_batches": 2,
+    "train__prototype_chunk": 512,
 }
 """`tests/test_build.py` shows that those which reach the step do not change it."""
 

@@ -14,7 +14,7 @@ RATES = DrawRates(drop_path_rate=0.3, shift_coords=0.1, jitter_coords=1.5, resca
 
 
 def draws(rates=RATES, *, seed=0, step=0, groups=GROUPS, depth=DEPTH, rows=ROWS):
-    return make_draws(rates, seed=seed, depth=depth, groups=groups, rows=rows)(step)
+    return make_draws(rates, seed=seed, depth=depth, rows=rows)(step, jnp.arange(groups))
 
 
 def same(a, b) -> bool:

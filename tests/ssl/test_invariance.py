@@ -3,13 +3,13 @@
 import functools
 import itertools
 import math
-import re
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from collectives import collectives
 
 from dinojax import build, trees
 from dinojax import mesh as meshes
@@ -255,20 +255,6 @@ def test_initial_state_is_identical():
     with jax.set_mesh(mesh):
         state = jax.jit(init, out_shardings=layout)()
     jax.tree.map(np.testing.assert_array_equal, state, initial_state("float32"))
-
-
-COLLECTIVE = re.compile(
-    r"= (.*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
-)
-
-
-def collectives(hlo: str) -> set[tuple[str, tuple[int, ...]]]:
-    """Kind and shape, without axes of size 1, of every result of a collective."""
-    return {
-        (kind, tuple(int(n) for n in dims.split(",") if n not in ("", "1")))
-        for results, kind in COLLECTIVE.findall(hlo)
-        for dims in re.findall(r"\w+\[([\d,]*)\]", results)
-    }
 
 
 def weight_shapes(run: Run, fsdp: int) -> set[tuple[int, ...]]:

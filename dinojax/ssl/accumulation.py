@@ -1,0 +1,171 @@
+"""The loss of a step in micro-batches whose gradients add up to those of the whole batch.
+
+What couples images is all of a batch (Sinkhorn-Knopp, moving centres) or a group of them (KoLeo,
+random draws). So the teacher sees all micro-batches first. From its bottleneck features comes one
+centre per prototype, which is all that a micro-batch has to know of the others
+(`losses.chunked_sinkhorn`). Then the student sees them one after another, each of whole groups. The
+teacher's logits are computed again instead of kept, and so are the views.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dinojax.losses.centering import update_center
+from dinojax.losses.chunked import Rows, TeacherRows
+from dinojax.losses.chunked_sinkhorn import sinkhorn_center
+from dinojax.losses.chunks import per_shard
+from dinojax.precision import widen
+from dinojax.ssl.forward import (
+    Bottlenecks,
+    SslModel,
+    StudentOutputs,
+    student_bottlenecks,
+    teacher_bottlenecks,
+)
+from dinojax.ssl.inputs import StepInputs, to_views
+from dinojax.ssl.micro_batch import MicroBatch
+from dinojax.ssl.objective import Objective, Targets
+from dinojax.ssl.state import Centers, TrainState
+from dinojax.ssl.step import Metrics, Schedules
+from dinojax.typing import Array, Float, Int, Params, PyTree
+
+
+class Prototypes(NamedTuple):
+    """The last layers of both heads."""
+
+    dino: Float[Array, "F K"]
+    ibot: Float[Array, "E J"]
+
+
+def prototypes_of(params: Params) -> Prototypes:
+    return Prototypes(params["dino_head"]["last_layer"], params["ibot_head"]["last_layer"])
+
+
+Centering = Callable[
+    [Bottlenecks, Prototypes, Float[Array, ""], Centers | None], tuple[Centers, Centers | None]
+]
+"""(features of all micro-batches, prototypes, temperature, centres) -> the centres of this step's
+targets, which are ``softmax((logits - center) / temperature)``, and those kept for the next."""
+
+
+def sinkhorn_centers(
+    features: Bottlenecks,
+    prototypes: Prototypes,
+    temperature: Float[Array, ""],
+    centers: None,
+    *,
+    chunk: int | None = None,
+) -> tuple[Centers, None]:
+    """As `sinkhorn_centering`; by default a micro-batch's logits exist at a time."""
+
+    def center(x: Float[Array, "m G n F"], columns: Float[Array, "F K"]) -> Float[Array, " K"]:
+        rows = per_shard("m (Z g) n F -> Z (m g n) F", x)
+        size = rows.shape[1] // len(x) if chunk is None else chunk
+        return sinkhorn_center(rows, columns, temperature, chunk=size)
+
+    return Centers(
+        center(features.cls, prototypes.dino), center(features.patches, prototypes.ibot)
+    ), None
+
+
+def moving_centers(
+    features: Bottlenecks,
+    prototypes: Prototypes,
+    temperature: Float[Array, ""],
+    centers: Centers,
+) -> tuple[Centers, Centers]:
+    """As `softmax_centering`: the mean logit is the logit of the mean feature."""
+
+    def moved(
+        center: Float[Array, " K"], x: Float[Array, "m G n F"], columns: Float[Array, "F K"]
+    ) -> Float[Array, " K"]:
+        mean = widen(x).mean(axis=(0, 1, 2))
+        return update_center(center, (mean @ widen(columns.astype(x.dtype)))[None])
+
+    return centers, Centers(
+        moved(centers.dino, features.cls, prototypes.dino),
+        moved(centers.ibot, features.patches, prototypes.ibot),
+    )
+
+
+class AccumulatedLoss(NamedTuple):
+    """Takes the place of `Loss`; the update is the same for every number of micro-batches.
+
+    The objective's cross-entropies are those of `losses.chunked`.
+    """
+
+    model: SslModel
+    objective: Objective
+    centering: Centering
+    schedules: Schedules
+    micro_batches: int = 1
+
+    def gradients(
+        self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
+    ) -> tuple[Params, Metrics, Centers | None]:
+        """By the student's parameters, summed in their dtype; loss terms and the next centres.
+
+        Args:
+            make_inputs: ``(batch, step, micro_batch)`` to the inputs of that part.
+        """
+        step = state.step
+        temperature = self.schedules.teacher_temp(step)
+        columns = prototypes_of(state.teacher)
+
+        def inputs_of(index: Int[Array, ""]) -> StepInputs:
+            with jax.named_scope("views"):
+                return make_inputs(batch, step, MicroBatch(index, self.micro_batches))
+
+        indices = jnp.arange(self.micro_batches)
+        features = jax.lax.map(
+            lambda index: teacher_bottlenecks(self.model, state.teacher, inputs_of(index)), indices
+        )
+        centers, next_centers = self.centering(features, columns, temperature, state.centers)
+
+        def part(given: tuple[Int[Array, ""], Bottlenecks]) -> tuple[Params, Metrics]:
+            index, features = given
+            inputs = inputs_of(index)
+            cls = to_views(features.cls, inputs.global_crops.shape[0])
+            targets = Targets(
+                TeacherRows(cls, columns.dino, centers.dino, temperature),
+                TeacherRows(features.patches, columns.ibot, centers.ibot, temperature),
+            )
+
+            def loss(student: Params) -> tuple[Float[Array, ""], Metrics]:
+                outputs = student_rows(self.model, student, inputs)
+                weight = self.schedules.dino_local_loss_weight(step)
+                return self.objective(outputs, targets, inputs, weight)
+
+            return jax.grad(loss, has_aux=True)(state.student)
+
+        grads, terms = jax.tree.map(
+            lambda x: x / self.micro_batches, _sum_over(part, (indices, features))
+        )
+        return grads, terms, next_centers
+
+
+def student_rows(model: SslModel, params: Params, inputs: StepInputs) -> StudentOutputs:
+    """As `student_forward`, with logits that are not computed yet."""
+    global_cls, features = student_bottlenecks(model, params, inputs)
+    views, local_views = inputs.global_crops.shape[0], inputs.local_crops.shape[0]
+    cls, columns = to_views(features.cls, views + local_views), prototypes_of(params)
+    return StudentOutputs(
+        global_cls,
+        global_logits=Rows(cls[:views], columns.dino),
+        local_logits=Rows(cls[views:], columns.dino),
+        patch_logits=Rows(features.patches, columns.ibot),
+    )
+
+
+def _sum_over(function: Callable[[PyTree], PyTree], xs: PyTree) -> PyTree:
+    """Of its values for all entries of the leading axis, one after another."""
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], xs))
+    zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+
+    def add(sums: PyTree, x: PyTree) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, sums, function(x)), None
+
+    return jax.lax.scan(add, zeros, xs)[0]

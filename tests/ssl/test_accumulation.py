@@ -1,0 +1,194 @@
+"""Gradients in micro-batches, with chunked cross-entropies, against those of the whole batch."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from collectives import collectives
+from jax.sharding import PartitionSpec
+
+from dinojax import build, trees
+from dinojax import mesh as meshes
+from dinojax.config import Config, default_config, parse_config
+from dinojax.shrink import shrink
+from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.micro_batch import WHOLE_BATCH, MicroBatch
+from dinojax.ssl.state import Centers, TrainState
+
+BATCH, GROUP, KOLEO_GROUP = 32, 2, 4
+SPLITS = [(2, None), (1, 7), (4, 9)]
+"""(micro-batches, prototype chunk): each alone, and both."""
+
+
+def config(
+    micro_batches: int = 1,
+    chunk: int | None = None,
+    centering: str = "sinkhorn_knopp",
+    precision: str = "float64",
+) -> Config:
+    """Every regulariser on; the smallest micro-batch is one KoLeo group of two draw groups."""
+    given = shrink(default_config())
+    given.student.layerscale = 1.0
+    given.student.drop_path_rate = 0.25
+    given.student.pos_embed_rope_rescale_coords = 2.0
+    given.crops.global_crops_size, given.crops.local_crops_size = 48, 32
+    given.optim.lr.warmup_steps = given.optim.freeze_last_layer_steps = 0
+    given.optim.momentum.peak = 0.5
+    given.train.batch_size, given.train.draw_group_size = BATCH, GROUP
+    given.dino.koleo_group_size = KOLEO_GROUP
+    given.train.precision, given.train.centering = precision, centering
+    given.train.micro_batches, given.train.prototype_chunk = micro_batches, chunk
+    return parse_config(given)
+
+
+def canvases(given: Config) -> dict[str, np.ndarray]:
+    side = given.data.canvas_px
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, side, side, 3), np.uint8)
+    return {"canvas": pixels, "size": np.full((BATCH, 2), side, np.int32)}
+
+
+@functools.cache
+def whole_inputs(precision: str) -> StepInputs:
+    """Of the first step, on the host."""
+    given = config(precision=precision)
+    with jax.enable_x64(precision == "float64"):
+        inputs = jax.jit(build.build_inputs(given), static_argnums=1)(canvases(given), 0)
+        return jax.device_get(inputs)
+
+
+def part_of(inputs: StepInputs, part: MicroBatch) -> StepInputs:
+    """What `make_step_inputs` should make of a part: entries of images and groups, in order."""
+
+    def second_axis(x: Any) -> Any:
+        return jnp.swapaxes(part.of(jnp.swapaxes(x, 0, 1)), 0, 1)
+
+    return StepInputs(
+        global_crops=second_axis(inputs.global_crops),
+        local_crops=second_axis(inputs.local_crops),
+        masks=part.of(inputs.masks),
+        mask_indices=part.of(inputs.mask_indices),
+        mask_weights=part.of(inputs.mask_weights),
+        draws=jax.tree.map(second_axis, inputs.draws),
+    )
+
+
+def test_inputs_of_a_part_are_those_of_the_whole():
+    """Crops to the last bits of a compiler that rounds by shape; what is drawn, exactly."""
+    given = config(precision="float32")
+    whole = whole_inputs("float32")
+    make_inputs = build.build_inputs(given)
+    part = jax.jit(lambda batch, index: make_inputs(batch, 0, MicroBatch(index, 4)))
+    for index in (0, 3):
+        found = part(canvases(given), index)
+        expected = jax.tree.map(np.asarray, part_of(whole, MicroBatch(index, 4)))
+        assert found.global_crops.shape[1] == BATCH // 4
+        for name, value in trees.flatten(expected).items():
+            check = np.testing.assert_array_equal
+            if name.endswith("crops"):
+                check = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-4)
+            check(trees.flatten(found)[name], value, err_msg=name)
+
+
+def step_on_inputs(given: Config):
+    """The train step, with the inputs of the whole batch in place of canvases."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            build,
+            "build_inputs",
+            lambda _: lambda inputs, step, part=WHOLE_BATCH: part_of(inputs, part),
+        )
+        return build.build_train_step(given)
+
+
+def initial_state(given: Config) -> TrainState:
+    """With a teacher apart from the student and centres that are not zero, as after some steps."""
+    state = jax.jit(build.build_init(given))()
+    state = state._replace(teacher=jax.tree.map(lambda x: 1.1 * x, state.teacher))
+    if state.centers is None:
+        return state
+    centers = [jnp.linspace(-0.1, 0.1, len(center), dtype=center.dtype) for center in state.centers]
+    return state._replace(centers=Centers(*centers))
+
+
+def input_layout(mesh: jax.sharding.Mesh, inputs: StepInputs) -> StepInputs:
+    """Shardings: images and groups over data and fsdp."""
+    first = meshes.batch_sharding(mesh)
+    second = jax.NamedSharding(mesh, PartitionSpec(None, meshes.BATCH_AXES))
+    layout = jax.tree.map(lambda _: second, inputs)
+    return layout._replace(masks=first, mask_indices=first, mask_weights=first)
+
+
+@functools.cache
+def run(*options: Any) -> tuple[TrainState, dict[str, Any]]:
+    """State and metrics after one step of the configuration with these options."""
+    given = config(*options)
+    with jax.enable_x64(given.train.precision == "float64"):
+        step = jax.jit(step_on_inputs(given))
+        inputs = whole_inputs(given.train.precision)
+        return jax.device_get(step(initial_state(given), inputs))
+
+
+def deviations(found: Any, expected: Any) -> dict[str, float]:
+    """Of each tensor, relative to its largest element."""
+    found = trees.flatten(found)
+    return {
+        name: float(np.abs(found[name] - x).max() / max(np.abs(x).max(), 1e-300))
+        for name, x in trees.flatten(expected).items()
+    }
+
+
+def check(found: Any, expected: Any, limit: float) -> None:
+    over = {name: x for name, x in deviations(found, expected).items() if not x <= limit}
+    assert not over, f"over {limit}: {over}"
+
+
+@pytest.mark.parametrize(("micro_batches", "chunk"), SPLITS)
+def test_the_update_is_that_of_the_whole_batch(micro_batches, chunk):
+    """Losses, gradient norms, moments (gradients), student and teacher."""
+    check(run(micro_batches, chunk), run(), 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("micro_batches", "chunk"),
+    [(4, None), pytest.param(2, 9, marks=pytest.mark.slow)],
+)
+def test_moving_centers(micro_batches, chunk):
+    found, expected = run(micro_batches, chunk, "softmax"), run(1, None, "softmax")
+    assert found[0].centers is not None and expected[0].centers is not None
+    check(found, expected, 1e-10)
+
+
+def test_on_devices_nothing_moves_but_weights():
+    """Two micro-batches in chunks on 2 x 2 devices: the same update, and no activation travels."""
+    mesh = meshes.make_mesh(data=2, fsdp=2, devices=jax.devices()[:4])
+    given = config(2, 7)
+    with jax.enable_x64(True), jax.set_mesh(mesh):
+        state = jax.device_get(initial_state(given))
+        layout = meshes.shardings(mesh, state)
+        inputs = whole_inputs("float64")
+        split = input_layout(mesh, inputs)
+        step = jax.jit(
+            step_on_inputs(given),
+            in_shardings=(layout, split),
+            out_shardings=(layout, meshes.replicated(mesh)),
+        ).lower(state, inputs)
+        program = step.compile()
+        found = jax.device_get(
+            program(jax.device_put(state, layout), jax.device_put(inputs, split))
+        )
+    check(found, run(), 1e-10)
+
+    moved = collectives(program.as_text())
+    assert {kind for kind, _ in moved} <= {"all-gather", "all-reduce", "reduce-scatter"}
+    weights = {
+        size
+        for leaf in jax.tree.leaves(state.student)
+        for layers in {1, given.student.depth}
+        for size in {leaf.size // layers}
+    }
+    gathered = {shape for kind, shape in moved if kind == "all-gather"}
+    assert gathered and {math.prod(shape) for shape in gathered} <= weights, gathered

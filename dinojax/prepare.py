@@ -61,7 +61,7 @@ def prepare(
     count = shards or count_shards(records, shard_mb, **encoding)
     plan = {
         "source": source,
-        "fingerprint": fingerprint(records),
+        "fingerprint": fingerprint(records).digest,
         "options": {**encoding, "shards": min(count, len(records))},
     }
     folder = Path(out)

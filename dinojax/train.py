@@ -138,9 +138,8 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
                 channels=config.student.in_chans,
                 **reading,
             )
-    write_or_check(
-        workdir, to_dict(config), fingerprint(data.source, data.order.mixture, **reading)
-    )
+    found = fingerprint(data.source, data.order.mixture, **reading)
+    write_or_check(workdir, to_dict(config), found._asdict())
 
     steps = config.train.steps
     compute = get_precision(config.train.precision).compute

@@ -47,7 +47,7 @@ class TestResult:
             manifest.to_json()
         )
         assert (manifest.source, manifest.records, manifest.class_names) == (spec, 7, ["dog"])
-        assert manifest.fingerprint == fingerprint(open_source(spec))
+        assert manifest.fingerprint == fingerprint(open_source(spec)).digest
         assert manifest.options == {"max_side_px": 80, "quality": 95, "shards": 3}
         assert manifest.skipped == [] and manifest.reencoded == 0
         assert [shard.records for shard in manifest.shards] == [2, 2, 3]

@@ -119,7 +119,7 @@ def main() -> None:
             .compile()
         )
         compile_s = time.perf_counter() - start
-        memory = {"temp_mb": temporary_mb(train_step)}
+        memory: dict[str, Any] = {"temp_mb": temporary_mb(train_step)}
         if not args.steps:
             print(json.dumps({**vars(args), **memory, "compile_s": compile_s}), flush=True)
             return

@@ -73,7 +73,7 @@ def prepare(
     count = shards or max(1, round(size_mb / shard_mb))
     plan = {
         "source": source,
-        "fingerprint": fingerprint(records),
+        "fingerprint": fingerprint(records).digest,
         "options": {**dataclasses.asdict(encoding), "shards": min(count, len(records))},
     }
     folder = Path(out)

@@ -9,98 +9,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
 from absl import app, flags
-from PIL import Image
 
-from dinojax.build import build_views
-from dinojax.evaluation.contact_sheet import SheetRow, SheetView, draw_sheet
-from dinojax.recorder import Run, Seen, changed_since, open_run, rebuild, uses
-from dinojax.resolutions import resolution_at
+from dinojax.batch_sheet import extent, sheet, slots, table
+from dinojax.recorder import rebuild, uses
+from dinojax.runs import open_run
 from dinojax.runtime.atomic import replace_bytes
 from dinojax.runtime.exits import STOPS, leave
-from dinojax.views.describe import FACTORS, WHOLE_IMAGE, describe
 
-KEY = "F flipped   J colour jitter   G grey   B blur (sigma, px)   S solarized"
 COMMANDS = ("batch", "where")
-
-
-def slots(run: Run, seen: Seen) -> list[dict[str, Any]]:
-    """Per image: its place, its record, what it stands for, and the choices of its crops."""
-    batch_size = run.config.train.batch_size
-    recipe = build_views(resolution_at(run.config, seen.step))
-    lost = {p.position % batch_size: p for p in seen.batch["problems"] if p.attempt == 0}
-    out = []
-    for slot, record_id in enumerate(seen.ids):
-        choices = jax.tree.map(lambda leaf, slot=slot: leaf[slot], seen.params)
-        views = describe(choices, recipe)
-        for view, mask in zip(views, seen.masks[:, slot], strict=False):  # of the global crops
-            view["masked_patches"] = np.flatnonzero(mask).tolist()
-        entry = {"step": seen.step, "slot": slot, "position": seen.step * batch_size + slot}
-        entry |= {"id": record_id, "size": seen.batch["size"][slot].tolist(), "views": views}
-        if slot in lost:
-            entry["in_place_of"] = {"id": lost[slot].id, "cause": lost[slot].cause}
-        out.append(entry)
-    return out
-
-
-def table(entries: list[dict[str, Any]]) -> str:
-    """The same for eyes."""
-    lines = []
-    for entry in entries:
-        lines += ["", heading(entry)]
-        lines.append(
-            f"  {'view':9}{'top':>5}{'left':>6}{'height':>8}{'width':>7}  {'flip':5}"
-            f"{'bright':>7}{'contr':>7}{'satur':>7}{'hue':>7}  {'order':6}{'grey':6}"
-            f"{'blur':>5}  {'solar':7}masked"
-        )
-        for view in entry["views"]:
-            top, left, height, width = view["box"]
-            within = "" if view["within"] == WHOLE_IMAGE else f"  within {view['within']}"
-            masked = len(view["masked_patches"]) if "masked_patches" in view else ""
-            order = "".join(name[0] for name in view["order"])
-            factors = "".join(f"{view[name]:7.3f}" for name in FACTORS)
-            lines.append(
-                f"  {view['view']:9}{top:5}{left:6}{height:8}{width:7}  {_yes(view['flip']):5}"
-                f"{factors}  {order:6}{_yes(view['grey']):6}{view['blur_sigma']:5.2f}  "
-                f"{_yes(view['solarize']):7}{masked}{within}"
-            )
-    return "\n".join(lines[1:])
-
-
-def heading(entry: dict[str, Any]) -> str:
-    height, width = entry["size"]
-    text = f"slot {entry['slot']}   {entry['id']}   {width} x {height} px on the canvas"
-    lost = entry.get("in_place_of")
-    return text if lost is None else f"{text}   in place of {lost['id']}, which is unreadable"
-
-
-def sheet(run: Run, seen: Seen, entries: list[dict[str, Any]]) -> Image.Image:
-    """The contact sheet."""
-    patches = round(seen.masks.shape[-1] ** 0.5)
-    rows = []
-    for slot, entry in enumerate(entries):
-        height, width = entry["size"]
-        crops = [*seen.global_crops[:, slot], *seen.local_crops[:, slot]]
-        views = []
-        for i, (crop, view) in enumerate(zip(crops, entry["views"], strict=True)):
-            mask = seen.masks[i, slot].reshape(patches, patches) if i < len(seen.masks) else None
-            inside = view["within"]
-            views.append(
-                SheetView(
-                    pixels=_rgb(_levels(crop, run)),
-                    box=tuple(view["box"]),
-                    within=None if inside == WHOLE_IMAGE else int(inside.split()[1]) - 1,
-                    note=_note(view, mask),
-                    mask=mask,
-                )
-            )
-        canvas = seen.batch["canvas"][slot][:height, :width]
-        rows.append(SheetRow(heading(entry), _rgb(canvas), views))
-    return draw_sheet(f"{run.workdir.resolve().name}, {_extent(run, seen)}", KEY, rows)
 
 
 def show_batch(workdir: str, step: int, *, images: int, out: str | None, as_json: bool) -> None:
@@ -113,11 +31,11 @@ def show_batch(workdir: str, step: int, *, images: int, out: str | None, as_json
     sheet(run, seen, entries).save(buffer, "PNG")
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_bytes(path, buffer.getvalue())
-    print(json.dumps(entries) if as_json else f"{_extent(run, seen)}\n{table(entries)}\n\n{path}")
-    if changed_since(run, seen):
+    print(json.dumps(entries) if as_json else f"{extent(run, seen)}\n{table(entries)}\n\n{path}")
+    for slot, cause in seen.gone.items():
         print(
-            "dinojax.show: other records are unreadable now than when this step was run: its true "
-            "substitutes are in the ledger",
+            f"dinojax.show: slot {slot} cannot be rebuilt, because {seen.ids[slot]!r} cannot be "
+            f"read now ({cause}); restore it and run the same command again",
             file=sys.stderr,
         )
 
@@ -145,40 +63,6 @@ def show_where(workdir: str, record_id: str, *, steps: int | None, as_json: bool
         note = notes[use.kind].format(use.other)
         print(f"step {use.step:>8}  slot {use.slot:>5}  {note}".rstrip(), flush=True)
     print(f"{record_id} was used {used} times in steps 0..{steps - 1}")
-
-
-def _extent(run: Run, seen: Seen) -> str:
-    future = "" if seen.step < run.steps_run else " (not run yet)"
-    batch_size = run.config.train.batch_size
-    return f"step {seen.step}{future}, images 1 to {len(seen.ids)} of {batch_size}"
-
-
-def _note(view: dict[str, Any], mask: np.ndarray | None) -> str:
-    neutral = [view[name] for name in FACTORS] == [1, 1, 1, 0]
-    letters = [
-        ("F", view["flip"]),
-        ("J", not neutral),
-        ("G", view["grey"]),
-        (f"B{view['blur_sigma']:.1f}", view["blur_sigma"]),
-        ("S", view["solarize"]),
-    ]
-    note = " ".join(letter for letter, applied in letters if applied)
-    return note if mask is None else f"{note}   masked {mask.sum()} of {mask.size}"
-
-
-def _levels(crop: np.ndarray, run: Run) -> np.ndarray:
-    """Normalised floats back to grey levels."""
-    crops = run.config.crops
-    return np.clip(255 * (crop * crops.rgb_std + crops.rgb_mean) + 0.5, 0, 255).astype(np.uint8)
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    """Three channels for the eye: the first three, or one three times."""
-    return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "-"
 
 
 def main(argv: Sequence[str]) -> None:

@@ -146,9 +146,9 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
                 channels=config.student.in_chans,
                 read_timeout_s=timeout,
             )
-    identity = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
-    agree("data", {"data fingerprint": identity})
-    write_or_check(workdir, to_dict(config), identity)
+    found = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
+    agree("data", {"data fingerprint": found.digest})
+    write_or_check(workdir, to_dict(config), found._asdict())
     check_shared(Path(workdir) / CONTRACT_FILE)
 
     steps = config.train.steps

@@ -47,7 +47,7 @@ class TestResult:
             manifest.to_json()
         )
         assert (manifest.source, manifest.records, manifest.class_names) == (spec, 7, ["dog"])
-        assert manifest.fingerprint == fingerprint(open_source(spec))
+        assert manifest.fingerprint == fingerprint(open_source(spec)).digest
         options = {"max_side_px": 80, "quality": 95, "channels": 3, "shards": 3}
         assert manifest.options == options
         assert manifest.skipped == [] and manifest.reencoded == 0

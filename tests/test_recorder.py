@@ -1,111 +1,78 @@
 """The flight recorder shows what the train step got, and where records were used, exactly."""
 
-from typing import NamedTuple
-
 import jax
 import numpy as np
 import pytest
-from einops import rearrange
-from images import encode, smooth, write_folder
+from images import as_npy, write_folder
+from recorded import (
+    BAD,
+    BATCH,
+    FILES,
+    STEPS,
+    Trained,
+    check_step,
+    config,
+    inputs_only,
+    train,
+    whole_step,
+)
 
-from dinojax import build
-from dinojax import train as app
-from dinojax.config import Config, default_config, parse_config
-from dinojax.data.pipeline import TrainBatch
-from dinojax.recorder import Run, Use, changed_since, open_run, rebuild, uses
-from dinojax.runtime.loop import Outcome
-from dinojax.shrink import shrink
-from dinojax.ssl.inputs import StepInputs
+from dinojax.recorder import Use, rebuild, uses
 from dinojax.views.render import render
-
-STEPS, BATCH = 4, 16
-FILES = {f"{i:02d}.png": encode(np.roll(smooth(40, 56), 5 * i, 1), "PNG") for i in range(30)}
-BAD = {f"bad{i}.jpg": b"no image" for i in range(8)}
-
-
-class Trained(NamedTuple):
-    """A finished run, and what its loop and its train step were given."""
-
-    run: Run
-    inputs: list[StepInputs]
-    batches: list[TrainBatch]
-
-
-def config(source: str) -> Config:
-    given = shrink(default_config())
-    given.mesh.fsdp = 2  # 8 fake devices: data 4 x fsdp 2
-    given.train.batch_size, given.train.draw_group_size = BATCH, 1
-    given.train.steps = STEPS + 10
-    given.dino.koleo_group_size = 2
-    given.data.source, given.data.bad_budget = source, 1.0
-    given.knn.every_steps = 0
-    # The smallest model: only its inputs count.
-    given.student.depth, given.student.drop_path_rate = 1, 0.0
-    given.student.pos_embed_rope_rescale_coords = None
-    return parse_config(given)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Trained:
-    """The training app itself; its loop hands over what goes by."""
     root = tmp_path_factory.mktemp("recorder")
     folder = write_folder(root / "images", FILES | BAD)
-    inputs, batches = [], []
-
-    def watched_step(given: Config):
-        make_inputs, seen = build.build_inputs(given), {}
-
-        def spy(batch, step):
-            seen["inputs"] = make_inputs(batch, step)
-            return seen["inputs"]
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(build, "build_inputs", lambda _: spy)
-            train_step = build.build_train_step(given)
-
-        def step(state, batch):
-            state, metrics = train_step(state, batch)
-            return state, metrics | {"inputs": seen["inputs"]}
-
-        return step
-
-    def loop(state, *, train_step_at, batches, first_step, writer, **_):
-        for step in range(first_step, STEPS):
-            state, metrics = train_step_at(step)(state, next(batches))
-            inputs.append(jax.device_get(metrics["inputs"]))
-            writer.write(step + 1, {"total_loss": 1.0})
-        return Outcome(state, 1.0)
-
-    def global_batches(host_batches, mesh):
-        def noted():
-            for batch in host_batches:
-                batches.append(batch)
-                yield batch
-
-        return original(noted(), mesh)
-
-    original = app.global_batches
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "build_train_step", watched_step)
-        patch.setattr(app, "run", loop)
-        patch.setattr(app, "global_batches", global_batches)
-        app.train(config(str(folder)), str(root / "run"))
-    return Trained(open_run(root / "run"), inputs, batches)
+    given = config(data__source=str(folder), mesh__fsdp=2)  # 8 fake devices: data 4 x fsdp 2
+    return train(root, given, whole_step, devices=8)
 
 
 def test_whole_steps_are_those_that_the_train_step_got(trained):
     for step in (0, STEPS - 1):
-        seen, batch = rebuild(trained.run, step, 99), trained.batches[step]
-        inputs = trained.inputs[step]
-        assert seen.batch["problems"] == batch["problems"]
-        for name in ("canvas", "size", "index"):
-            np.testing.assert_array_equal(seen.batch[name], batch[name])
-        np.testing.assert_array_equal(seen.global_crops, inputs.global_crops)
-        np.testing.assert_array_equal(seen.local_crops, inputs.local_crops)
-        masks = rearrange(inputs.masks, "G (V g) P -> V (G g) P", V=2)
-        np.testing.assert_array_equal(seen.masks, masks)
-        assert seen.global_crops.shape[:2] == (2, BATCH) and seen.masks.any()
+        check_step(trained, step)
     assert any(batch["problems"] for batch in trained.batches)
+
+
+def statistics(channels: int) -> dict[str, object]:
+    keys = {"student__in_chans": channels, "crops__rgb_mean": (0.4, 0.5, 0.3, 0.6, 0.5)[:channels]}
+    return keys | {"crops__rgb_std": (0.2, 0.3, 0.25, 0.2, 0.3)[:channels]}
+
+
+OTHER_RUNS = ("one channel, two resolutions", "five channels", "mixture")
+
+
+@pytest.fixture(params=OTHER_RUNS)
+def other_run(request, tmp_path) -> Trained:
+    """Of every other kind of images, order and step; with unreadable records where files are."""
+    folder = str(write_folder(tmp_path / "images", FILES | BAD))
+    match request.param:
+        case "one channel, two resolutions":
+            keys = {"data__source": folder, **statistics(1)}
+            keys |= {"crops__global_crops_size": (32, 48), "crops__local_crops_size": (16, 24)}
+        case "five channels":
+            bands = np.random.default_rng(0).integers(0, 256, (24, 20, 30, 5), np.uint8)
+            (tmp_path / "bands.npy").write_bytes(as_npy(bands))
+            keys = {"data__source": f"numpy:{tmp_path / 'bands.npy'}", **statistics(5)}
+        case _:
+            mixture = ((folder, 1.0), ("scenes", 2.0))
+            keys = {"data__mixture": mixture, "data__homogeneous_source": folder}
+            keys |= {"data__homogeneous_share": 0.5}
+    return train(tmp_path, config(**keys), inputs_only)
+
+
+def test_other_kinds_of_runs(other_run):
+    parts, sizes = [], []
+    for step in range(STEPS):
+        check_step(other_run, step)
+        parts.append(len({i >= len(FILES) for i in other_run.batches[step]["index"].tolist()}))
+        sizes.append(other_run.inputs[step].global_crops.shape[2])
+    config = other_run.run.config
+    assert any(b["problems"] for b in other_run.batches) == (config.student.in_chans < 5)
+    assert len(set(sizes)) == (2 if isinstance(config.crops.local_crops_size, tuple) else 1)
+    if config.data.mixture:
+        assert sorted(parts) == [1, 1, 2, 2]  # homogeneous steps and mixed ones
 
 
 def test_a_few_images_are_the_first_ones(trained):
@@ -133,7 +100,7 @@ def test_the_choices_are_those_behind_the_crops(trained):
 
 def brute_force(trained: Trained, steps: int) -> dict[str, list[Use]]:
     """By looking at every slot of every batch, of which the first were trained on."""
-    source = trained.run.batches.source
+    source = trained.run.data.source
     found = {source.record_id(i): [] for i in range(len(source))}
     for step in range(steps):
         ran = step < STEPS
@@ -164,25 +131,6 @@ def test_uses_are_those_of_brute_force(trained):
     ]
 
 
-def test_steps_run(trained):
-    assert trained.run.steps_run == STEPS
-
-
-def test_files_repaired_since_are_noticed(trained):
-    bad = next(p for batch in trained.batches[:1] for p in batch["problems"])
-    path = trained.run.workdir.parent / "images" / bad.id
-    before = path.read_bytes()
-    assert not changed_since(trained.run, rebuild(trained.run, 0, BATCH))
-    try:
-        path.write_bytes(FILES["00.png"])
-        seen = rebuild(trained.run, 0, BATCH)
-        assert changed_since(trained.run, seen) and bad.id in seen.ids
-        future = rebuild(trained.run, STEPS, BATCH)
-        assert not changed_since(trained.run, future)
-    finally:
-        path.write_bytes(before)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -198,18 +146,3 @@ def test_files_repaired_since_are_noticed(trained):
 def test_impossible_questions(trained, call, message):
     with pytest.raises(ValueError, match=message):
         call(trained.run)
-
-
-def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"workdir .* has no config.json; give the --work"):
-        open_run(tmp_path)
-
-
-def test_other_data_under_the_same_name(trained):
-    path = trained.run.workdir.parent / "images" / "new.png"
-    path.write_bytes(FILES["00.png"])
-    try:
-        with pytest.raises(ValueError, match=r"other records or other bytes .*; restore"):
-            open_run(trained.run.workdir)
-    finally:
-        path.unlink()

@@ -1,5 +1,6 @@
 """What `python -m dinojax.show` prints, draws and refuses."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dinojax import recorder
+from dinojax import recorder, show
 from dinojax import train as app
 from dinojax.config import default_config, parse_config
-from dinojax.data.load import Problem
+from dinojax.runs import open_run
 from dinojax.runtime.loop import Outcome
 from dinojax.show import show_batch, show_where
 from dinojax.shrink import shrink
@@ -39,6 +40,7 @@ def workdir(tmp_path_factory) -> Path:
     config.knn.every_steps = 0
     config.data.scenes.num_images = 20
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "build_train_step", lambda given: lambda state, batch: (state, {}))
         patch.setattr(app, "run", loop)
         app.train(parse_config(config), str(path))
     return path
@@ -62,7 +64,7 @@ def test_batch_as_json(workdir, tmp_path, capsys):
     show_batch(str(workdir), 2, images=2, out=str(tmp_path / "new" / "a.png"), as_json=True)
     entries = json.loads(capsys.readouterr().out)
     assert (tmp_path / "new" / "a.png").stat().st_size > 5000
-    seen = recorder.rebuild(recorder.open_run(workdir), 2, 2)
+    seen = recorder.rebuild(open_run(workdir), 2, 2)
     assert [entry["id"] for entry in entries] == seen.ids
     assert [entry["position"] for entry in entries] == [32, 33]
     for slot, entry in enumerate(entries):
@@ -74,28 +76,54 @@ def test_batch_as_json(workdir, tmp_path, capsys):
 
 def test_a_step_that_comes_later_says_so(workdir, tmp_path, capsys):
     show_batch(str(workdir), 2, images=2, out=str(tmp_path / "a.png"), as_json=False)
-    assert capsys.readouterr().out.startswith("step 2 (not run yet), images 1 to 2 of 16")
+    assert capsys.readouterr().out.startswith("step 2 (not logged yet), images 1 to 2 of 16")
 
 
-def test_substitutes_are_named(workdir, tmp_path, capsys, monkeypatch):
-    """And a step whose ledger says otherwise is reported."""
-    original = recorder.StepBatches.read
+def test_substitutes_are_named(workdir, tmp_path, capsys):
+    """As the ledger has them, though the scene that was lost can be read."""
+    run = open_run(workdir)
+    (drawn,) = run.data.order.indices(1, range(1, 2)).tolist()
+    lost = run.data.source.record_id(drawn)
+    found = run.data.source.record_id(next(run.batches.substitutes(17, drawn)))
+    entry = {"step": 1, "slot": 1, "position": 17, "attempt": 0, "cause": "it was broken"}
+    (workdir / "quarantine.jsonl").write_text(
+        json.dumps({**entry, "id": lost, "substitute": found}) + "\n"
+    )
+    try:
+        show_batch(str(workdir), 1, images=2, out=str(tmp_path / "a.png"), as_json=False)
+        heading = capsys.readouterr().out.split("slot 1   ")[1].splitlines()[0]
+        assert heading.startswith(f"{found}   64 x 64 px on the canvas   in place of {lost}, which")
+        show_where(str(workdir), lost, steps=None, as_json=False)
+        assert f"not used: unreadable, {found} took its place" in capsys.readouterr().out
+    finally:
+        (workdir / "quarantine.jsonl").unlink()
 
-    def read(self, step, slots):
-        batch = original(self, step, slots)
-        lost = Problem(16 + 1, 0, "lost.jpg", "it is broken", "other.jpg")
-        return {**batch, "problems": (lost,)}
 
-    monkeypatch.setattr(recorder.StepBatches, "read", read)
-    show_batch(str(workdir), 1, images=2, out=str(tmp_path / "a.png"), as_json=False)
-    said = capsys.readouterr()
-    assert "in place of lost.jpg, which is unreadable" in said.out
-    assert "other records are unreadable now than when this step was run" in said.err
+def test_slots_that_cannot_be_rebuilt(workdir, tmp_path, capsys, monkeypatch):
+    """They say so everywhere, and have neither a size nor views, which would be of no image."""
+
+    def lossy(*request):
+        seen = recorder.rebuild(*request)
+        return dataclasses.replace(seen, gone={1: "it is broken"})
+
+    monkeypatch.setattr(show, "rebuild", lossy)
+    for as_json in (False, True):
+        show_batch(str(workdir), 1, images=2, out=str(tmp_path / "a.png"), as_json=as_json)
+        said = capsys.readouterr()
+        assert "dinojax.show: slot 1 cannot be rebuilt, because 'scenes/train/" in said.err
+        assert "cannot be read now (it is broken); restore it" in said.err
+        if as_json:
+            kept, lost = json.loads(said.out)
+            assert lost.keys() == {"step", "slot", "position", "id", "gone"}
+            assert lost["gone"] == "it is broken" and "gone" not in kept
+        else:
+            lines = said.out.split("slot 1   ")[1].splitlines()
+            assert lines[1:] == ["  cannot be read now: it is broken", "", str(tmp_path / "a.png")]
 
 
 def test_where(workdir, capsys):
-    run = recorder.open_run(workdir)
-    name = run.name(int(run.batches[1]["index"][5]))
+    run = open_run(workdir)
+    name = run.data.source.record_id(int(run.batches[1]["index"][5]))
     show_where(str(workdir), name, steps=None, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == f"{name} was used {len(lines) - 1} times in steps 0..1"

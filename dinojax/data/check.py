@@ -2,7 +2,9 @@
 (`fingerprint`)?"""
 
 import contextlib
+import json
 from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -56,13 +58,26 @@ def verify(
     return len(chosen)
 
 
+class Fingerprint(NamedTuple):
+    """What tells one set of records from another."""
+
+    records: str
+    """32 hex digits that change with the number, order or ids of the records."""
+    images: dict[str, str]
+    """16 hex digits of the bytes of up to 64 records, evenly spread, by id."""
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits of all of it."""
+        text = json.dumps(self)
+        return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def fingerprint(
     source: Source, mixture: str = "", *, read_timeout_s: float = READ_TIMEOUT_S
-) -> str:
-    """32 hex digits that change with the number, order or ids of the records.
-
-    The images of up to 64 records, evenly spread, count as well: other data under the same names is
-    noticed, a single changed file may not be. A file that cannot be read counts as empty.
+) -> Fingerprint:
+    """Of the records behind a source; other data under the same names is noticed, too, a single
+    changed file may not be. A file that cannot be read counts as empty.
 
     Args:
         mixture: how parts are mixed, which belongs to the data as well (`Order.mixture`).
@@ -71,9 +86,9 @@ def fingerprint(
     Raises:
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
-    digest = blake2b(mixture.encode(), digest_size=16)
+    records = blake2b(mixture.encode(), digest_size=16)
     for index in range(len(source)):
-        digest.update(source.record_id(index).encode() + b"\0")
+        records.update(source.record_id(index).encode() + b"\0")
     chosen = _spread(len(source), SAMPLED)
     images = [b""] * len(chosen)
 
@@ -91,9 +106,11 @@ def fingerprint(
         limit_s=read_timeout_s,
         describe=lambda place: f"record {source.record_id(chosen[place])!r}",
     )
-    for data in images:
-        digest.update(b"%d\0" % len(data) + data)
-    return digest.hexdigest()
+    digests = {
+        source.record_id(index): blake2b(image, digest_size=8).hexdigest()
+        for index, image in zip(chosen, images, strict=True)
+    }
+    return Fingerprint(records.hexdigest(), digests)
 
 
 def _spread(count: int, limit: int) -> list[int]:

@@ -90,12 +90,18 @@ class StepBatches:
     def __getitem__(self, step: int) -> TrainBatch:
         return self.read(step, self.own_slots)
 
-    def read(self, step: int, slots: Sequence[int]) -> TrainBatch:
-        """These slots of the global batch, whichever host they belong to."""
+    def read(
+        self, step: int, slots: Sequence[int], records: Int64[np.ndarray, " b"] | None = None
+    ) -> TrainBatch:
+        """These slots of the global batch, whichever host they belong to.
+
+        Args:
+            records: what they show instead of their own records; nothing takes the place of these.
+        """
         first = step * self.order.global_batch
         canvas, size, _, index, problems = load(
             self.source,
-            self.order.indices(step, slots),
+            self.order.indices(step, slots) if records is None else records,
             [first + slot for slot in slots],
             batch=len(slots),
             canvas_px=self.canvas_px,
@@ -103,11 +109,11 @@ class StepBatches:
             read_timeout_s=self.read_timeout_s,
             memory=self._memory,
             channels=self.channels,
-            instead=self._substitutes,
+            instead=self.substitutes if records is None else lambda position, index: (),
         )
         return TrainBatch(canvas=canvas, size=size, index=index, problems=problems, step=step)
 
-    def _substitutes(self, position: int, index: int) -> Iterator[int]:
+    def substitutes(self, position: int, index: int) -> Iterator[int]:
         """Of the same part: neither a mixture nor a homogeneous batch changes."""
         return substitutes(self.order.seed, position, self.order.part_of(index))
 

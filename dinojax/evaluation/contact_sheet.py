@@ -12,12 +12,18 @@ CELL_PX = 200
 GAP_PX = 10
 LINE_PX = 16
 MARGIN_PX = 24
+MIN_PX = 768
+"""Width of the legend, and of a sheet with one or two local crops."""
 
 PAPER, INK, FAINT = (255, 255, 255), (32, 36, 40), (120, 126, 134)
+BLANK = (238, 239, 241)
 COLOURS = ((214, 64, 48), (38, 104, 196), (24, 140, 88))
 """Of global crop 1, global crop 2 and the local crops: boxes, frames and legend."""
-MASK = (24, 28, 36)
-MASK_OPACITY = 0.72
+MASK, STRIPE = (24, 28, 36), (226, 230, 236)
+MASK_OPACITY = 0.6
+STRIPE_EVERY_PX = 7
+TAG_PX = 13
+"""Height of a box's number."""
 
 
 @dataclass(frozen=True)
@@ -41,27 +47,34 @@ class SheetView:
 
 @dataclass(frozen=True)
 class SheetRow:
-    """An image and its crops: two global ones, then the local ones."""
+    """An image and its crops: two global ones, then the local ones.
+
+    Attributes:
+        image: or why there is none; then there are no views.
+    """
 
     title: str
-    image: UInt8[np.ndarray, "H W 3"]
-    views: Sequence[SheetView]
+    image: UInt8[np.ndarray, "H W 3"] | str
+    views: Sequence[SheetView] = ()
 
 
-def draw_sheet(title: str, key: str, rows: Sequence[SheetRow]) -> Image.Image:
-    """All rows on one sheet, below a title and a legend.
+def draw_sheet(title: str, facts: Sequence[str], key: str, rows: Sequence[SheetRow]) -> Image.Image:
+    """All rows on one sheet, below a title, lines of facts and a legend.
 
     Args:
         key: what the letters of the notes mean.
     """
-    columns = max(-(-(len(row.views) - 2) // 2) for row in rows)
+    columns = max(0, *(-(-(len(row.views) - 2) // 2) for row in rows))
     width = 2 * MARGIN_PX + 3 * (CELL_PX + GAP_PX) + columns * (_local_px() + GAP_PX) - GAP_PX
-    height = 2 * MARGIN_PX + 4 * LINE_PX + len(rows) * _row_px()
-    sheet = Image.new("RGB", (max(width, 640), height), PAPER)
+    head = MARGIN_PX + (len(facts) + 4) * LINE_PX
+    sheet = Image.new("RGB", (max(width, MIN_PX), head + len(rows) * _row_px()), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _legend(draw, title, key)
+    _line(draw, MARGIN_PX - 6, title, INK, 15)
+    for number, fact in enumerate(facts):
+        _line(draw, MARGIN_PX + (number + 1) * LINE_PX, fact, FAINT, 12)
+    _legend(sheet, MARGIN_PX + (len(facts) + 1) * LINE_PX + 4, key)
     for number, row in enumerate(rows):
-        _draw_row(sheet, row, MARGIN_PX + 4 * LINE_PX + number * _row_px())
+        _draw_row(sheet, row, head + number * _row_px())
     return sheet
 
 
@@ -74,31 +87,39 @@ def _row_px() -> int:
     return LINE_PX + 6 + CELL_PX + LINE_PX + 18
 
 
-def _legend(draw: ImageDraw.ImageDraw, title: str, key: str) -> None:
-    draw.text((MARGIN_PX, MARGIN_PX - 6), title, INK, _font(15))
-    x, y = MARGIN_PX, MARGIN_PX + LINE_PX + 4
+def _legend(sheet: Image.Image, y: int, key: str) -> None:
+    draw, x = ImageDraw.Draw(sheet), MARGIN_PX
     for name, colour in zip(("global 1", "global 2", "local"), COLOURS, strict=True):
         draw.rectangle((x, y + 2, x + 11, y + 13), outline=colour, width=2)
         draw.text((x + 18, y + 1), name, INK, _font(12))
-        x += 34 + draw.textlength(name, _font(12))
-    draw.rectangle((x, y + 2, x + 11, y + 13), fill=MASK)
+        x += 34 + round(draw.textlength(name, _font(12)))
+    swatch = _masked(np.full((14, 14, 3), PAPER, np.uint8), np.ones((1, 1), bool))
+    sheet.paste(Image.fromarray(swatch), (x, y + 1))
     draw.text((x + 18, y + 1), "masked", INK, _font(12))
     draw.text((x + 34 + draw.textlength("masked", _font(12)), y + 1), key, FAINT, _font(12))
 
 
 def _draw_row(sheet: Image.Image, row: SheetRow, top: int) -> None:
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN_PX, top), _shortened(draw, row.title, sheet.width), INK, _font(12))
+    _line(draw, top, row.title, INK, 12)
     top += LINE_PX + 6
+    if isinstance(row.image, str):
+        right = sheet.width - MARGIN_PX - 1
+        draw.rectangle((MARGIN_PX, top, right, top + CELL_PX - 1), BLANK, FAINT)
+        _line(draw, top + CELL_PX // 2 - LINE_PX // 2, row.image, INK, 12, indent=GAP_PX)
+        return
     picture, scale = _fitted(row.image)
     x = MARGIN_PX + (CELL_PX - picture.width) // 2
     y = top + (CELL_PX - picture.height) // 2
     sheet.paste(picture, (x, y))
+    draw.rectangle((x - 1, y - 1, x + picture.width, y + picture.height), outline=FAINT)
     _draw_boxes(draw, row.views, None, (x, y), scale)
     for i, view in enumerate(row.views):
         corner, side = _place(i, top)
-        pixels = view.pixels if view.mask is None else _masked(view.pixels, view.mask)
-        sheet.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC), corner)
+        resized = Image.fromarray(view.pixels).resize((side, side), Image.Resampling.BICUBIC)
+        if view.mask is not None:
+            resized = Image.fromarray(_masked(np.asarray(resized), view.mask))
+        sheet.paste(resized, corner)
         if i < 2:
             _draw_boxes(draw, row.views, i, corner, side / len(view.pixels))
         frame = (corner[0] - 2, corner[1] - 2, corner[0] + side + 1, corner[1] + side + 1)
@@ -126,28 +147,50 @@ def _draw_boxes(
     scale: float,
 ) -> None:
     """Boxes of all views that lie within the image or a global crop; local ones are numbered."""
-    for i, view in reversed(list(enumerate(views))):  # global boxes last, on top
-        if view.within != within or (within is not None and i < 2):
-            continue
-        top, left, height, width = (round(side * scale) for side in view.box)
-        x, y = corner[0] + left, corner[1] + top
-        box = (x, y, x + max(width, 2) - 1, y + max(height, 2) - 1)
-        halo = (box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1)
-        draw.rectangle(halo, outline=PAPER)
+    boxes = {}
+    for i, view in enumerate(views):
+        if view.within == within and (within is None or i >= 2):
+            top, left, height, width = (round(side * scale) for side in view.box)
+            x, y = corner[0] + left, corner[1] + top
+            boxes[i] = (x, y, x + max(width, 2) - 1, y + max(height, 2) - 1)
+    for i, box in reversed(boxes.items()):  # global boxes on top
+        draw.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), outline=PAPER)
         draw.rectangle(box, outline=_colour(i), width=2)
-        if i >= 2:
-            tag = (x, y, x + 9, y + 12)
-            draw.rectangle(tag, fill=_colour(i))
-            draw.text((x + 2, y), str(i - 1), PAPER, _font(10))
+    taken: list[tuple[int, int, int, int]] = []
+    for i, box in boxes.items():
+        if i >= 2:  # numbers on top of everything, and not on each other
+            taken.append(_free_place(box, round(draw.textlength(str(i - 1), _font(10))) + 4, taken))
+            draw.rectangle(taken[-1], fill=_colour(i))
+            draw.text((taken[-1][0] + 2, taken[-1][1]), str(i - 1), PAPER, _font(10))
+
+
+def _free_place(
+    box: tuple[int, int, int, int], width: int, taken: Sequence[tuple[int, int, int, int]]
+) -> tuple[int, int, int, int]:
+    """Where a number of this width lies inside its box: at a corner, or else along an edge."""
+    left, top, right, bottom = box
+    right, bottom = max(right - width + 1, left), max(bottom - TAG_PX + 1, top)
+    corners = [(left, top), (right, top), (left, bottom), (right, bottom)]
+    edges = [(x, y) for x in range(left, right, 2) for y in (top, bottom)]
+    edges += [(x, y) for y in range(top, bottom, 2) for x in (left, right)]
+    places = [(x, y, x + width - 1, y + TAG_PX - 1) for x, y in corners + edges]
+    return next((place for place in places if not any(_meet(place, t) for t in taken)), places[0])
+
+
+def _meet(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
 
 
 def _masked(
     pixels: UInt8[np.ndarray, "S S 3"], mask: Bool[np.ndarray, "p p"]
 ) -> UInt8[np.ndarray, "S S 3"]:
-    patch = len(pixels) // len(mask)
-    covered = np.kron(mask, np.ones((patch, patch), bool))[..., None]
-    dark = (1 - MASK_OPACITY) * pixels + MASK_OPACITY * np.array(MASK)
-    return np.where(covered, dark, pixels).astype(np.uint8)
+    """Masked patches under a dark veil and light stripes: to be told from any image."""
+    place = np.arange(len(pixels))
+    patch = place * len(mask) // len(pixels)
+    covered = mask[patch[:, None], patch][..., None]
+    striped = ((place[:, None] + place) % STRIPE_EVERY_PX == 0)[..., None]
+    veiled = (1 - MASK_OPACITY) * pixels + MASK_OPACITY * np.array(MASK)
+    return np.where(covered, np.where(striped, STRIPE, veiled), pixels).astype(np.uint8)
 
 
 def _fitted(image: UInt8[np.ndarray, "H W 3"]) -> tuple[Image.Image, float]:
@@ -156,10 +199,21 @@ def _fitted(image: UInt8[np.ndarray, "H W 3"]) -> tuple[Image.Image, float]:
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC), scale
 
 
-def _shortened(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
-    """With its middle left out, if it is too long for a line."""
-    room = int((width - 2 * MARGIN_PX) / max(draw.textlength(text, _font(12)), 1) * len(text))
-    return text if len(text) <= room else f"{text[: room // 2 - 2]} ... {text[-(room // 2 - 3) :]}"
+def _line(
+    draw: ImageDraw.ImageDraw,
+    y: int,
+    text: str,
+    colour: tuple[int, int, int],
+    size: int,
+    indent: int = 0,
+) -> None:
+    """A line of text, with its middle left out if it is too long for the sheet."""
+    font, x = _font(size), MARGIN_PX + indent
+    width = draw.im.size[0] - 2 * x
+    room = int(width / max(draw.textlength(text, font), 1) * len(text))
+    if len(text) > room:
+        text = f"{text[: room // 2 - 2]} ... {text[-(room // 2 - 3) :]}"
+    draw.text((x, y), text, colour, font)
 
 
 def _colour(i: int) -> tuple[int, int, int]:

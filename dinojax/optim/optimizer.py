@@ -76,9 +76,10 @@ class AdamW(NamedTuple):
         mu = optax.tree.update_moment(grads, _widened(state.mu), self.beta1, 1)
         nu = optax.tree.update_moment_per_elem_norm(grads, _widened(state.nu), self.beta2, 2)
         if self.moments_dtype is not None:
+            updates = jnp.asarray(state.count)
 
             def rounded(path: str, x: Array) -> Array:
-                return round_randomly(x, key_for(self.seed, state.count, "moments", path))
+                return round_randomly(x, key_for(self.seed, updates, "moments", path))
 
             mu, nu = optax.tree.cast(mu, self.moments_dtype), map_named(rounded, nu)
         return optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)

@@ -56,7 +56,7 @@ SHOWN = 3
 
 
 def write_or_check(
-    workdir: str | os.PathLike[str], config: dict[str, Any], fingerprint: str
+    workdir: str | os.PathLike[str], config: dict[str, Any], fingerprint: dict[str, Any]
 ) -> None:
     """Make `workdir` belong to this configuration and data, or check that it does.
 
@@ -66,7 +66,8 @@ def write_or_check(
     Args:
         workdir: created if absent.
         config: nested, of JSON values and tuples.
-        fingerprint: of the data (`dinojax.data.check.fingerprint`).
+        fingerprint: of the data, ``{"records": digest, "images": {id: digest}}``
+            (`dinojax.data.check.fingerprint`).
 
     Raises:
         ValueError: the workdir belongs to another configuration or other data, or its file cannot
@@ -96,7 +97,7 @@ def read_contract(workdir: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        for key, kind in (("config", dict), ("data_fingerprint", str), ("versions", dict)):
+        for key, kind in (("config", dict), ("data_fingerprint", dict), ("versions", dict)):
             if not isinstance(found[key], kind):
                 raise TypeError(f"{key} is no {kind.__name__}")
     except (ValueError, KeyError, TypeError) as error:
@@ -113,7 +114,7 @@ def config_hash(config: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _contract(config: dict[str, Any], fingerprint: str) -> dict[str, Any]:
+def _contract(config: dict[str, Any], fingerprint: dict[str, Any]) -> dict[str, Any]:
     return {
         "config": config,
         "config_hash": config_hash(config),
@@ -130,10 +131,10 @@ def versions() -> dict[str, str]:
 
 def _check(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = _changes(_binding(before["config"]), _binding(now["config"]))
+    data_before, data_now = before["data_fingerprint"], now["data_fingerprint"]
     changed += _changes(
-        {"data fingerprint": before["data_fingerprint"]},
-        {"data fingerprint": now["data_fingerprint"]},
-    )
+        {"data fingerprint": data_before["records"]}, {"data fingerprint": data_now["records"]}
+    ) or _changes(_named(data_before["images"]), _named(data_now["images"]))
     if changed:
         more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise ValueError(
@@ -143,6 +144,10 @@ def _check(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     upgraded = _changes(before["versions"], now["versions"])
     if upgraded:
         logging.warning("%s: continuing with other versions: %s", path.parent, "; ".join(upgraded))
+
+
+def _named(images: dict[str, str]) -> dict[str, str]:
+    return {f"digest of record {name!r}": digest for name, digest in images.items()}
 
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:

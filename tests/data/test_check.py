@@ -83,12 +83,15 @@ def test_verify_checks_the_shape_of_arrays():
 
 def test_fingerprint_is_stable_and_independent_of_the_container(tmp_path):
     files = {"cat/a.jpg": b"one", "dog/b.jpg": b"two"}
-    prints = {
+    prints = [
         fingerprint(folder(tmp_path / "one", files)),
         fingerprint(folder(tmp_path / "two", dict(reversed(files.items())))),
         fingerprint(TarSource(write_tar(tmp_path / "x.tar", files))),
-    }
-    assert prints == {"ada47b2d2c2c3a4bae276e1659ab93b8"}
+    ]
+    images = {"cat/a.jpg": "34f2ddaa8b7615c9", "dog/b.jpg": "f5ee556c794a0703"}
+    assert prints[0] == ("f9aaddc6bfa591b8764878c3c990d507", images)
+    assert prints[0].digest == "5e479a9d1cec097c4fd5b4114a581d0e"
+    assert prints[1:] == prints[:1] * 2
 
 
 def test_fingerprint_of_a_file_that_cannot_be_read_is_that_of_an_empty_one(tmp_path):
@@ -114,4 +117,9 @@ def test_fingerprint_notices_other_data(tmp_path):
         fingerprint(Subset(source, range(99))),
         fingerprint(Subset(source, range(99, -1, -1))),
     ]
-    assert len(set(prints)) == len(prints)
+    assert len({found.digest for found in prints}) == len(prints)
+    base, *_, renamed, changed, moved = prints[:5]
+    # Which part of it says what has changed.
+    assert renamed.records != base.records and renamed.images["a.jpg"] == base.images["a.jpg"]
+    assert changed.records == moved.records == base.records
+    assert changed.images == {**base.images, "a.jpg": changed.images["a.jpg"]}

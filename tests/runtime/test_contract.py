@@ -9,6 +9,8 @@ from dinojax.config import Config, to_dict
 from dinojax.runtime import contract
 from dinojax.runtime.contract import config_hash, write_or_check
 
+DATA = {"records": "f00d", "images": {"a.jpg": "01", "b.jpg": "02"}}
+
 
 def config(**changes):
     """The default configuration with values changed by dotted key (``__`` for the dot)."""
@@ -29,10 +31,10 @@ def stored(workdir):
 
 def test_first_start_writes_everything(tmp_path):
     workdir = tmp_path / "new" / "run"
-    write_or_check(workdir, config(), "f00d")
+    write_or_check(workdir, config(), DATA)
     found = stored(workdir)
     assert found["config"]["crops"]["rgb_mean"] == [0.485, 0.456, 0.406]
-    assert found["data_fingerprint"] == "f00d"
+    assert found["data_fingerprint"] == DATA
     assert found["config_hash"] == config_hash(config())
     assert set(found["versions"]) == {
         *("dinojax", "jax", "flax", "optax", "orbax-checkpoint"),
@@ -42,9 +44,9 @@ def test_first_start_writes_everything(tmp_path):
 
 
 def test_same_run_may_start_again(tmp_path):
-    write_or_check(tmp_path, config(), "f00d")
+    write_or_check(tmp_path, config(), DATA)
     before = (tmp_path / "config.json").read_bytes()
-    write_or_check(tmp_path, config(), "f00d")
+    write_or_check(tmp_path, config(), DATA)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
@@ -74,9 +76,9 @@ FREE = {
 
 @pytest.mark.parametrize("key", FREE)
 def test_a_free_key_may_change_and_is_rewritten(tmp_path, key):
-    write_or_check(tmp_path, config(), "f00d")
+    write_or_check(tmp_path, config(), DATA)
     other = config(**{key: FREE[key]})
-    write_or_check(tmp_path, other, "f00d")
+    write_or_check(tmp_path, other, DATA)
     section, name = key.split("__")
     assert stored(tmp_path)["config"][section][name] == FREE[key]
     assert config_hash(other) == config_hash(config())
@@ -102,11 +104,11 @@ def test_a_key_is_free_by_its_whole_name():
 
 
 def test_other_values_are_named_and_nothing_is_written(tmp_path):
-    write_or_check(tmp_path, config(), "f00d")
+    write_or_check(tmp_path, config(), DATA)
     before = (tmp_path / "config.json").read_bytes()
     other = config(train__seed=1, optim__lr__peak=0.002, mesh__fsdp=8)
     with pytest.raises(ValueError) as error:
-        write_or_check(tmp_path, other, "f00d")
+        write_or_check(tmp_path, other, DATA)
     assert str(error.value) == (
         f"workdir {tmp_path} belongs to another run: optim.lr.peak was 0.001 and is 0.002; "
         f"train.seed was 0 and is 1; use another workdir or restore the value"
@@ -116,40 +118,50 @@ def test_other_values_are_named_and_nothing_is_written(tmp_path):
 
 
 def test_only_the_first_few_differences_are_named(tmp_path):
-    write_or_check(tmp_path, {f"k{i}": i for i in range(9)}, "f00d")
+    write_or_check(tmp_path, {f"k{i}": i for i in range(9)}, DATA)
     with pytest.raises(ValueError, match=r"k0 was 0 and is 1; k1 .*; k2 .* and 6 more; use"):
-        write_or_check(tmp_path, {f"k{i}": i + 1 for i in range(9)}, "f00d")
+        write_or_check(tmp_path, {f"k{i}": i + 1 for i in range(9)}, DATA)
 
 
 def test_keys_that_come_or_go_are_differences(tmp_path):
-    write_or_check(tmp_path, {"a": 1, "gone": None}, "f00d")
+    write_or_check(tmp_path, {"a": 1, "gone": None}, DATA)
     with pytest.raises(ValueError, match="gone was null and is absent; new was absent and is 2"):
-        write_or_check(tmp_path, {"a": 1, "new": 2}, "f00d")
+        write_or_check(tmp_path, {"a": 1, "new": 2}, DATA)
 
 
 def test_types_count(tmp_path):
-    write_or_check(tmp_path, {"a": 1}, "f00d")
+    write_or_check(tmp_path, {"a": 1}, DATA)
     with pytest.raises(ValueError, match="a was 1 and is true"):
-        write_or_check(tmp_path, {"a": True}, "f00d")
+        write_or_check(tmp_path, {"a": True}, DATA)
 
 
 def test_other_data_is_refused(tmp_path):
-    write_or_check(tmp_path, config(), "f00d")
-    with pytest.raises(ValueError, match='data fingerprint was "f00d" and is "beef"'):
-        write_or_check(tmp_path, config(), "beef")
+    write_or_check(tmp_path, config(), DATA)
+    other = {"records": "beef", "images": {"c.jpg": "03"}}
+    with pytest.raises(ValueError, match=r'run: data fingerprint was "f00d" and is "beef"; use'):
+        write_or_check(tmp_path, config(), other)
+
+
+def test_a_changed_image_is_named(tmp_path):
+    write_or_check(tmp_path, config(), DATA)
+    other = {**DATA, "images": {"a.jpg": "01", "b.jpg": "03"}}
+    with pytest.raises(
+        ValueError, match=r"run: digest of record 'b.jpg' was \"02\" and is \"03\";"
+    ):
+        write_or_check(tmp_path, config(), other)
 
 
 def test_other_versions_only_warn(tmp_path, monkeypatch):
-    write_or_check(tmp_path, config(), "f00d")
+    write_or_check(tmp_path, config(), DATA)
     old = stored(tmp_path)
     old["versions"]["jax"] = "0.0.1"
     (tmp_path / "config.json").write_text(json.dumps(old))
     said = []
     monkeypatch.setattr(logging, "warning", lambda text, *args: said.append(text % args))
-    write_or_check(tmp_path, config(), "f00d")
+    write_or_check(tmp_path, config(), DATA)
     assert len(said) == 1 and 'jax was "0.0.1" and is' in said[0]
     assert stored(tmp_path)["versions"]["jax"] != "0.0.1"
-    write_or_check(tmp_path, config(), "f00d")
+    write_or_check(tmp_path, config(), DATA)
     assert len(said) == 1
 
 
@@ -157,16 +169,16 @@ def test_other_versions_only_warn(tmp_path, monkeypatch):
 def test_a_damaged_file_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config.json is damaged \(.*use another workdir"):
-        write_or_check(tmp_path, config(), "f00d")
+        write_or_check(tmp_path, config(), DATA)
     assert (tmp_path / "config.json").read_text() == text
 
 
 def test_only_the_first_process_writes_but_all_check(tmp_path, monkeypatch):
     monkeypatch.setattr(contract.jax, "process_index", lambda: 1)
-    write_or_check(tmp_path, config(), "f00d")
+    write_or_check(tmp_path, config(), DATA)
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
-    write_or_check(tmp_path, config(), "f00d")
+    write_or_check(tmp_path, config(), DATA)
     monkeypatch.setattr(contract.jax, "process_index", lambda: 1)
     with pytest.raises(ValueError, match="another run"):
-        write_or_check(tmp_path, config(train__seed=1), "f00d")
+        write_or_check(tmp_path, config(train__seed=1), DATA)

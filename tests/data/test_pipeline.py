@@ -103,9 +103,9 @@ def test_prefetch_counts_the_canvases_of_this_host(prefetch_mb, ahead, monkeypat
         return iterate(batches, ahead, *rest)
 
     monkeypatch.setattr(pipeline, "iterate", watched)
-    hosts, source = {"process_index": 1, "process_count": 4}, ArraySource(12)
-    order, options = plain(source, 12), {"canvas_px": 500, "channels": 2}
-    make_loader(source, order, prefetch_mb=prefetch_mb, **options, **hosts)
+    source = ArraySource(12)
+    order, options = plain(source, 12), {"canvas_px": 500, "channels": 2, "slots": range(3, 6)}
+    make_loader(source, order, prefetch_mb=prefetch_mb, **options)
     assert handed_on == [ahead]
 
 

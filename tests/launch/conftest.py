@@ -1,5 +1,6 @@
 """Programs of clusters and clouds, replaced by scripts that write down how they were called."""
 
+import signal
 import stat
 import subprocess
 import time
@@ -47,7 +48,14 @@ class Fakes:
         )
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(command, cwd=ROOT, env=self.env | env, text=True)
+        # Children of a test run in the background ignore Ctrl-C, which no trap can undo.
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=self.env | env,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         self.started.append(process)
         return process
 

@@ -93,7 +93,7 @@ def test_signals_reach_all_local_processes_and_their_status_comes_back(fakes, nu
     process = fakes.start("launch/local.sh", *GIVEN, PROCESSES="2", DOES=does)
     fakes.wait_for("up", 2)
     process.send_signal(number)
-    assert process.wait(timeout=300) == 4
+    assert process.wait(timeout=60) == 4
 
 
 def test_ssh_runs_the_line_on_every_host(fakes, tmp_path):
@@ -115,7 +115,7 @@ def test_ssh_ends_the_run_on_every_host(fakes):
     process.terminate()
     fakes.wait_for("asked", 2)
     Path(f"{fakes.calls_file}.stop").touch()
-    assert process.wait(timeout=300) == 4
+    assert process.wait(timeout=60) == 4
     for option, full, pattern in fakes.calls("pkill"):
         assert (option, full) == ("-TERM", "-f")
         line = shlex.join(["python", *LINE[:4]]).replace("'", "")

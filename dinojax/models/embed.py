@@ -48,7 +48,7 @@ class PatchEmbed(nn.Module):
 
         kernel = self.param("kernel", init, (p, p, channels, self.width), self.precision.param)
         bias = self.param("bias", init, (self.width,), self.precision.param)
-        return linear(patches, kernel, bias, compute=self.precision.compute)
+        return linear(patches, kernel, bias, compute=self.precision.compute, input_axes=3)
 
 
 class Embed(nn.Module):

@@ -76,16 +76,19 @@ def test_bf16_bias_gradient_is_summed_in_float32():
     np.testing.assert_array_equal(grad, rows)
 
 
-def test_several_input_axes():
+@pytest.mark.parametrize("channels", [1, 3])
+def test_several_input_axes(channels):
     """Of a patch: the product is that of the flattened weight, its gradient has its shape."""
-    x, flat, _ = operands((5,))
-    x, flat = x.repeat(12, -1)[..., : 2 * 2 * 3], jnp.tile(flat, (2, 1))[: 2 * 2 * 3]
-    kernel = flat.reshape(2, 2, 3, 5)
-    np.testing.assert_array_equal(
-        linear(x, kernel, compute=jnp.float32), linear(x, flat, compute=jnp.float32)
-    )
-    grads = [
-        jax.grad(lambda w: jnp.sin(linear(x, w, compute=jnp.float32)).sum())(w)
-        for w in (kernel, flat)
-    ]
-    np.testing.assert_array_equal(grads[0], grads[1].reshape(kernel.shape))
+    keys = jax.random.split(jax.random.key(1), 2)
+    x = jax.random.normal(keys[0], (2, 3, 4 * channels))
+    flat = jax.random.normal(keys[1], (4 * channels, 5))
+    kernel = flat.reshape(2, 2, channels, 5)
+
+    def product(weight, axes):
+        return linear(x, weight, compute=jnp.float32, input_axes=axes)
+
+    assert product(kernel, 3).shape == (2, 3, 5)
+    np.testing.assert_array_equal(product(kernel, 3), product(flat, 1))
+    ours = jax.grad(lambda w: jnp.sin(product(w, 3)).sum())(kernel)
+    expected = jax.grad(lambda w: jnp.sin(product(w, 1)).sum())(flat)
+    np.testing.assert_array_equal(ours, expected.reshape(kernel.shape))

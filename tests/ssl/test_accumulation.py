@@ -66,6 +66,7 @@ def part_of(inputs: StepInputs, part: MicroBatch) -> StepInputs:
     def second_axis(x: Any) -> Any:
         return jnp.swapaxes(part.of(jnp.swapaxes(x, 0, 1)), 0, 1)
 
+    inputs = jax.tree.map(jnp.asarray, inputs)
     return StepInputs(
         global_crops=second_axis(inputs.global_crops),
         local_crops=second_axis(inputs.local_crops),

@@ -137,8 +137,9 @@ def deviations(found: Any, expected: Any) -> dict[str, float]:
     """Of each tensor, relative to its largest element."""
     found = trees.flatten(found)
     return {
-        name: float(np.abs(found[name] - x).max() / max(np.abs(x).max(), 1e-300))
+        name: float(np.abs(np.subtract(found[name], x, dtype=float)).max() / scale)
         for name, x in trees.flatten(expected).items()
+        for scale in [max(np.abs(x).max(), 1e-300)]
     }
 
 

@@ -20,19 +20,20 @@ from dinojax.training_data import open_data
 from dinojax.validation import validate
 
 
-def read_as_flags_say(said: str, canvas_px: int) -> np.ndarray:
-    """All canvases of the source that a command line of `dinojax.train` names."""
+def read_as_flags_say(said: str, image_px: int) -> np.ndarray:
+    """All images of the source that a command line of `dinojax.train` names."""
     command, holder = ["train", *shlex.split(said)], flags.FlagValues()
     keys = shrink(default_config())
-    keys.data.canvas_px, keys.data.holdout = canvas_px, 0.5
+    keys.data.holdout = 0.5
     config_flags.DEFINE_config_dict("config", keys, flag_values=holder, sys_argv=command)
     holder(command)
     config = parse_config(keys)
     validate(config, batch_shards=1)
     source = open_source(config.data.source)
     assert 0 < len(open_data(config).source) < len(source)
-    batches = sequential_batches(source, 4, canvas_px, channels=config.student.in_chans)
-    return np.concatenate([batch["canvas"] for batch in batches])
+    batches = sequential_batches(source, 4, keys.data.canvas_px, channels=config.student.in_chans)
+    images = [batch["canvas"][:, :image_px, :image_px] for batch in batches]
+    return np.concatenate(images)
 
 
 class TestImages:

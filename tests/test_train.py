@@ -164,7 +164,8 @@ def image_folder(path: Path, *, good: int, bad: int) -> Path:
 
 def run_main(monkeypatch, config: ml_collections.ConfigDict, workdir: Path) -> int:
     """The exit code of the command with these flags; the process goes on."""
-    flags = SimpleNamespace(config=config, workdir=str(workdir))
+    alone = dict.fromkeys(("coordinator", "num_processes", "process_id"))
+    flags = SimpleNamespace(config=config, workdir=str(workdir), **alone)
     monkeypatch.setattr(app, "flags", SimpleNamespace(FLAGS=flags))
     monkeypatch.setattr(exits, "threading", Mock())
     with pytest.raises(SystemExit) as left:

@@ -90,7 +90,7 @@ def test_nothing_is_compiled_once_data_is_taken(config, toy, tmp_path, monkeypat
             compiled_by_then.append(counted)
 
     one_device = meshes.make_mesh(1, 1, devices=jax.devices()[:1])  # compiles faster
-    monkeypatch.setattr(meshes, "make_mesh", lambda data, fsdp: one_device)
+    monkeypatch.setattr(meshes, "make_mesh", lambda *sizes: one_device)
     monkeypatch.setattr(app, "compile_step", watched_step)
     monkeypatch.setattr(app, "global_batches", watched_batches)
     before = counted

@@ -164,7 +164,7 @@ def image_folder(path: Path, *, good: int, bad: int) -> Path:
 
 def run_main(monkeypatch, config: ml_collections.ConfigDict, workdir: Path) -> int:
     """The exit code of the command with these flags; the process goes on."""
-    alone = dict.fromkeys(("coordinator", "num_processes", "process_id"))
+    alone = {"coordinator": None, "num_processes": 1, "process_id": None}
     flags = SimpleNamespace(config=config, workdir=str(workdir), **alone)
     monkeypatch.setattr(app, "flags", SimpleNamespace(FLAGS=flags))
     monkeypatch.setattr(exits, "threading", Mock())

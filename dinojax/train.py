@@ -4,9 +4,11 @@ The whole run is a function of (config, data, seed). Run the same command again 
 """
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,14 +33,20 @@ from dinojax.evaluation.features import make_encoder
 from dinojax.evaluation.monitor import KnnMonitor, evenly
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
-from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.contract import write_or_check
 from dinojax.runtime.exits import STOPS, leave
-from dinojax.runtime.loop import TrainStep, run
+from dinojax.runtime.loop import Guards, Outcome, TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
+from dinojax.runtime.nonfinite import NonfiniteSteps
+from dinojax.runtime.preemption import Preemption
 from dinojax.runtime.quarantine import Quarantine
+from dinojax.runtime.rollback import run_segments
 from dinojax.runtime.summary import write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
+from dinojax.runtime.watchdog import Watchdog
+from dinojax.safety import advance, make_series, step_teller
+from dinojax.ssl.state import TrainState
 from dinojax.training_data import open_data
 from dinojax.typing import PyTree
 from dinojax.validation import validate
@@ -56,7 +64,8 @@ def global_batches(batches: Iterator[Any], mesh: Mesh) -> Iterator[dict[str, jax
 
 
 def compile_step(config: Config, mesh: Mesh, state: PyTree) -> TrainStep:
-    """The train step of one resolution, ready to run on `state` and batches of `config`."""
+    """The train step of one resolution, ready to run on states like `state`, which may be abstract,
+    and batches of `config`."""
     batch, canvas_px = config.train.batch_size, config.data.canvas_px
     channels = config.student.in_chans
     split = meshes.batch_sharding(mesh)
@@ -120,6 +129,9 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
         ValueError: an impossible configuration, unreadable data, or a workdir of another run.
         dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
+        dinojax.runtime.errors.CheckpointError: a checkpoint cannot be written, or none read.
+        dinojax.runtime.errors.PreemptedError: SIGTERM; the state is saved.
+        dinojax.runtime.errors.DivergedError: too many non-finite steps and no way back.
     """
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
     validate(config, batch_shards=meshes.batch_shards(mesh))
@@ -142,76 +154,104 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
         workdir, to_dict(config), fingerprint(data.source, data.order.mixture, **reading)
     )
 
-    steps = config.train.steps
     compute = get_precision(config.train.precision).compute
     peak = total_peak_flops(mesh.devices.ravel().tolist(), compute)
     with contextlib.ExitStack() as stack:
+        leave_early = stack.enter_context(Preemption())
+        report = Path(workdir) / f"hang.{jax.process_index()}.txt"
+        progress = stack.enter_context(Watchdog(config.train.hang_timeout_s, report))
         stack.enter_context(jax.set_mesh(mesh))
         init = build_init(config)
         shapes = jax.eval_shape(init)
-        layout = meshes.shardings(mesh, shapes)
+        wanted = abstract(shapes, meshes.shardings(mesh, shapes))
         logging.info("%.1f M student parameters on %s", trees.count(shapes.student) / 1e6, mesh)
 
-        checkpoints = stack.enter_context(
-            Checkpoints(
-                f"{workdir}/checkpoints",
-                every_steps=config.checkpoint.every_steps,
-                keep_last=config.checkpoint.keep_last,
-                keep_every_steps=config.checkpoint.keep_every_steps,
-            )
-        )
-        latest = checkpoints.latest_step()
-        if latest is None:
-            state = jax.jit(init, out_shardings=layout)()
-        else:
-            logging.info("resuming from step %d", latest)
-            state = checkpoints.restore(abstract(shapes, layout))
-        first_step = latest or 0
-
-        # Ahead of the data: a resolution that comes late must not stop the run to compile.
-        choice = resolution_order(config)
-        train_steps = [compile_step(one, mesh, state) for one in resolutions(config)]
-        flops = [float(build_flops(one)) for one in resolutions(config)]
-        processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-        loader = make_loader(
-            data.source,
-            data.order,
-            canvas_px=config.data.canvas_px,
-            start_step=first_step,
-            num_workers=config.data.num_workers,
-            prefetch_mb=config.data.prefetch_mb,
-            channels=config.student.in_chans,
-            **reading,
-            **processes,
-        )
-        quarantine = Quarantine(
-            workdir,
-            global_batch=config.train.batch_size,
-            first_step=first_step,
-            budget=config.data.bad_budget,
-            **processes,
+        checkpoints, *_ = series = [
+            stack.enter_context(saves) for saves in make_series(config.checkpoint, workdir)
+        ]
+        guards = Guards(
+            leave_early,
+            progress,
+            NonfiniteSteps(
+                workdir,
+                checkpoints,
+                describe=step_teller(workdir, data, mesh),
+                rollback_after=config.train.rollback_after,
+            ),
         )
         monitor = make_monitor(config, data.bank, data.queries)
-        outcome = run(
-            state,
-            first_step=first_step,
-            total_steps=steps,
-            train_step_at=lambda step: train_steps[choice.at(step)[0]],
-            batches=global_batches(
-                quarantine.watch(stack.enter_context(contextlib.closing(loader))), mesh
-            ),
-            evaluate=monitor or (lambda state: {}),
-            evaluate_every=config.knn.every_steps if monitor else 0,
-            checkpoints=checkpoints,
-            writer=stack.enter_context(MetricWriter(workdir, resumed_from=latest)),
-            throughput=Throughput(
-                first_step,
-                total_steps=steps,
-                images_per_step=config.train.batch_size,
-                flops_at=lambda step: flops[choice.at(step)[0]],
-                peak_flops=peak,
-            ),
-            log_every=config.train.log_every_steps,
+        choice = resolution_order(config)
+        flops = [float(build_flops(one)) for one in resolutions(config)]
+
+        @functools.cache
+        def train_steps() -> list[TrainStep]:
+            # Ahead of the data: a resolution that comes late must not stop the run to compile.
+            return [compile_step(one, mesh, wanted) for one in resolutions(config)]
+
+        def resume() -> tuple[int | None, TrainState]:
+            resumed = checkpoints.restore_newest(wanted)
+            if resumed is None:
+                layout = jax.tree.map(lambda leaf: leaf.sharding, wanted)
+                return None, jax.jit(init, out_shardings=layout)()
+            logging.info("resuming from step %d", resumed[0])
+            return resumed
+
+        def attempt(latest: int | None, state: TrainState, first_step: int, until: int) -> Outcome:
+            """Steps ``first_step .. until - 1``."""
+            steps = train_steps()
+            processes = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+            loader = make_loader(
+                data.source,
+                data.order,
+                canvas_px=config.data.canvas_px,
+                start_step=first_step,
+                num_workers=config.data.num_workers,
+                prefetch_mb=config.data.prefetch_mb,
+                channels=config.student.in_chans,
+                **reading,
+                **processes,
+            )
+            quarantine = Quarantine(
+                workdir,
+                global_batch=config.train.batch_size,
+                first_step=first_step,
+                budget=config.data.bad_budget,
+                **processes,
+            )
+            with (
+                contextlib.closing(loader),
+                MetricWriter(workdir, resumed_from=latest) as writer,
+            ):
+                return run(
+                    state,
+                    first_step=first_step,
+                    until=until,
+                    total_steps=config.train.steps,
+                    train_step_at=lambda step: steps[choice.at(step)[0]],
+                    batches=global_batches(quarantine.watch(loader), mesh),
+                    evaluate=monitor or (lambda state: {}),
+                    evaluate_every=config.knn.every_steps if monitor else 0,
+                    series=series,
+                    writer=writer,
+                    throughput=Throughput(
+                        first_step,
+                        total_steps=config.train.steps,
+                        images_per_step=config.train.batch_size,
+                        flops_at=lambda step: flops[choice.at(step)[0]],
+                        peak_flops=peak,
+                    ),
+                    log_every=config.train.log_every_steps,
+                    guards=guards,
+                )
+
+        outcome = run_segments(
+            attempt,
+            resume=resume,
+            restore=functools.partial(checkpoints.restore, wanted),
+            advance=advance,
+            series=series,
+            workdir=workdir,
+            total_steps=config.train.steps,
         )
     return write_summary(
         workdir,

@@ -23,6 +23,7 @@ FREE_KEYS = (
     "checkpoint.",  # when a state is saved, and which stay
     "knn.",  # reads the teacher only
     "train.log_every_steps",
+    "train.hang_timeout_s",
     "data.num_workers",  # the batch of a step is a function of (seed, step), whoever decodes it
     "data.verify_images",  # looks for damaged records beforehand and changes none
     "data.prefetch_mb",

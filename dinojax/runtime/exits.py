@@ -8,6 +8,7 @@ import threading
 from typing import NoReturn
 
 from dinojax.data.threads import StorageError
+from dinojax.runtime.errors import CheckpointError, DivergedError, PreemptedError
 from dinojax.runtime.quarantine import BadBudgetError
 
 EXIT_CODES: dict[type[Exception], int] = {
@@ -18,6 +19,13 @@ EXIT_CODES: dict[type[Exception], int] = {
     BadBudgetError: 3,
     # The storage failed; once it is back, the same command resumes the run.
     StorageError: 4,
+    # A checkpoint cannot be written, or there are some and none can be read.
+    CheckpointError: 5,
+    # SIGTERM or the cluster's notice; the state is saved, the same command resumes the run.
+    PreemptedError: 6,
+    # (7 is the watchdog's: `dinojax.runtime.watchdog`.)
+    # Too many steps in a row without a finite loss, and no checkpoint to go back to.
+    DivergedError: 8,
 }
 STOPS = tuple(EXIT_CODES)
 

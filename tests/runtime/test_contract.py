@@ -34,7 +34,7 @@ def test_first_start_writes_everything(tmp_path):
     assert found["config"]["crops"]["rgb_mean"] == [0.485, 0.456, 0.406]
     assert found["data_fingerprint"] == "f00d"
     assert found["config_hash"] == config_hash(config())
-    assert set(found["versions"]) == {"dinojax", "jax", "flax", "optax", "orbax-checkpoint"}
+    assert set(found["versions"]) == {"dinojax", *contract.PACKAGES}
     assert [p.name for p in workdir.iterdir()] == ["config.json"]
 
 
@@ -62,6 +62,7 @@ FREE = {
     "mesh__fsdp": 8,
     "student__remat": "full",
     "student__scan_unroll": 2,
+    "train__hang_timeout_s": 1.0,
     "train__log_every_steps": 1,
 }
 """`tests/test_build.py` shows that those which reach the step do not change it."""

@@ -104,7 +104,11 @@ def open_run(workdir: str | Path) -> Run:
         FileNotFoundError: the workdir has no run, or its data is gone.
         ValueError: its files are damaged, or the data is no longer the same.
     """
-    contract = read_contract(workdir)
+    return open_contract(read_contract(workdir), workdir)
+
+
+def open_contract(contract: dict[str, Any], workdir: str | Path) -> Run:
+    """The same from what `dinojax.runtime.contract.read_contract` found, then or now."""
     config = from_dict(contract["config"])
     data = open_data(config)
     now = fingerprint(data.source, data.order.mixture, read_timeout_s=config.data.read_timeout_s)

@@ -122,8 +122,12 @@ def make_monitor(config: Config, bank: Source | None, queries: Source | None) ->
     )
 
 
-def train(config: Config, workdir: str) -> dict[str, Any]:
+def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dict[str, Any]:
     """Train or resume in `workdir` and return the summary, also written to ``summary.json``.
+
+    Args:
+        allow_change: keys that may have other values than at the last start, although the workdir
+            is bound to them (`dinojax.runtime.contract`).
 
     Raises:
         ValueError: an impossible configuration, unreadable data, or a workdir of another run.
@@ -150,9 +154,8 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
                 channels=config.student.in_chans,
                 **reading,
             )
-    write_or_check(
-        workdir, to_dict(config), fingerprint(data.source, data.order.mixture, **reading)
-    )
+    identity = fingerprint(data.source, data.order.mixture, **reading)
+    write_or_check(workdir, to_dict(config), identity, allow_change)
 
     compute = get_precision(config.train.precision).compute
     peak = total_peak_flops(mesh.devices.ravel().tolist(), compute)
@@ -267,7 +270,8 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
     try:
-        summary = train(parse_config(flags.FLAGS.config), flags.FLAGS.workdir)
+        given = flags.FLAGS
+        summary = train(parse_config(given.config), given.workdir, given.allow_change)
     except STOPS as error:
         logging.debug("stopped", exc_info=True)
         print(f"dinojax.train: {error}", file=sys.stderr)
@@ -279,6 +283,9 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Where the run lives: config, metrics, checkpoints.")
+    flags.DEFINE_multi_string(
+        "allow_change", [], "Key that may change in this workdir, as optim.lr.peak; repeatable."
+    )
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
     # Orbax reports every file operation at INFO: 50 lines a checkpoint.

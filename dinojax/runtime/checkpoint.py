@@ -144,6 +144,10 @@ class Checkpoints:
         """The newest of `steps`, or None."""
         return max(self.steps(), default=None)
 
+    def path(self, step: int) -> str:
+        """Directory of a checkpoint."""
+        return str(self._orbax.directory / str(step))
+
     def restore(self, abstract_state: PyTree, step: int | None = None) -> PyTree:
         """The state saved at `step` (default: the newest), on the shardings of `abstract_state`.
 
@@ -165,7 +169,7 @@ class Checkpoints:
             raise FileNotFoundError(
                 f"no checkpoint {step} in {self._orbax.directory}; use one of {steps}"
             )
-        return read_state(self._orbax.directory / str(step), abstract_state)
+        return read_state(self.path(step), abstract_state)
 
     def restore_newest(self, abstract_state: PyTree) -> tuple[int, PyTree] | None:
         """(step, state) of the newest checkpoint that can be used; None: there has been none.
@@ -180,7 +184,7 @@ class Checkpoints:
         reasons: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
-                state = read_state(self._orbax.directory / str(step), abstract_state)
+                state = read_state(self.path(step), abstract_state)
             except (CheckpointError, ValueError) as error:
                 reasons[step] = str(error)
             if all_processes(step not in reasons):

@@ -25,7 +25,7 @@ NAN_STEP, INF_STEP, STEPS = 1, 3, 5
 def tiny() -> Config:
     config = shrink.shrink(default_config())
     config.train.steps = STEPS
-    config.train.batch_size = 8
+    config.train.batch_size = 16
     config.train.draw_group_size = 1
     config.dino.koleo_group_size = 2
     config.mesh.data, config.mesh.fsdp = 4, 2
@@ -126,7 +126,7 @@ def test_a_bad_step_leaves_every_bit(run, step):
 def test_the_bundle_knows_its_step(run):
     bundle = json.loads((run / "bundles" / f"step_{NAN_STEP}" / "bundle.json").read_text())
     assert bundle["step"] == bundle["checkpoint"]["step"] == NAN_STEP
-    assert len(bundle["records"]) == 8 and bundle["records"][0].startswith("scenes/train/")
+    assert len(bundle["records"]) == 16 and bundle["records"][0].startswith("scenes/train/")
     assert bundle["metrics"]["total_loss"] == "nan" and bundle["metrics"]["refused_steps"] == 1
     assert bundle["run"]["config"]["train"]["steps"] == STEPS
 

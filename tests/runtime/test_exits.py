@@ -1,6 +1,7 @@
 """How a run ends: a code per reason, at once."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,13 +11,18 @@ from unittest.mock import Mock
 import pytest
 from images import encode, smooth, write_folder
 
-from dinojax.runtime import exits
+from dinojax.runtime import exits, watchdog
+from dinojax.runtime.errors import CheckpointError, DivergedError, PreemptedError
 from dinojax.runtime.exits import leave
 from dinojax.runtime.quarantine import BadBudgetError
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(ValueError, 2), (FileNotFoundError, 2), (BadBudgetError, 3)]
+    ("error", "code"),
+    [
+        *((ValueError, 2), (FileNotFoundError, 2), (BadBudgetError, 3)),
+        *((CheckpointError, 5), (PreemptedError, 6), (DivergedError, 8)),
+    ],
 )
 def test_codes(error, code, monkeypatch):
     monkeypatch.setattr(exits.threading, "Timer", Mock())
@@ -70,3 +76,10 @@ def test_a_read_that_never_returns_does_not_hold_up_the_exit(tmp_path, workers):
     )
     warnings = done.stderr.splitlines()
     assert warnings and all("record 'hanging.jpg' has been read for" in w for w in warnings)
+
+
+def test_every_code_is_in_the_manual():
+    table = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
+    codes = {0, 1, watchdog.EXIT_CODE, *exits.EXIT_CODES.values()}
+    assert {int(code) for code in re.findall(r"^\| (\d) \|", table, re.M)} == codes
+    assert len(set(exits.EXIT_CODES.values())) == len(codes) - 3

@@ -28,7 +28,7 @@ def tiny() -> Config:
     config.train.batch_size = 16
     config.train.draw_group_size = 1
     config.dino.koleo_group_size = 2
-    config.mesh.data, config.mesh.fsdp = 4, 2
+
     config.knn.every_steps = 0
     config.checkpoint.every_steps = 1
     config.checkpoint.keep_last = 20
@@ -102,7 +102,7 @@ def run(tmp_path_factory, patch) -> Path:
 
 def wanted() -> TrainState:
     shapes = jax.eval_shape(build_init(tiny()))
-    return abstract(shapes, mesh.shardings(mesh.make_mesh(4, 2), shapes))
+    return abstract(shapes, mesh.shardings(mesh.make_mesh(), shapes))
 
 
 def state_at(workdir: Path, step: int) -> TrainState:

@@ -87,14 +87,16 @@ def run(
             logging.info(progress_line(step, total_steps, values["total_loss"], rates))
             speed = {"images_per_s": rates.images_per_second, "mfu": rates.mfu}
             writer.write(step, {**values, **speed, "data_wait": rates.data_wait})
-            for refused in refusals.before(step):
-                guards.refused(refused)
+            report_refused(step)
 
-    def finish_log(step: int) -> None:
-        """Of all steps below `step`, whether they end a window or not."""
-        log(deferred.flush())
+    def report_refused(step: int) -> None:
         for refused in refusals.before(step):
             guards.refused(refused)
+
+    def finish_log(step: int) -> None:
+        """Also of the steps since the last window; waits for them."""
+        log(deferred.flush())
+        report_refused(step)
 
     def pause_tasks(step: int) -> None:
         if evaluate_every and (step % evaluate_every == 0 or step == total_steps):

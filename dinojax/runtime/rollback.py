@@ -127,7 +127,9 @@ def _go_back(
         entries = [window._asdict() for window in (*windows, Window(target, bad.end))]
         replace_text(Path(workdir) / FILE, json.dumps(entries) + "\n")
     all_processes(True)  # the others read what the first has written
-    logging.warning("%s: going back to step %d and around those up to it", bad, target)
+    logging.warning(
+        "%s: going back to step %d; from there to step %d all are no-ops", bad, target, bad.end - 1
+    )
 
 
 def _usable(step: int, restore: Callable[[int], State]) -> bool:

@@ -63,7 +63,8 @@ class NonfiniteSteps:
     """What happens to refused steps: a line in the log, a bundle, and perhaps the way back.
 
     Args:
-        workdir: bundles lie in ``bundles/step_N``. The first step of a row gets one, up to `LIMIT`.
+        workdir: bundles lie in ``bundles/step_N``. The first step of a row gets one, and the first
+            after a resume, up to `LIMIT`.
         checkpoints: of the run. The one that a replay starts from is kept in the bundle, by hard
             links where the file system has them.
         describe: what else to write about a step, as JSON; called in the first process.
@@ -81,6 +82,7 @@ class NonfiniteSteps:
         self._root = Path(workdir) / BUNDLES
         self._checkpoints, self._describe = checkpoints, describe
         self._rollback_after = rollback_after
+        self._last: int | None = None
 
     def __call__(self, refused: Refused) -> None:
         """Take note of one.
@@ -88,7 +90,9 @@ class NonfiniteSteps:
         Raises:
             RollBack: the last of `rollback_after` in a row, or a later one.
         """
-        if refused.in_a_row == 1:
+        same_row = refused.in_a_row > 1 and self._last == refused.step - 1
+        self._last = refused.step
+        if not same_row:
             steps = self._checkpoints.steps()  # of all processes
             if jax.process_index() == 0:
                 self._bundle(refused, max((s for s in steps if s <= refused.step), default=None))

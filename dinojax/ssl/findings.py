@@ -73,7 +73,8 @@ def _tensors(
     """One tree for each of `STAGES`."""
     step, schedules = state.step, loss.schedules
     inputs = make_inputs(batch, step)
-    teacher, student = _Watched.of(loss.model), _Watched.of(loss.model)
+    seen: dict[str, PyTree] = {"teacher": {}, "student": {}}
+    teacher, student = (_watched(loss.model, into) for into in seen.values())
     outputs = teacher_forward(teacher, state.teacher, inputs)
     targets, _ = loss.centering(outputs, schedules.teacher_temp(step), state.centers)
     predictions = student_forward(student, state.student, inputs)
@@ -85,30 +86,30 @@ def _tensors(
     return [
         state._asdict(),
         inputs,
-        {name: network.seen for name, network in teacher._asdict().items()},
+        seen["teacher"],
         targets,
-        {name: network.seen for name, network in student._asdict().items()},
+        seen["student"],
         terms,
         grads,
     ]
 
 
-class _Watched:
-    """A network that notes what its modules return."""
+def _watched(model: SslModel, seen: dict[str, PyTree]) -> SslModel:
+    """The same networks, which note in `seen` what their modules return."""
 
-    def __init__(self, network: Any):
-        self._network, self.seen = network, {}
+    def watched(name: str, network: Any) -> Any:
+        def apply(variables: dict[str, Params], *args: Any, **options: Any) -> Any:
+            output, captured = network.apply(
+                variables, *args, **options, capture_intermediates=True, mutable=["intermediates"]
+            )
+            seen[name] = captured["intermediates"]  # each is applied once
+            return output
 
-    @staticmethod
-    def of(model: SslModel) -> SslModel:
-        return SslModel(*(_Watched(network) for network in model))  # type: ignore[arg-type]
+        copy = network.clone()
+        object.__setattr__(copy, "apply", apply)  # modules are frozen
+        return copy
 
-    def apply(self, variables: dict[str, Params], *args: Any, **options: Any) -> Any:
-        output, captured = self._network.apply(
-            variables, *args, **options, capture_intermediates=True, mutable=["intermediates"]
-        )
-        self.seen = captured["intermediates"]
-        return output
+    return SslModel(**{name: watched(name, network) for name, network in model._asdict().items()})
 
 
 def _count(name: str, leaf: Array) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from einops import rearrange
 from images import encode, smooth
+from spies import noting_inputs
 
 from dinojax import build
 from dinojax import mesh as meshes
@@ -24,6 +25,15 @@ from dinojax.ssl.inputs import StepInputs
 STEPS, BATCH = 4, 16
 FILES = {f"{i:02d}.png": encode(np.roll(smooth(40, 56), 5 * i, 1), "PNG") for i in range(30)}
 BAD = {f"bad{i}.jpg": b"no image" for i in range(8)}
+
+
+PLAIN = {
+    "crops__jitter_probability": 0.0,
+    "crops__grey_probability": 0.0,
+    "crops__blur_probabilities": (0.0, 0.0, 0.0),
+    "crops__solarize_probabilities": (0.0, 0.0, 0.0),
+}
+"""Crops that compile sooner, where it matters which records they are cut from."""
 
 
 class Trained(NamedTuple):
@@ -54,15 +64,7 @@ def config(**keys) -> Config:
 
 def whole_step(given: Config):
     """The train step of the app, and what its inputs are."""
-    make_inputs, seen = build.build_inputs(given), {}
-
-    def spy(batch, step):
-        seen["inputs"] = make_inputs(batch, step)
-        return seen["inputs"]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "build_inputs", lambda _: spy)
-        train_step = build.build_train_step(given)
+    train_step, seen = noting_inputs(given)
 
     def step(state, batch):
         state, metrics = train_step(state, batch)

@@ -8,6 +8,7 @@ from recorded import (
     BAD,
     BATCH,
     FILES,
+    PLAIN,
     STEPS,
     Trained,
     check_step,
@@ -57,7 +58,7 @@ def other_run(request, tmp_path) -> Trained:
             keys = {"data__source": f"numpy:{tmp_path / 'bands.npy'}", **statistics(5)}
         case _:
             mixture = ((folder, 1.0), ("scenes", 2.0))
-            keys = {"data__mixture": mixture, "data__homogeneous_source": folder}
+            keys = {"data__mixture": mixture, "data__homogeneous_source": folder, **PLAIN}
             keys |= {"data__homogeneous_share": 0.5}
     return train(tmp_path, config(**keys), inputs_only)
 

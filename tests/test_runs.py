@@ -8,7 +8,18 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from images import encode, smooth, write_folder
-from recorded import BAD, BATCH, FILES, STEPS, Trained, check_step, config, inputs_only, train
+from recorded import (
+    BAD,
+    BATCH,
+    FILES,
+    PLAIN,
+    STEPS,
+    Trained,
+    check_step,
+    config,
+    inputs_only,
+    train,
+)
 
 from dinojax.recorder import rebuild, uses
 from dinojax.runs import Run, open_run
@@ -18,7 +29,7 @@ from dinojax.runs import Run, open_run
 def trained(tmp_path_factory) -> Trained:
     root = tmp_path_factory.mktemp("runs")
     folder = write_folder(root / "images", FILES | BAD)
-    return train(root, config(data__source=str(folder)), inputs_only)
+    return train(root, config(data__source=str(folder), **PLAIN), inputs_only)
 
 
 def test_steps_run(trained):

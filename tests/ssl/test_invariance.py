@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from collectives import collectives
+from spies import noting_inputs
 
 from dinojax import build, trees
 from dinojax import mesh as meshes
@@ -91,16 +92,7 @@ class Run(NamedTuple):
 
 def watched_step(config: Config):
     """The configuration's train step, returning its inputs and gradients as well."""
-    seen = {}
-    make_inputs = build.build_inputs(config)
-
-    def inputs(batch, step):
-        seen["inputs"] = make_inputs(batch, step)
-        return seen["inputs"]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "build_inputs", lambda config: inputs)
-        step = build.build_train_step(config)
+    step, seen = noting_inputs(config)
 
     def watched(state, batch):
         original = ssl_step.apply_gradients

@@ -6,7 +6,7 @@ of the step. The same number of devices of the same kind gives the same bits.
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import jax
 from absl import app, flags, logging
 
 from dinojax import mesh as meshes
-from dinojax.build import build_init, build_inputs, build_loss
+from dinojax.build import build_init, build_inputs, build_loss, build_step_loss
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config
 from dinojax.resolutions import resolution_at
@@ -25,7 +25,7 @@ from dinojax.runtime.nonfinite import CHECKPOINT, FILE
 from dinojax.runtime.rollback import Window, after_windows
 from dinojax.runtime.stored_state import read_state
 from dinojax.safety import advance
-from dinojax.ssl.findings import Finding, findings
+from dinojax.ssl.findings import Finding, make_findings
 from dinojax.ssl.state import TrainState
 
 SHOWN = 20
@@ -86,9 +86,7 @@ def replay(path: str | Path) -> dict[str, Any]:
             if resolution not in compiled:
                 compiled[resolution] = compile_step(resolution, mesh, state)
             if i == step:
-                found = findings(
-                    build_loss(resolution), build_inputs(resolution), state, batch_of(step)
-                )
+                found = step_findings(resolution)(state, batch_of(step))
             state, metrics = compiled[resolution](state, batch_of(i))
     values = {name: float(value) for name, value in metrics.items()}
     return {
@@ -98,6 +96,11 @@ def replay(path: str | Path) -> dict[str, Any]:
         "metrics_then": {name: float(value) for name, value in bundle["metrics"].items()},
         "findings": found,
     }
+
+
+def step_findings(config: Config) -> Callable[[TrainState, Any], list[Finding]]:
+    """What looks for them, at one resolution."""
+    return make_findings(build_loss(config), build_step_loss(config), build_inputs(config))
 
 
 def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) -> TrainState:

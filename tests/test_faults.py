@@ -1,9 +1,10 @@
 """Numbers that go wrong in training: the state stays, the bundle replays and names the culprit."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +17,20 @@ from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.ssl.state import TrainState
-from dinojax.ssl.step import Loss
+from dinojax.ssl.step import LossGradients
 from dinojax.train import train
 
-NAN_STEP, INF_STEP, STEPS = 1, 3, 5
+NAN_STEP, INF_STEP, STEPS, BATCH = 1, 3, 5, 4
 
 
 def tiny() -> Config:
     config = shrink.shrink(default_config())
+    config.crops.global_crops_size, config.crops.local_crops_size = 32, 16
     config.train.steps = STEPS
-    config.train.batch_size = 16
-    config.train.draw_group_size = 1
+    config.train.batch_size, config.train.draw_group_size = BATCH, 2
+    config.train.micro_batches = 2
     config.dino.koleo_group_size = 2
-
+    config.data.verify_images = 1
     config.knn.every_steps = 0
     config.checkpoint.every_steps = 1
     config.checkpoint.keep_last = 20
@@ -36,29 +38,21 @@ def tiny() -> Config:
     return parse_config(config)
 
 
-@jax.custom_vjp
-def poison(weight, step):
-    """Zero, with an infinite gradient for one element at one step."""
-    return jnp.zeros(())
+class PoisonedGradients(NamedTuple):
+    """Those of a loss, with one infinite number at one step."""
 
+    loss: LossGradients
 
-def _poison_forward(weight, step):
-    return jnp.zeros(()), (weight, step)
+    @property
+    def schedules(self):
+        return self.loss.schedules
 
-
-def _poison_backward(saved, gradient):
-    weight, step = saved
-    value = jnp.where(step == INF_STEP, jnp.inf, 0.0)
-    return jnp.zeros_like(weight).at[2, 3].set(value), None
-
-
-poison.defvjp(_poison_forward, _poison_backward)
-
-
-class PoisonedLoss(Loss):
-    def __call__(self, student, teacher, centers, inputs, step):
-        total, aux = super().__call__(student, teacher, centers, inputs, step)
-        return total + poison(student["dino_head"]["mlp_1"]["kernel"], step), aux
+    def gradients(self, state, batch, make_inputs):
+        grads, terms, centers = self.loss.gradients(state, batch, make_inputs)
+        kernel = grads["dino_head"]["mlp_1"]["kernel"]
+        value = jnp.where(state.step == INF_STEP, jnp.inf, kernel[2, 3])
+        grads["dino_head"]["mlp_1"]["kernel"] = kernel.at[2, 3].set(value)
+        return grads, terms, centers
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +69,31 @@ def run(tmp_path_factory, patch) -> Path:
     def poisoned_inputs(*args: Any, **options: Any):
         inputs_of = make_step_inputs(*args, **options)
 
-        def inputs(batch, step):
-            inputs = inputs_of(batch, step)
-            value = jnp.where(step == NAN_STEP, jnp.nan, inputs.local_crops[:, :, 3, 4, 0])
+        def inputs(batch, *given):
+            inputs = inputs_of(batch, *given)
+            value = jnp.where(given[0] == NAN_STEP, jnp.nan, inputs.local_crops[:, :, 3, 4, 0])
             return inputs._replace(local_crops=inputs.local_crops.at[:, :, 3, 4, 0].set(value))
 
         return inputs
 
-    build_loss, compile_step, compiled = build.build_loss, app.compile_step, {}
+    build_step_loss = build.build_step_loss
+    compile_step, compiled = app.compile_step, {}
 
-    def compile_once(config, on, state):
+    def compile_once(config, *on):
         if config not in compiled:
-            compiled[config] = compile_step(config, on, state)
+            compiled[config] = compile_step(config, *on)
         return compiled[config]
 
+    one_device = mesh.make_mesh(devices=jax.devices()[:1])  # compiles faster
+    patch.setattr(mesh, "make_mesh", lambda *sizes: one_device)
     patch.setattr(build, "make_step_inputs", poisoned_inputs)
     for module in (build, replay):
-        patch.setattr(module, "build_loss", lambda config: PoisonedLoss(*build_loss(config)))
+        patch.setattr(
+            module, "build_step_loss", lambda config: PoisonedGradients(build_step_loss(config))
+        )
     for module in (app, replay):
         patch.setattr(module, "compile_step", compile_once)
+    patch.setattr(replay, "step_findings", functools.cache(replay.step_findings))
     workdir = tmp_path_factory.mktemp("faults") / "run"
     summary = train(tiny(), str(workdir))
     assert summary["nonfinite_steps"] == 2
@@ -126,7 +126,7 @@ def test_a_bad_step_leaves_every_bit(run, step):
 def test_the_bundle_knows_its_step(run):
     bundle = json.loads((run / "bundles" / f"step_{NAN_STEP}" / "bundle.json").read_text())
     assert bundle["step"] == bundle["checkpoint"]["step"] == NAN_STEP
-    assert len(bundle["records"]) == 16 and bundle["records"][0].startswith("scenes/train/")
+    assert len(bundle["records"]) == BATCH and bundle["records"][0].startswith("scenes/train/")
     assert bundle["metrics"]["total_loss"] == "nan" and bundle["metrics"]["refused_steps"] == 1
     assert bundle["run"]["config"]["train"]["steps"] == STEPS
 
@@ -142,7 +142,7 @@ def replayed(bundle: Path) -> dict[str, Any]:
 
 def test_nan_after_normalisation_is_named(run):
     first, *others = replayed(run / "bundles" / f"step_{NAN_STEP}")["findings"]
-    assert first == ("inputs", "local_crops", 2 * 16, 0, first.size)
+    assert first == ("inputs", "local_crops", 2 * BATCH, 0, first.size)
     assert others[0].stage == "student modules" and others[0].name.startswith("backbone/embed")
     assert "student gradients" in {one.stage for one in others}
     assert "teacher modules" not in {one.stage for one in others}

@@ -94,12 +94,12 @@ def _load(path: str, abstract: PyTree, part: bool) -> tuple[PyTree, dict[str, st
             f"missing"
         )
     _check_leaves(path, saved, trees.flatten(abstract), part)
-    me = jax.process_index()
+    context, me = ocp.Context(), jax.process_index()
+    context.pytree.loading.partial_load = part
     # Otherwise Orbax waits for the other processes: for ten minutes if one of them fails.
-    alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me})
-    loading = ocp.options.PyTreeOptions.Loading(partial_load=part)
-    options = ocp.options.PyTreeOptions(loading=loading)
-    with _named(path), ocp.Context(multiprocessing_options=alone, pytree_options=options):
+    context.multiprocessing.primary_host = me
+    context.multiprocessing.active_processes = {me}
+    with _named(path), context:
         return ocp.load(path, abstract, checkpointable_name=STATE), expected
 
 

@@ -1,9 +1,11 @@
 """Where a step's first non-finite number comes from: all its tensors, in the order of the step.
 
 Not a second implementation: these are the stages of `dinojax.ssl.step`, with a look at what passes
-between them. Inside the networks Flax captures what each module returns.
+between them. Inside the networks Flax captures what each module returns. The networks see the whole
+batch at once, so a run in micro-batches needs more memory here than in training.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,8 +17,8 @@ from dinojax import trees
 from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.state import TrainState
-from dinojax.ssl.step import Loss
-from dinojax.typing import Array, Params, PyTree, Step
+from dinojax.ssl.step import Loss, LossGradients
+from dinojax.typing import Array, Params, PyTree
 
 STAGES = (
     *("state", "inputs", "teacher modules", "targets", "student modules", "loss terms"),
@@ -28,6 +30,8 @@ FORWARD = (
     *("backbone", "dino_head", "ibot_head"),
 )
 """Modules in the order in which they are done."""
+METHODS = ("__call__", "to_bottleneck", "to_logits")
+"""Whose results are looked at."""
 STACKED = "blocks/"
 
 
@@ -43,32 +47,46 @@ class Finding(NamedTuple):
     size: int
 
 
-def findings(
-    loss: Loss, make_inputs: Callable[[Any, Step], StepInputs], state: TrainState, batch: Any
-) -> list[Finding]:
-    """All of them, the one that was computed first at the front; none for a good step."""
+def make_findings(
+    loss: Loss, step_loss: LossGradients, make_inputs: Callable[..., StepInputs]
+) -> Callable[[TrainState, Any], list[Finding]]:
+    """``(state, batch) -> findings``: all, the one that was computed first at the front.
+
+    None for a good step.
+
+    Args:
+        loss: of the whole batch; its networks and terms are looked at.
+        step_loss: the gradients are those of the train step, which may go by micro-batches.
+    """
 
     @jax.jit
     def counts(state: TrainState, batch: Any) -> list[dict[str, Array]]:
-        tensors = _tensors(loss, make_inputs, state, batch)
+        tensors = _tensors(loss, step_loss, make_inputs, state, batch)
         return [
             {name: _count(name, leaf) for name, leaf in trees.flatten(tree).items()}
             for tree in tensors
         ]
 
-    found = []
-    for stage, counted in zip(STAGES, jax.device_get(counts(state, batch)), strict=True):
-        entries = [entry for name, rows in counted.items() for entry in _entries(name, rows)]
-        if stage.endswith("modules"):
-            entries.sort(key=_place)
-        elif stage.endswith("gradients"):
-            entries.sort(key=_place, reverse=True)
-        found += [Finding(stage, _shown(name, layer), *n) for name, layer, n in entries]
-    return found
+    def findings(state: TrainState, batch: Any) -> list[Finding]:
+        found = []
+        for stage, counted in zip(STAGES, jax.device_get(counts(state, batch)), strict=True):
+            entries = [entry for name, rows in counted.items() for entry in _entries(name, rows)]
+            if stage.endswith("modules"):
+                entries.sort(key=_place)
+            elif stage.endswith("gradients"):
+                entries.sort(key=_place, reverse=True)
+            found += [Finding(stage, _shown(name, layer), *n) for name, layer, n in entries]
+        return found
+
+    return findings
 
 
 def _tensors(
-    loss: Loss, make_inputs: Callable[[Any, Step], StepInputs], state: TrainState, batch: Any
+    loss: Loss,
+    step_loss: LossGradients,
+    make_inputs: Callable[..., StepInputs],
+    state: TrainState,
+    batch: Any,
 ) -> list[PyTree]:
     """One tree for each of `STAGES`."""
     step, schedules = state.step, loss.schedules
@@ -80,9 +98,7 @@ def _tensors(
     predictions = student_forward(student, state.student, inputs)
     local_weight = schedules.dino_local_loss_weight(step)
     _, terms = loss.objective(predictions, targets, inputs, local_weight)
-    grads, _ = jax.grad(loss, has_aux=True)(
-        state.student, state.teacher, state.centers, inputs, step
-    )
+    grads, _, _ = step_loss.gradients(state, batch, make_inputs)
     return [
         state._asdict(),
         inputs,
@@ -100,9 +116,13 @@ def _watched(model: SslModel, seen: dict[str, PyTree]) -> SslModel:
     def watched(name: str, network: Any) -> Any:
         def apply(variables: dict[str, Params], *args: Any, **options: Any) -> Any:
             output, captured = network.apply(
-                variables, *args, **options, capture_intermediates=True, mutable=["intermediates"]
+                *(variables, *args),
+                **options,
+                capture_intermediates=lambda module, method: method in METHODS,
+                mutable=["intermediates"],
             )
-            seen[name] = captured["intermediates"]  # each is applied once
+            # A backbone is applied once, a head once by each of its methods.
+            seen[name] = {**seen.get(name, {}), **captured["intermediates"]}
             return output
 
         copy = network.clone()
@@ -145,6 +165,6 @@ def _place(entry: Entry) -> tuple[Any, ...]:
 
 
 def _shown(name: str, layer: int | None) -> str:
-    """Without Flax's ``/__call__/0``."""
-    name = name.split("/__call__")[0]
+    """Without Flax's ``/__call__/0`` and the like."""
+    name = re.sub(r"(/to_\w+)/0$", r"\1", name.split("/__call__")[0])
     return name if layer is None else f"{name}[{layer}]"

@@ -30,6 +30,8 @@ def tiny() -> Config:
     config.train.batch_size, config.train.draw_group_size = BATCH, 2
     config.train.micro_batches = 2
     config.dino.koleo_group_size = 2
+    config.student.drop_path_rate = 0.0
+    config.student.pos_embed_rope_rescale_coords = None
     config.data.verify_images = 1
     config.knn.every_steps = 0
     config.checkpoint.every_steps = 1

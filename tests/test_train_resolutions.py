@@ -56,7 +56,10 @@ def build_toy_step(config: Config):
 
     def step(state, batch):
         loss = batch["canvas"].mean() * config.crops.local_crops_size
-        return state._replace(step=state.step + 1), {"total_loss": loss}
+        return state._replace(step=state.step + 1), {
+            "total_loss": loss,
+            "refused_in_a_row": state.refused_in_a_row,
+        }
 
     return step
 

@@ -224,9 +224,7 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string(
         "allow_change", [], "Key that may change in this workdir, as optim.lr.peak; repeatable."
     )
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, the same for all processes.")
-    flags.DEFINE_integer("num_processes", None, "Processes of this run, one or more on each host.")
-    flags.DEFINE_integer("process_id", None, "Which of them this is: 0 .. num_processes - 1.")
+    cluster.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
     # Orbax reports every file operation at INFO: 50 lines a checkpoint.

@@ -183,7 +183,7 @@ def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monke
         consumed.extend(batches)
 
     monkeypatch.setattr(app, "run", loop)
-    monkeypatch.setattr(app, "compile_step", lambda *_: None)
+    monkeypatch.setattr(app, "compile_step", lambda *_: Mock())
     monkeypatch.setattr(app, "verify", lambda *_, **__: None)
     folder = str(image_folder(tmp_path / "images", good=40, bad=10))
     options = {"data__source": folder, "data__bad_budget": 0.1, "knn__every_steps": 0}

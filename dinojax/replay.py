@@ -23,7 +23,7 @@ from dinojax.runs import open_contract
 from dinojax.runtime import cluster
 from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.exits import STOPS, exit_code, leave
-from dinojax.runtime.nonfinite import CHECKPOINT, FILE
+from dinojax.runtime.nonfinite import CHECKPOINT, FILE, as_json
 from dinojax.runtime.rollback import Window, after_windows
 from dinojax.runtime.stored_state import read_state
 from dinojax.safety import advance
@@ -154,7 +154,9 @@ def main(argv: Sequence[str]) -> None:
     if jax.process_index():
         return
     if given.json:
-        print(json.dumps({**result, "findings": [one._asdict() for one in result["findings"]]}))
+        metrics = {name: as_json(result[name]) for name in ("metrics", "metrics_then")}
+        found = [one._asdict() for one in result["findings"]]
+        print(json.dumps({**result, **metrics, "findings": found}, allow_nan=False))
     else:
         print(tell(result))
 

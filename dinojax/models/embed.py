@@ -40,7 +40,8 @@ class PatchEmbed(nn.Module):
         p, channels = self.patch_size, images.shape[-1]
         rows, columns = patch_grid(images.shape[2], images.shape[3], p)
         images = images[:, :, : rows * p, : columns * p]
-        patches = rearrange(images, "G b (r p) (c q) C -> G b (r c) (p q C)", p=p, q=p)
+        # Nothing is transposed: the product sums over rows p and, side by side in memory, (q, C).
+        patches = rearrange(images, "G b (r p) (c q) C -> G b r p c (q C)", p=p, q=p)
 
         def init(key, shape, dtype):  # PyTorch's default for convolutions: weight and bias alike
             bound = 1 / math.sqrt(channels * p * p)
@@ -48,7 +49,10 @@ class PatchEmbed(nn.Module):
 
         kernel = self.param("kernel", init, (p, p, channels, self.width), self.precision.param)
         bias = self.param("bias", init, (self.width,), self.precision.param)
-        return linear(patches, kernel, bias, compute=self.precision.compute, input_axes=3)
+        embedded = linear(
+            patches, kernel, bias, compute=self.precision.compute, axes=(3, 5), input_axes=3
+        )
+        return rearrange(embedded, "G b r c D -> G b (r c) D")
 
 
 class Embed(nn.Module):

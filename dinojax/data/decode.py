@@ -34,8 +34,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "AVIF")
 """What Pillow may try; every further codec is one more that hostile bytes can reach."""
 
 INTERPOLATED = 4 / 3
-"""How much too large an image may be to be interpolated linearly: 3 times as fast as the average by
-area, from which photographs then end 0.3 to 0.9 grey levels (mean); at twice the size, 2.0."""
+"""How much too large an image may be to be interpolated linearly: 8 times as fast as the average by
+area, from which photographs then end 0.4 to 1.1 grey levels (mean); at twice the size, 2.0. Its
+integer arithmetic rounds downwards: by 0.13 grey levels on average."""
 
 MOST_CHANNELS = 4
 """That OpenCV resizes at once."""
@@ -186,7 +187,7 @@ def _resize(image: Pixels, part: tuple[int | float, int | float], size: tuple[in
     if image.shape[:2] == size:
         return image
     fy, fx = size[0] / part[0], size[1] / part[1]
-    kind = cv2.INTER_LINEAR_EXACT if min(fy, fx) >= 1 / INTERPOLATED else cv2.INTER_AREA
+    kind = cv2.INTER_LINEAR if min(fy, fx) >= 1 / INTERPOLATED else cv2.INTER_AREA
     firsts = range(0, image.shape[-1], MOST_CHANNELS)
     bands = (np.ascontiguousarray(image[..., n : n + MOST_CHANNELS]) for n in firsts)
     small = [cv2.resize(band, None, fx=fx, fy=fy, interpolation=kind) for band in bands]

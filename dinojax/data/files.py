@@ -59,10 +59,11 @@ class FileSource:
         label = int(self._labels[index])
 
         def read(numbers: Int64[np.ndarray, " n"]) -> bytes | None:
-            return self.read_file(int(numbers[index])) if numbers[index] >= 0 else None
+            number = numbers.item(index)
+            return self.read_file(number) if number >= 0 else None
 
         return Record(
-            image=self.read_file(int(self._parts.image[index])),
+            image=self.read_file(self._parts.image.item(index)),
             id=self._ids[index],
             label=None if label < 0 else label,
             segmentation=read(self._parts.segmentation),

@@ -1,8 +1,8 @@
 """Programs of clusters and clouds, replaced by scripts that write down how they were called."""
 
-import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FAKE = """#!/bin/sh
-{ printf '%s' "$(basename "$0")"; printf '\\t%s' "$@"; printf '\\n'; } >> "$CALLS"
+line=$(printf '%s' "$(basename "$0")"; printf '\\t%s' "$@")
+printf '%s\\n' "$line" >> "$CALLS"  # at once: others write there too
+"""
+# Children of a test run in the background ignore Ctrl-C, which no trap of theirs can undo.
+HEED_SIGINT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
 """
 ENDS = {
     # What reaches the other machine is read by a shell there.
@@ -48,13 +55,8 @@ class Fakes:
         )
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
-        # Children of a test run in the background ignore Ctrl-C, which no trap can undo.
         process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=self.env | env,
-            text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            [sys.executable, "-c", HEED_SIGINT, *command], cwd=ROOT, env=self.env | env, text=True
         )
         self.started.append(process)
         return process

@@ -53,18 +53,28 @@ def make_mesh(
             of TPU slices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [data, fsdp, tensor]
-    known = math.prod(size for size in sizes if size != -1)
-    if sizes.count(-1) == 1 and known > 0 and len(devices) % known == 0:
-        sizes[sizes.index(-1)] = len(devices) // known
-    if min(sizes) < 1 or math.prod(sizes) != len(devices):
-        raise ValueError(
-            f"mesh data={data}, fsdp={fsdp}, tensor={tensor} does not fit {len(devices)} devices; "
-            f"use data=-1 with fsdp and tensor dividing {len(devices)}"
-        )
+    sizes = fill_sizes(len(devices), data, fsdp, tensor)
     # Auto: the partitioner propagates shardings. Explicit axes would ask every op for its own.
     axes = (*BATCH_AXES, "tensor")
     return Mesh(device_grid(sizes, devices), axes, axis_types=(AxisType.Auto,) * 3)
+
+
+def fill_sizes(devices: int, data: int, fsdp: int, tensor: int) -> tuple[int, int, int]:
+    """The sizes of the axes; one may be -1 and takes what the others leave.
+
+    Raises:
+        ValueError: they do not multiply to `devices`.
+    """
+    sizes = [data, fsdp, tensor]
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and known > 0 and devices % known == 0:
+        sizes[sizes.index(-1)] = devices // known
+    if min(sizes) < 1 or math.prod(sizes) != devices:
+        raise ValueError(
+            f"mesh data={data}, fsdp={fsdp}, tensor={tensor} does not fit {devices} devices; "
+            f"use data=-1 with fsdp and tensor dividing {devices}"
+        )
+    return sizes[0], sizes[1], sizes[2]
 
 
 def device_grid(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:  # type: ignore[valid-type]
@@ -196,6 +206,9 @@ def gather(weight: Array, tensor_axis: int | None = None) -> Array:
     if mesh.empty:
         return weight
     spec = weight_spec(mesh, weight.shape, tensor_axis)
+    if "fsdp" in spec:
+        # Else the compiler may gather before it casts: twice the bytes.
+        weight = jax.lax.optimization_barrier(weight)
     kept = PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
     return jax.lax.with_sharding_constraint(weight, kept)
 

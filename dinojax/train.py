@@ -31,6 +31,8 @@ from dinojax.data.pipeline import make_loader
 from dinojax.data.source import Source
 from dinojax.evaluation.features import make_encoder
 from dinojax.evaluation.monitor import KnnMonitor, evenly
+from dinojax.planning.mesh_choice import choose_mesh, shortfall
+from dinojax.planning.topologies import chip_of
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.runtime import cluster
@@ -46,7 +48,6 @@ from dinojax.runtime.summary import write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.training_data import open_data
 from dinojax.typing import PyTree
-from dinojax.validation import validate
 from dinojax.views.recipe import RGB_ONLY
 
 
@@ -58,8 +59,31 @@ def global_batches(
         yield {name: placement.place(batch[name]) for name in ("canvas", "size")}
 
 
-def compile_step(config: Config, mesh: Mesh, state: PyTree) -> TrainStep:
-    """The train step of one resolution, ready to run on `state` and batches of `config`."""
+def make_mesh(config: Config) -> Mesh:
+    """The mesh of `planning.mesh_choice` over all devices.
+
+    Raises:
+        ValueError: an impossible configuration, or one that no mesh of these devices has room for.
+    """
+    devices = jax.devices()
+    chip = chip_of(devices[0].device_kind)
+    hbm = None if chip is None else chip.hbm_bytes
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    choice = choose_mesh(config, len(devices), hbm, slices)
+    logging.info("mesh %s: %s", dict(choice.shape._asdict()), choice.reason)
+    if hbm is not None and choice.memory.total > hbm:
+        logging.warning("%s", shortfall(config, choice.shape, choice.memory, hbm))
+    return meshes.make_mesh(*choice.shape)
+
+
+def compile_step(
+    config: Config, mesh: Mesh, state: PyTree, options: dict[str, Any] | None = None
+) -> Any:
+    """The train step of one resolution, ready to run on `state` and batches of `config`.
+
+    `state` may be of shapes with shardings, for devices that are not there; `options` are the
+    compiler's.
+    """
     batch, canvas_px = config.train.batch_size, config.data.canvas_px
     channels = config.student.in_chans
     split = meshes.batch_sharding(mesh)
@@ -78,7 +102,7 @@ def compile_step(config: Config, mesh: Mesh, state: PyTree) -> TrainStep:
     compiled = step.lower(
         state,
         {name: jax.ShapeDtypeStruct(*kind, sharding=split) for name, kind in shapes.items()},
-    ).compile()
+    ).compile(compiler_options=options)
     logging.info(
         "compiled the step for crops of %d and %d px in %.0f s",
         config.crops.global_crops_size,
@@ -128,8 +152,7 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
     agree("program", program(to_dict(config)))
-    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    validate(config, batch_shards=meshes.batch_shards(mesh), tensor=mesh.shape["tensor"])
+    mesh = make_mesh(config)
     cluster.connect(mesh)
     if build_views(config) != config.crops:
         channels = config.student.in_chans

@@ -82,22 +82,29 @@ def linear(
     """
     summed = tuple(axis % x.ndim for axis in axes)
     y: Any = _matmul(x.astype(compute), weight, summed, input_axes, tensor_axis)
-    return y if bias is None else add_bias(y, bias)
+    return y if bias is None else y + spread(bias, y.shape, y.dtype)
 
 
-@jax.custom_vjp
-def add_bias(y: Float[Array, "..."], bias: Float[Array, "*O"]) -> Float[Array, "..."]:
-    """``y + bias`` in the dtype of `y`; the bias gradient is summed in at least float32."""
-    return y + bias.astype(y.dtype)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def spread(
+    weight: Float[Array, "*O"], shape: tuple[int, ...], dtype: DTypeLike
+) -> Float[Array, "..."]:
+    """A bias, gain or token repeated to `shape`, whose last axes are its own.
+
+    Its gradient is summed over tokens and devices in its own dtype, at least float32, whatever
+    `dtype` is.
+    """
+    return jnp.broadcast_to(weight.astype(dtype), shape)
 
 
-def _add_bias_fwd(y, bias):
-    return add_bias(y, bias), jnp.zeros(bias.shape, bias.dtype)
+def _spread_fwd(weight, shape, dtype):
+    return spread(weight, shape, dtype), jnp.zeros(weight.shape, weight.dtype)
 
 
-def _add_bias_bwd(like, grad):
-    rows = tuple(range(grad.ndim - like.ndim))
-    return grad, widen(grad).sum(axis=rows).astype(like.dtype)
+def _spread_bwd(shape, dtype, like, grad):
+    del dtype
+    rows = tuple(range(len(shape) - like.ndim))
+    return (widen(grad).sum(axis=rows).astype(like.dtype),)
 
 
-add_bias.defvjp(_add_bias_fwd, _add_bias_bwd)
+spread.defvjp(_spread_fwd, _spread_bwd)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from dinojax.kernels.linear import linear
+from dinojax.kernels.linear import linear, spread
 from dinojax.precision import Precision
 from dinojax.typing import Array, Bool, Float
 
@@ -76,10 +76,10 @@ class Embed(nn.Module):
         )
         mask_token = self.param("mask_token", nn.initializers.zeros, (self.width,), param)
         if masks is not None:
-            patches = jnp.where(masks[..., None], mask_token.astype(patches.dtype), patches)
+            patches = jnp.where(masks[..., None], spread(mask_token, patches.shape, patches.dtype), patches)
         prefix = self.param("cls_token", TOKEN_INIT, (1, self.width), param)
         if self.registers:
             storage = self.param("storage_tokens", TOKEN_INIT, (self.registers, self.width), param)
             prefix = jnp.concatenate([prefix, storage])
-        prefix = jnp.broadcast_to(prefix.astype(patches.dtype), (*patches.shape[:2], *prefix.shape))
+        prefix = spread(prefix, (*patches.shape[:2], *prefix.shape), patches.dtype)
         return jnp.concatenate([prefix, patches], axis=2)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.kernels.linear import linear
+from dinojax.kernels.linear import linear, spread
 
 
 def operands(outputs=(5,), dtype=jnp.float32):
@@ -114,3 +114,18 @@ def test_axes_of_the_input_may_lie_apart():
         )
         for a, b in zip(ours, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_spread_sums_its_gradient_in_float32():
+    """A gain or token used in bf16 by a thousand rows: a bf16 sum of ones stops at 256."""
+    x = jnp.ones((10, 100, 3), jnp.bfloat16)
+    gain = jnp.asarray([1.0, 2.0, 3.0])
+    assert spread(gain, x.shape, x.dtype).dtype == x.dtype
+    np.testing.assert_array_equal(spread(gain, x.shape, x.dtype)[4, 7], gain)
+
+    def total(gain):
+        return (x * spread(gain, x.shape, x.dtype)).sum(dtype=jnp.float32)
+
+    grad = jax.grad(total)(gain)
+    assert grad.dtype == gain.dtype
+    np.testing.assert_array_equal(grad, 1000.0)

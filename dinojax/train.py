@@ -41,7 +41,7 @@ from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import write_or_check
 from dinojax.runtime.exits import STOPS, exit_code, leave
-from dinojax.runtime.loop import TrainStep, run
+from dinojax.runtime.loop import run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.quarantine import Quarantine
 from dinojax.runtime.summary import write_summary

@@ -76,7 +76,9 @@ class Embed(nn.Module):
         )
         mask_token = self.param("mask_token", nn.initializers.zeros, (self.width,), param)
         if masks is not None:
-            patches = jnp.where(masks[..., None], spread(mask_token, patches.shape, patches.dtype), patches)
+            patches = jnp.where(
+                masks[..., None], spread(mask_token, patches.shape, patches.dtype), patches
+            )
         prefix = self.param("cls_token", TOKEN_INIT, (1, self.width), param)
         if self.registers:
             storage = self.param("storage_tokens", TOKEN_INIT, (self.registers, self.width), param)

@@ -26,7 +26,9 @@ def predict_collectives(
     are reduced once per micro-batch. Small things (statistics, losses, biases) are left out.
     """
     precision, parts = get_precision(config.train.precision), config.train.micro_batches
-    compute, master = (HLO_NAMES[str(jax.numpy.dtype(d))] for d in (precision.compute, precision.param))
+    compute, master = (
+        HLO_NAMES[str(jax.numpy.dtype(d))] for d in (precision.compute, precision.param)
+    )
     mesh = AbstractMesh(shape, (*meshes.BATCH_AXES, "tensor"))
     layout = flatten(meshes.shardings(mesh, state.student))
     rows: dict[tuple[str, str, bool], list[int]] = {}

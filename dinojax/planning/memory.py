@@ -101,7 +101,9 @@ def predict_memory(config: Config, shape: MeshShape, state: TrainState | None = 
     )
     crops = _crop_bytes(config, shape)
     activations = _kept_for_backward(config, shape)
-    prototypes, weights = _gathered_bytes(mesh, state.student, get_precision(config.train.precision))
+    prototypes, weights = _gathered_bytes(
+        mesh, state.student, get_precision(config.train.precision)
+    )
     high_points = (
         base._replace(views=crops + _view_workspace(config, shape)),
         base._replace(
@@ -155,9 +157,7 @@ def _images(config: Config, shape: MeshShape) -> int:
 def _crop_bytes(config: Config, shape: MeshShape) -> int:
     views: ViewRecipe = build_views(config)
     pixels = GLOBAL_VIEWS * _padded(views.global_crops_size) * views.global_crops_size
-    pixels += (
-        views.local_crops_number * _padded(views.local_crops_size) * views.local_crops_size
-    )
+    pixels += views.local_crops_number * _padded(views.local_crops_size) * views.local_crops_size
     item = np.dtype(get_precision(config.train.precision).param).itemsize
     images = _images(config, shape) // config.train.micro_batches
     return images * pixels * config.student.in_chans * item

@@ -19,7 +19,6 @@ from dinojax.ssl.state import TrainState
 from dinojax.validation import check_config, check_mesh
 
 
-
 class Choice(NamedTuple):
     """A mesh and why it was taken."""
 
@@ -31,14 +30,10 @@ class Choice(NamedTuple):
 
 def largest_resolution(config: Config, shape: MeshShape, state: TrainState) -> Config:
     """The resolution that is predicted to need the most memory."""
-    return max(
-        resolutions(config), key=lambda one: predict_memory(one, shape, state).total
-    )
+    return max(resolutions(config), key=lambda one: predict_memory(one, shape, state).total)
 
 
-def choose_mesh(
-    config: Config, devices: int, hbm_bytes: int | None, slices: int = 1
-) -> Choice:
+def choose_mesh(config: Config, devices: int, hbm_bytes: int | None, slices: int = 1) -> Choice:
     """Sizes of the axes; 0 in `config.mesh` means chosen here.
 
     Of the meshes whose shards the groups fill: the one with the fewest parts over tensor, then over
@@ -56,7 +51,11 @@ def choose_mesh(
     if not open_axes:
         shape = _fixed(config, devices)
         check_mesh(config, batch_shards=shape.batch_shards, tensor=shape.tensor)
-        return Choice(shape, predict_memory(largest_resolution(config, shape, state), shape, state), "given by the configuration")
+        return Choice(
+            shape,
+            predict_memory(largest_resolution(config, shape, state), shape, state),
+            "given by the configuration",
+        )
     tried: list[Choice] = []
     refused: ValueError | None = None
     for shape in _candidates(config, devices):

@@ -105,4 +105,6 @@ def chip_of(device_kind: str) -> Chip | None:
     kind = device_kind.lower()
     if kind in TPU_KINDS:
         return CHIPS[TPU_KINDS[kind]]
-    return next((chip for name, chip in CHIPS.items() if not chip.dimensions and name in kind), None)
+    return next(
+        (chip for name, chip in CHIPS.items() if not chip.dimensions and name in kind), None
+    )

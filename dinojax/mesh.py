@@ -150,7 +150,7 @@ class BatchLayout:
         return {row: place for place, row in enumerate(self.rows)}
 
 
-def shardings(mesh: Mesh, tree: PyTree) -> PyTree:
+def shardings(mesh: Mesh | AbstractMesh, tree: PyTree) -> PyTree:
     """A `NamedSharding` for every leaf of a parameter-like tree (state, moments, teachers)."""
 
     def rule(path: str, leaf) -> NamedSharding:
@@ -206,9 +206,8 @@ def gather(weight: Array, tensor_axis: int | None = None) -> Array:
     if mesh.empty:
         return weight
     spec = weight_spec(mesh, weight.shape, tensor_axis)
-    if "fsdp" in spec:
-        # Else the compiler may gather before it casts: twice the bytes.
-        weight = jax.lax.optimization_barrier(weight)
+    # Said first how it lies: else a cast before would come after the gather, of twice the bytes.
+    weight = jax.lax.with_sharding_constraint(weight, spec)
     kept = PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
     return jax.lax.with_sharding_constraint(weight, kept)
 

@@ -2,8 +2,8 @@
 
     python -m dinojax.plan --config=configs/x.py --topology=v5e:4x4 [--compile] [--json]
 
-Topologies: v5e:4x4, v5p:4x4x8, v6e:8x8, gpu:8xh200. ``--compile`` compiles the whole train step with
-the TPU compiler (docs/plan.md). Exits with 2 if the step does not fit.
+Topologies: v5e:4x4, v5p:4x4x8, v6e:8x8, gpu:8xh200. ``--compile`` compiles the whole train step
+with the TPU compiler (docs/plan.md). Exits with 2 if the step does not fit.
 """
 
 import json

@@ -75,8 +75,8 @@ def linear(
     """``x @ weight + bias`` over `axes` of `x`, ascending, with inputs cast to `compute`.
 
     `weight` may have several axes for the outputs, e.g. ``[D, 3, H, d]`` for fused q, k, v, and
-    `input_axes` for the inputs, e.g. ``[p, q, C, D]`` for patches: as many numbers in the same order
-    as `axes`, however these divide them. `tensor_axis` is the one, from the end, that lies over the
+    `input_axes` for the inputs, e.g. ``[p, q, C, D]`` for patches: the numbers of `axes` in their
+    order, however these divide them. `tensor_axis` is the one, from the end, that lies over the
     mesh's tensor axis (`mesh.TENSOR_RULES`). Gradients with respect to `weight` and `bias` have
     their own dtype, whatever `compute` is.
     """

@@ -72,7 +72,8 @@ def collectives(hlo: str) -> list[Collective]:
                 continue
             results, kind, start = match.groups()
             arrays = ARRAY.findall(results)
-            if start and kind != "all-reduce":  # (operands, results)
+            if start and kind != "all-reduce":  # (operands, results, and counters to wait for)
+                arrays = [array for array in arrays if array != ("u32", "")]
                 arrays = arrays[len(arrays) // 2 :]
             kind = "reduce-scatter" if scattered and kind == "all-reduce" else kind
             parts = _group_size(line) if match[2] == "reduce-scatter" else 1

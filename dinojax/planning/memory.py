@@ -84,7 +84,7 @@ def predict_memory(config: Config, shape: MeshShape, state: TrainState | None = 
 
     `state`: shapes of `build_init`, where they are known already.
     """
-    state = jax.eval_shape(build_init(config)) if state is None else state
+    state = state or jax.eval_shape(build_init(config))
     mesh = AbstractMesh(shape, (*meshes.BATCH_AXES, "tensor"))
     student = sharded_bytes(mesh, state.student)
     parts = config.train.micro_batches
@@ -172,7 +172,7 @@ def _view_workspace(config: Config, shape: MeshShape) -> int:
 
 
 def _kept_for_backward(config: Config, shape: MeshShape) -> int:
-    """Per layer: its input, and what the remat policy keeps of the rows that the branches run on."""
+    """Per layer: its input, and what the remat policy keeps of the rows that branches run on."""
     backbone = build_model(config).backbone
     item = np.dtype(backbone.precision.compute).itemsize
     total = 0

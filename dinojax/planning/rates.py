@@ -9,7 +9,7 @@ MFU = (0.3, 0.5)
 """Shares of the devices' peak between which runs of such models usually lie: an assumption, not a
 measurement of this code."""
 DECODED_PER_CORE = 743
-"""Images/s of the whole host path on one core, the lowest of docs/benchmarks.md ("Input pipeline")."""
+"""Images/s of the whole host path on one core: the lowest of docs/benchmarks.md, Input pipeline."""
 
 
 class Rates(NamedTuple):

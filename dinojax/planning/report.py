@@ -66,8 +66,8 @@ class Plan:
             )
         if not topology.is_tpu:
             found.append(
-                f"of a GPU's memory JAX takes {JAX_SHARE:.0%} unless XLA_PYTHON_CLIENT_MEM_FRACTION "
-                "says otherwise, and this is what is counted here"
+                f"of a GPU's memory JAX takes {JAX_SHARE:.0%}, which is what counts here, unless "
+                "XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise"
             )
         if self.hbm_bytes_compiled is None:
             found.append("memory and collectives are predictions; --compile asks the TPU compiler")

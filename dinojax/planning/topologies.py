@@ -38,7 +38,8 @@ JAX_SHARE = 0.75
 
 CHIPS = {
     # HBM as libtpu counts it when a program is too large ("of 15.75G hbm"); chips and cores of a
-    # host: cloud.google.com/tpu/docs, machine types ct5lp-hightpu-4t, ct5p-hightpu-4t, ct6e-standard-4t.
+    # host: cloud.google.com/tpu/docs, machine types ct5lp-hightpu-4t, ct5p-hightpu-4t and
+    # ct6e-standard-4t.
     "v5e": Chip("tpu v5e", int(15.75 * GIB), per_host=4, host_cores=112, dimensions=2),
     "v5p": Chip("tpu v5", int(95.74 * GIB), per_host=4, host_cores=208, dimensions=3),
     "v6e": Chip("tpu v6e", int(31.25 * GIB), per_host=4, host_cores=180, dimensions=2),

@@ -196,18 +196,22 @@ def split_batch(tree: PyTree, axis: int = 0) -> PyTree:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
 
 
-def gather(weight: Array, tensor_axis: int | None = None) -> Array:
+def gather(weight: Array, tensor_axis: int | None = None, *, pinned: bool = False) -> Array:
     """Inside jit: ask for the whole weight on each device; `tensor_axis` alone stays split.
 
     At the use of a sharded weight, in the dtype of the product, this is FSDP's gather. Nothing
     happens without a mesh.
+
+    `pinned` says first how `weight` lies. Otherwise the TPU compiler gathers a float32 parameter
+    and casts afterwards, twice the bytes. Not for the layers of a scan: it casts their slices
+    early, and gathers that are pinned are no longer merged into one for all crop sizes.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return weight
     spec = weight_spec(mesh, weight.shape, tensor_axis)
-    # Said first how it lies: else a cast before would come after the gather, of twice the bytes.
-    weight = jax.lax.with_sharding_constraint(weight, spec)
+    if pinned:
+        weight = jax.lax.with_sharding_constraint(weight, spec)
     kept = PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
     return jax.lax.with_sharding_constraint(weight, kept)
 

@@ -17,30 +17,31 @@ from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _matmul(
     x: Float[Array, "..."],
     weight: Float[Array, "..."],
     axes: tuple[int, ...],
     input_axes: int,
     tensor_axis: int | None,
+    pinned: bool,
 ) -> Float[Array, "..."]:
-    whole = _whole(x, weight, axes, input_axes, tensor_axis)
+    whole = _whole(x, weight, axes, input_axes, tensor_axis, pinned)
     return jnp.tensordot(x, whole, axes=(axes, tuple(range(len(axes)))))
 
 
-def _whole(x, weight, axes, input_axes, tensor_axis) -> Float[Array, "..."]:
+def _whole(x, weight, axes, input_axes, tensor_axis, pinned) -> Float[Array, "..."]:
     """The weight in the dtype of `x`, with its input axes as `x` has them."""
     # Left to itself the partitioner would rather gather the activations and keep the split weight.
-    whole = gather(weight.astype(x.dtype), tensor_axis)
+    whole = gather(weight.astype(x.dtype), tensor_axis, pinned=pinned)
     return whole.reshape(*(x.shape[axis] for axis in axes), *weight.shape[input_axes:])
 
 
-def _matmul_fwd(x, weight, axes, input_axes, tensor_axis):
-    return _matmul(x, weight, axes, input_axes, tensor_axis), (x, weight)
+def _matmul_fwd(x, weight, *options):
+    return _matmul(x, weight, *options), (x, weight)
 
 
-def _matmul_bwd(axes, input_axes, tensor_axis, saved, grad):
+def _matmul_bwd(axes, input_axes, tensor_axis, pinned, saved, grad):
     x, weight = saved
     free = tuple(axis for axis in range(x.ndim) if axis not in axes)
     # Under FSDP or data parallelism the partial weight gradients are summed over devices in the
@@ -52,7 +53,7 @@ def _matmul_bwd(axes, input_axes, tensor_axis, saved, grad):
         ((free, tuple(range(len(free)))), ((), ())),
         preferred_element_type=weight.dtype,
     )
-    whole = _whole(x, weight, axes, input_axes, tensor_axis)
+    whole = _whole(x, weight, axes, input_axes, tensor_axis, pinned)
     outputs = (tuple(range(len(free), grad.ndim)), tuple(range(len(axes), whole.ndim)))
     grad_x = jnp.tensordot(grad, whole, axes=outputs)
     grad_x = jnp.moveaxis(grad_x, range(len(free), x.ndim), axes)
@@ -71,17 +72,19 @@ def linear(
     axes: Sequence[int] = (-1,),
     input_axes: int = 1,
     tensor_axis: int | None = None,
+    pinned: bool = False,
 ) -> Float[Array, "..."]:
     """``x @ weight + bias`` over `axes` of `x`, ascending, with inputs cast to `compute`.
 
     `weight` may have several axes for the outputs, e.g. ``[D, 3, H, d]`` for fused q, k, v, and
     `input_axes` for the inputs, e.g. ``[p, q, C, D]`` for patches: the numbers of `axes` in their
     order, however these divide them. `tensor_axis` is the one, from the end, that lies over the
-    mesh's tensor axis (`mesh.TENSOR_RULES`). Gradients with respect to `weight` and `bias` have
+    mesh's tensor axis (`mesh.TENSOR_RULES`); `pinned` is for weights outside of a scan, see
+    `mesh.gather`. Gradients with respect to `weight` and `bias` have
     their own dtype, whatever `compute` is.
     """
     summed = tuple(axis % x.ndim for axis in axes)
-    y: Any = _matmul(x.astype(compute), weight, summed, input_axes, tensor_axis)
+    y: Any = _matmul(x.astype(compute), weight, summed, input_axes, tensor_axis, pinned)
     return y if bias is None else y + spread(bias, y.shape, y.dtype)
 
 

@@ -50,7 +50,13 @@ class PatchEmbed(nn.Module):
         kernel = self.param("kernel", init, (p, p, channels, self.width), self.precision.param)
         bias = self.param("bias", init, (self.width,), self.precision.param)
         embedded = linear(
-            patches, kernel, bias, compute=self.precision.compute, axes=(3, 5), input_axes=3
+            patches,
+            kernel,
+            bias,
+            compute=self.precision.compute,
+            axes=(3, 5),
+            input_axes=3,
+            pinned=True,
         )
         return rearrange(embedded, "G b r c D -> G b (r c) D")
 

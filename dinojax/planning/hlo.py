@@ -30,8 +30,8 @@ class Collective(NamedTuple):
     Attributes:
         kind: one of `KINDS`.
         dtype: in HLO's words.
-        shape: of the whole array, without axes of size 1: what is gathered or reduced, of which a
-            device holds a part before or after.
+        shape: of its result, without axes of size 1.
+        parts: how many such results make up the array: above 1 where it is scattered.
         in_layers: whether the loop over layers runs it.
         times: runs per step, as far as the loops around it count.
         source: the operation in the model that it was made for.
@@ -40,14 +40,15 @@ class Collective(NamedTuple):
     kind: str
     dtype: str
     shape: tuple[int, ...]
+    parts: int
     in_layers: bool
     times: int
     source: str
 
     @property
     def bytes(self) -> int:
-        """Of the whole array, once."""
-        return math.prod(self.shape) * _item_bytes(self.dtype)
+        """Of the whole array that is gathered, reduced or sent, once."""
+        return self.parts * math.prod(self.shape) * _item_bytes(self.dtype)
 
 
 @dataclass
@@ -80,11 +81,8 @@ def collectives(hlo: str) -> list[Collective]:
             source = re.search(r'op_name="([^"]*)"', line)
             for dtype, dims in arrays:
                 shape = tuple(int(n) for n in dims.split(",") if n not in ("", "1"))
-                if parts > 1:  # only its result is written here: a part of what is reduced
-                    shape = (parts, *shape)
-                found.append(
-                    Collective(kind, dtype, shape, in_layers, times, source[1] if source else "")
-                )
+                operation = source[1] if source else ""
+                found.append(Collective(kind, dtype, shape, parts, in_layers, times, operation))
     return found
 
 

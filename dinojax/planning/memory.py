@@ -14,7 +14,6 @@ from jax.sharding import AbstractMesh
 
 from dinojax import mesh as meshes
 from dinojax.build import (
-    build_init,
     build_mask_counts,
     build_model,
     build_views,
@@ -79,12 +78,11 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def predict_memory(config: Config, shape: MeshShape, state: TrainState | None = None) -> Memory:
+def predict_memory(config: Config, shape: MeshShape, state: TrainState) -> Memory:
     """Of one resolution (`dinojax.resolutions`) on a mesh of TPUs or GPUs.
 
-    `state`: shapes of `build_init`, where they are known already.
+    `state`: shapes of `build_init`.
     """
-    state = state or jax.eval_shape(build_init(config))
     mesh = AbstractMesh(shape, (*meshes.BATCH_AXES, "tensor"))
     student = sharded_bytes(mesh, state.student)
     parts = config.train.micro_batches

@@ -27,7 +27,7 @@ class Compiled(NamedTuple):
 
     Attributes:
         seconds: the compile took.
-        hbm_bytes: per device; arguments, results that are not in their place, temporaries, program.
+        hbm_bytes: per device, when most is in use, with the program itself.
         fits: whether the compiler placed it.
         text: the program's HLO; None where it does not fit.
     """
@@ -92,11 +92,5 @@ def compile_for(
         return Compiled(time.perf_counter() - start, needed, False, None)
     seconds = time.perf_counter() - start
     memory = program.memory_analysis()
-    total = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-    )
+    total = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes
     return Compiled(seconds, total, True, program.as_text())

@@ -89,7 +89,7 @@ def parse_topology(name: str) -> Topology:
     gpus = re.fullmatch(r"(\d+)x(\w+)", shape)
     if kind == "gpu" and gpus and gpus[2] in CHIPS and not CHIPS[gpus[2]].dimensions:
         sizes, chip = (int(gpus[1]),), CHIPS[gpus[2]]
-    elif kind in CHIPS and re.fullmatch(r"\d+(x\d+)*", shape):
+    elif kind in CHIPS and CHIPS[kind].dimensions and re.fullmatch(r"\d+(x\d+)*", shape):
         sizes, chip = tuple(map(int, shape.split("x"))), CHIPS[kind]
     else:
         sizes, chip = (), None

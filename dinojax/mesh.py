@@ -169,14 +169,14 @@ def weight_spec(
     """How one layer's weight of this shape, and its gradient, lie on the mesh.
 
     `tensor_axis` over tensor where it divides; the largest of the other axes that fsdp divides over
-    fsdp, unless the weight is small.
+    fsdp, unless the weight is small or a vector (gains and biases: a gather for a few KiB).
     """
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
     spec: list[str | None] = [None] * len(shape)
     if tensor > 1 and tensor_axis is not None and shape[tensor_axis] % tensor == 0:
         spec[tensor_axis] = "tensor"
     fitting = [i for i, size in enumerate(shape) if not spec[i] and size % fsdp == 0]
-    if fsdp > 1 and math.prod(shape) >= SMALL and fitting:
+    if fsdp > 1 and len(shape) > 1 and math.prod(shape) >= SMALL and fitting:
         spec[max(fitting, key=lambda i: (shape[i], i))] = "fsdp"
     while spec and spec[-1] is None:
         spec.pop()

@@ -24,7 +24,7 @@ from dinojax.schedules import (
     zero_before,
 )
 from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
-from dinojax.ssl.flops import train_step_flops
+from dinojax.ssl.flops import ImageFlops, image_flops
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
@@ -267,12 +267,11 @@ def build_init(config: Config) -> Callable[[], TrainState]:
     return init
 
 
-def build_flops(config: Config) -> float:
-    """Model FLOPs of one step."""
+def build_image_flops(config: Config) -> ImageFlops:
+    """Model FLOPs per image, by part."""
     views, counts = build_views(config), build_mask_counts(config)
-    return train_step_flops(
+    return image_flops(
         build_model(config),
-        batch=config.train.batch_size,
         global_px=views.global_crops_size,
         local_px=views.local_crops_size,
         local_crops=views.local_crops_number,
@@ -280,3 +279,8 @@ def build_flops(config: Config) -> float:
         channels=config.student.in_chans,
         drop_path_rate=config.student.drop_path_rate,
     )
+
+
+def build_flops(config: Config) -> float:
+    """Model FLOPs of one step."""
+    return config.train.batch_size * build_image_flops(config).total

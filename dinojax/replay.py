@@ -19,6 +19,7 @@ from dinojax.build import build_init, build_inputs, build_loss, build_step_loss
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config
 from dinojax.resolutions import resolution_at
+from dinojax.run_mesh import run_mesh
 from dinojax.runs import open_contract
 from dinojax.runtime import cluster
 from dinojax.runtime.checkpoint import abstract
@@ -63,7 +64,7 @@ def replay(path: str | Path) -> dict[str, Any]:
     bundle = read_bundle(path)
     run = open_contract(bundle["run"], bundle["workdir"])
     config, step = run.config, bundle["step"]
-    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    mesh = run_mesh(config)
     devices = {"kind": mesh.devices.flat[0].device_kind, "mesh": dict(mesh.shape)}
     then = {name: bundle["devices"][name] for name in devices}
     if devices != then:

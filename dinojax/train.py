@@ -25,6 +25,7 @@ from dinojax.data.pipeline import make_loader
 from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
+from dinojax.run_mesh import run_mesh
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, check_shared, program
 from dinojax.runtime.checkpoint import abstract
@@ -43,7 +44,6 @@ from dinojax.runtime.watchdog import Watchdog
 from dinojax.safety import advance, make_series, step_teller
 from dinojax.ssl.state import TrainState
 from dinojax.training_data import open_data
-from dinojax.validation import validate
 from dinojax.views.recipe import RGB_ONLY
 
 
@@ -66,8 +66,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         dinojax.runtime.errors.DivergedError: too many non-finite steps and no way back.
     """
     agree("program", program(to_dict(config)) | {"--allow_change": list(allow_change)})
-    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    validate(config, batch_shards=meshes.batch_shards(mesh), tensor=mesh.shape["tensor"])
+    mesh = run_mesh(config)
     cluster.connect(mesh)
     if build_views(config) != config.crops:
         channels = config.student.in_chans

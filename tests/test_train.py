@@ -121,6 +121,7 @@ def test_impossible_configurations_are_refused(overrides, words):
         validate(debug(**overrides), batch_shards=4)
 
 
+@pytest.mark.slow
 def test_images_of_one_channel(tmp_path, monkeypatch):
     """Luminance of RGB records; what needs colours is switched off, and one line says so."""
     said = []

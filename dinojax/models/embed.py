@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from dinojax.kernels.linear import linear
+from dinojax.kernels.linear import linear, spread
 from dinojax.precision import Precision
 from dinojax.typing import Array, Bool, Float
 
@@ -40,7 +40,8 @@ class PatchEmbed(nn.Module):
         p, channels = self.patch_size, images.shape[-1]
         rows, columns = patch_grid(images.shape[2], images.shape[3], p)
         images = images[:, :, : rows * p, : columns * p]
-        patches = rearrange(images, "G b (r p) (c q) C -> G b (r c) (p q C)", p=p, q=p)
+        # Nothing is transposed: the product sums over rows p and, side by side in memory, (q, C).
+        patches = rearrange(images, "G b (r p) (c q) C -> G b r p c (q C)", p=p, q=p)
 
         def init(key, shape, dtype):  # PyTorch's default for convolutions: weight and bias alike
             bound = 1 / math.sqrt(channels * p * p)
@@ -48,7 +49,16 @@ class PatchEmbed(nn.Module):
 
         kernel = self.param("kernel", init, (p, p, channels, self.width), self.precision.param)
         bias = self.param("bias", init, (self.width,), self.precision.param)
-        return linear(patches, kernel, bias, compute=self.precision.compute, input_axes=3)
+        embedded = linear(
+            patches,
+            kernel,
+            bias,
+            compute=self.precision.compute,
+            axes=(3, 5),
+            input_axes=3,
+            pinned=True,
+        )
+        return rearrange(embedded, "G b r c D -> G b (r c) D")
 
 
 class Embed(nn.Module):
@@ -72,10 +82,12 @@ class Embed(nn.Module):
         )
         mask_token = self.param("mask_token", nn.initializers.zeros, (self.width,), param)
         if masks is not None:
-            patches = jnp.where(masks[..., None], mask_token.astype(patches.dtype), patches)
+            patches = jnp.where(
+                masks[..., None], spread(mask_token, patches.shape, patches.dtype), patches
+            )
         prefix = self.param("cls_token", TOKEN_INIT, (1, self.width), param)
         if self.registers:
             storage = self.param("storage_tokens", TOKEN_INIT, (self.registers, self.width), param)
             prefix = jnp.concatenate([prefix, storage])
-        prefix = jnp.broadcast_to(prefix.astype(patches.dtype), (*patches.shape[:2], *prefix.shape))
+        prefix = spread(prefix, (*patches.shape[:2], *prefix.shape), patches.dtype)
         return jnp.concatenate([prefix, patches], axis=2)

@@ -24,7 +24,7 @@ class DinoHead(nn.Module):
 
     def setup(self):
         widths = [self.hidden_dim] * (self.layers - 1) + [self.bottleneck_dim]
-        self.mlp = [Dense((w,), self.precision, self.mlp_bias) for w in widths]
+        self.mlp = [Dense((w,), self.precision, self.mlp_bias, pinned=True) for w in widths]
         shape = (self.bottleneck_dim, self.prototypes)
         init = nn.initializers.normal(INIT_STD)
         self.last_layer = self.param("last_layer", init, shape, self.precision.param)
@@ -41,5 +41,6 @@ class DinoHead(nn.Module):
 
     def to_logits(self, bottleneck: Float[Array, "... bottleneck"]) -> Float[Array, "... K"]:
         """Prototype logits of a bottleneck feature, which is not normalised again."""
-        logits = linear(bottleneck, self.last_layer, compute=self.precision.compute, tensor_axis=-1)
+        compute = self.precision.compute
+        logits = linear(bottleneck, self.last_layer, compute=compute, tensor_axis=-1, pinned=True)
         return widen(logits)

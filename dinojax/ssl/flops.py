@@ -1,13 +1,27 @@
-"""Model FLOPs of one training step, for the share of the devices' peak that a run reaches."""
+"""Model FLOPs of training, for the share of the devices' peak that a run reaches."""
+
+from typing import NamedTuple
 
 from dinojax.models.flops import backbone_flops, head_flops
 from dinojax.ssl.forward import SslModel
 
 
-def train_step_flops(
+class ImageFlops(NamedTuple):
+    """Matmul FLOPs of one image of a batch, in all its crops."""
+
+    student_backbone: float
+    student_heads: float
+    teacher_backbone: float
+    teacher_heads: float
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+def image_flops(
     model: SslModel,
     *,
-    batch: int,
     global_px: int,
     local_px: int,
     local_crops: int,
@@ -15,8 +29,8 @@ def train_step_flops(
     global_crops: int = 2,
     channels: int = 3,
     drop_path_rate: float = 0.0,
-) -> float:
-    """Matmul FLOPs of student and teacher over a global batch of `batch` images.
+) -> ImageFlops:
+    """Of student and teacher.
 
     The student costs three forward passes (a backward pass is two), the teacher one, on whole
     global crops. Recomputation under `remat` is not counted: model FLOPs are what the method needs.
@@ -33,8 +47,12 @@ def train_step_flops(
 
     cls = head_flops(model.dino_head, width)
     patches = masked_patches * head_flops(model.ibot_head, width)
-    teacher = global_crops * (backbone(global_px, 0.0) + cls) + patches
-    student = global_crops * (backbone(global_px, drop_path_rate) + cls) + patches
+    student = global_crops * backbone(global_px, drop_path_rate)
     if local_crops:
-        student += local_crops * (backbone(local_px, drop_path_rate) + cls)
-    return batch * (3 * student + teacher)
+        student += local_crops * backbone(local_px, drop_path_rate)
+    return ImageFlops(
+        student_backbone=3 * student,
+        student_heads=3 * ((global_crops + local_crops) * cls + patches),
+        teacher_backbone=global_crops * backbone(global_px, 0.0),
+        teacher_heads=global_crops * cls + patches,
+    )

@@ -59,6 +59,12 @@ def check_config(config: Config) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
+    for name, value in (
+        ("train.rollback_after", config.train.rollback_after),
+        ("train.hang_timeout_s", config.train.hang_timeout_s),
+    ):
+        if value < 0:
+            raise ValueError(f"{name}={value} must be at least 0; 0 switches it off")
     for resolution in resolutions(config):
         _check_sizes(resolution)
         _check_later_stages(resolution)

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from images import encode
+from jax.sharding import Mesh
 
 from dinojax import train as app
 from dinojax.build import build_init, build_train_step
 from dinojax.config import Config, ScheduleConfig, default_config, parse_config
-from dinojax.mesh import fill_sizes
-from dinojax.planning.memory import Memory, MeshShape
-from dinojax.planning.mesh_choice import Choice
+from dinojax.mesh import make_mesh
 from dinojax.runtime.loop import Outcome
 from dinojax.shrink import shrink
 from dinojax.validation import validate
@@ -82,14 +81,12 @@ class Reads:
 def keys_read(config: Config, workdir: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Keys that a training run reads up to and including the trace of its step.
 
-    A check is no reader, and a prediction is none: validation and the choice of a mesh that is not
-    given are left out. So are compilation and the loop itself.
+    A check is no reader: validation and the choice of the mesh are left out. So are compilation and
+    the loop itself.
     """
 
-    def given_mesh(config: Config, devices: int, *_: Any) -> Choice:
-        sizes = config.mesh.data, config.mesh.fsdp or 1, config.mesh.tensor or 1
-        shape = MeshShape(*fill_sizes(devices, *sizes))
-        return Choice(shape, Memory(*[0] * len(Memory._fields)), "")
+    def read_mesh(config: Config) -> Mesh:
+        return make_mesh(config.mesh.data, config.mesh.fsdp or 1, config.mesh.tensor or 1)
 
     def run(state, *, train_step_at, **_: Any) -> Outcome:
         canvas = jnp.zeros((config.train.batch_size, 64, 64, 3), jnp.uint8)
@@ -100,7 +97,7 @@ def keys_read(config: Config, workdir: str, monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(app, "run", run)
         patch.setattr(app, "compile_step", lambda config, mesh, state: build_train_step(config))
-        patch.setattr(app, "choose_mesh", given_mesh)
+        patch.setattr(app, "run_mesh", read_mesh)
         patch.setattr(render, "validate", lambda *_: None)
         patch.setattr(app, "write_summary", lambda *_: {})
         reads = Reads(config, patch)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 
 from dinojax import mesh as meshes
-from dinojax import train
 from dinojax.build import build_init
+from dinojax.compiled_step import compile_step
 from dinojax.config import Config
 from dinojax.planning import hlo
 from dinojax.planning.memory import MeshShape
@@ -83,7 +83,7 @@ def compile_for(
     try:
         with jax.set_mesh(mesh):
             options = {"exec_time_optimization_effort": effort}
-            program = train.compile_step(config, mesh, state, options)
+            program = compile_step(config, mesh, state, options)
     except jax.errors.JaxRuntimeError as error:
         size = TOO_LARGE.search(str(error))
         if size is None:

@@ -89,9 +89,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Build the step. `make_inputs` turns (batch, step) into crops, masks and draws.
 
-    A step whose loss or gradient is not finite changes nothing but `step` and `refused_steps`: the
-    schedules and the data move on, so the bad batch does not come back. Its metrics report
-    ``finite = 0``.
+    A step whose loss or gradient is not finite changes nothing but `step` and the counts of such
+    steps: the schedules and the data move on, so the bad batch does not come back. Its metrics
+    report ``finite = 0``.
     """
     schedules = loss.schedules
 
@@ -107,6 +107,7 @@ def make_train_step(
                 optimizer, state, grads, terms["total_loss"], rates, momentum
             )
         refused = state.refused_steps + jnp.logical_not(finite)
+        in_a_row = jnp.where(finite, 0, state.refused_in_a_row + 1)
         metrics = {
             **terms,
             **{f"{name}_grad_norm": norm for name, norm in norms.items()},
@@ -118,11 +119,13 @@ def make_train_step(
             "dino_local_loss_weight": schedules.dino_local_loss_weight(step),
             "finite": finite,
             "refused_steps": refused,
+            "refused_in_a_row": in_a_row,
         }
         return updated._replace(
             step=step + 1,
             centers=trees.where(finite, centers, state.centers),
             refused_steps=refused,
+            refused_in_a_row=in_a_row,
         ), metrics
 
     return train_step

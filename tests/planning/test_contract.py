@@ -10,8 +10,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from dinojax import build, train
+from dinojax import build
 from dinojax import mesh as meshes
+from dinojax.compiled_step import compile_step
 from dinojax.config import Config, default_config, parse_config
 from dinojax.kernels import linear
 from dinojax.planning import hlo
@@ -46,7 +47,7 @@ def moved() -> list[hlo.Collective]:
         meshes.shardings(mesh, state),
     )
     with jax.set_mesh(mesh):
-        return hlo.collectives(train.compile_step(given, mesh, state).as_text())
+        return hlo.collectives(compile_step(given, mesh, state).as_text())
 
 
 def budget(found: list[hlo.Collective]) -> dict[str, int]:

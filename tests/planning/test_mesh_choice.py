@@ -5,10 +5,10 @@ import functools
 import jax
 import pytest
 
-from dinojax import train
 from dinojax.config import default_config, parse_config
 from dinojax.planning.mesh_choice import choose_mesh
 from dinojax.planning.topologies import GIB
+from dinojax.run_mesh import run_mesh
 from dinojax.shrink import shrink
 
 
@@ -88,7 +88,7 @@ def test_train_asks_the_same(caplog):
     small.train.batch_size, small.train.draw_group_size = 16, 2
     given = parse_config(small)
     with caplog.at_level("INFO"):
-        mesh = train.make_mesh(given)
+        mesh = run_mesh(given)
     expected = choose_mesh(given, jax.device_count(), None)
     assert tuple(mesh.shape.values()) == expected.shape == (8, 1, 1)
     assert expected.reason in caplog.text

@@ -70,6 +70,7 @@ class Case:
             moments=self.optimizer.init(student),
             centers=None,
             refused_steps=zero,
+            refused_in_a_row=zero,
         )
 
     def inputs(self, iteration: int) -> StepInputs:

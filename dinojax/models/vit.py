@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dinojax.kernels.linear import PRODUCT
 from dinojax.kernels.rope import CoordinateDraws, RopeTables, rope_periods, rope_tables
 from dinojax.models.block import Block, KeptRows, LayerInputs, Streams, Tokens
 from dinojax.models.dense import INIT_STD
@@ -18,9 +19,10 @@ from dinojax.typing import Array, Bool, Float
 REMAT_POLICIES = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
 }
-"""What a layer keeps for its backward pass: everything, only its input, or its matmul outputs."""
+"""What a layer keeps for its backward pass: everything, only its input, or the results of `linear`,
+too."""
 
 
 class Features(NamedTuple):

@@ -24,7 +24,7 @@ class Choice(NamedTuple):
 
     shape: MeshShape
     memory: Memory
-    """Predicted bytes per device, of the largest resolution."""
+    """Predicted bytes per device at the highest point, of the largest resolution."""
     reason: str
 
 

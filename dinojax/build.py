@@ -5,9 +5,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dinojax.build_gram import build_gram, has_gram_teacher
 from dinojax.config import Config, HeadConfig, ScheduleConfig, StudentConfig
 from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
 from dinojax.models.head import DinoHead
@@ -26,6 +28,7 @@ from dinojax.schedules import (
 from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
 from dinojax.ssl.flops import train_step_flops
 from dinojax.ssl.forward import SslModel
+from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
 from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_inputs
@@ -147,13 +150,20 @@ def build_objective(config: Config) -> Objective:
     )
 
 
+def _gram(config: Config, model: SslModel) -> GramAnchor | None:
+    weight = build_schedule(config.gram.loss_weight, config.train.steps)
+    return build_gram(config.gram, model.backbone, weight)
+
+
 def build_loss(config: Config) -> Loss:
     """Of the whole batch with all its logits at once: the least work."""
+    model = build_model(config)
     return Loss(
-        build_model(config),
+        model,
         build_objective(config),
         CENTERINGS[config.train.centering],
         build_schedules(config),
+        _gram(config, model),
     )
 
 
@@ -167,12 +177,14 @@ def build_accumulated_loss(config: Config) -> AccumulatedLoss:
     objective = build_objective(config)._replace(
         dino=partial(chunked_dino_loss, chunk=chunk), ibot=partial(chunked_ibot_loss, chunk=chunk)
     )
+    model = build_model(config)
     return AccumulatedLoss(
-        build_model(config),
+        model,
         objective,
         centerings[config.train.centering],
         build_schedules(config),
         config.train.micro_batches,
+        _gram(config, model),
     )
 
 
@@ -257,7 +269,10 @@ def build_init(config: Config) -> Callable[[], TrainState]:
                 jnp.zeros(config.dino.head.n_prototypes, param),
                 jnp.zeros(config.ibot.head.n_prototypes, param),
             )
-        return init_state(student, optimizer.init(student), centers)
+        state = init_state(student, optimizer.init(student), centers)
+        if has_gram_teacher(config.gram):
+            return state._replace(gram_teacher=jax.tree.map(jnp.copy, student["backbone"]))
+        return state
 
     return init
 
@@ -265,6 +280,7 @@ def build_init(config: Config) -> Callable[[], TrainState]:
 def build_flops(config: Config) -> float:
     """Model FLOPs of one step."""
     views, counts = build_views(config), build_mask_counts(config)
+    gram_px = views.gram_teacher_crops_size or views.global_crops_size
     return train_step_flops(
         build_model(config),
         batch=config.train.batch_size,
@@ -274,4 +290,5 @@ def build_flops(config: Config) -> float:
         masked_patches=float(counts.sum() / draw_group_size(config)),
         channels=config.student.in_chans,
         drop_path_rate=config.student.drop_path_rate,
+        gram_px=gram_px if has_gram_teacher(config.gram) else 0,
     )

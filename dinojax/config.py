@@ -112,6 +112,44 @@ class IbotConfig:
 
 
 @dataclass(frozen=True)
+class GramConfig:
+    """Gram anchoring (DINOv3, section 4.2): patch similarities stay near those of a Gram teacher.
+
+    Its crops are ``crops.gram_teacher_crops_size``; None: the student's global crops.
+    """
+
+    use_loss: bool = False
+    loss_weight: ScheduleConfig = _flat(1.0)
+    teacher: str | None = None
+    """"ema": the EMA teacher itself, as it moves; or a checkpoint, as in init.from. None: a copy of
+    the EMA teacher that is made at load_ema_step."""
+    load_ema_step: int | None = None
+    """After this many steps the Gram teacher becomes a copy of the EMA teacher, once. Without a
+    checkpoint there is no Gram teacher before, and the weight is 0."""
+    update_every_steps: int | None = None
+    """It becomes one again at every multiple of this. None: never."""
+    first_update_step: int = 0
+    """The earliest multiple that counts."""
+    max_updates: int | None = None
+    """None: as many as there are."""
+    img_level: bool = False
+    """One matrix of similarities per image; else one over all global crops of a draw group."""
+    normalized: bool = True
+    """Cosines, not inner products."""
+    remove_neg: bool = False
+    """Negative similarities count as 0, in student and teacher."""
+    remove_only_teacher_neg: bool = False
+    """In the teacher alone. (The reference intends more and does this.)"""
+    tokens_used: str = "all"
+    """"all", or those that are "masked" or "unmasked" for the student; the last two per group."""
+    global_teacher_resize_method: str = "bicubic"
+    """From the grid of its crops to the student's: "bicubic" or "bilinear", as torch does it."""
+    global_teacher_resize_antialias: bool = False
+    compute_stats: bool = False
+    """Also log the loss, per group, of masked and of unmasked tokens."""
+
+
+@dataclass(frozen=True)
 class CropsConfig(ViewRecipe):
     """The views, in one or several resolutions.
 
@@ -259,6 +297,7 @@ class Config:
     student: StudentConfig = StudentConfig()
     dino: DinoConfig = DinoConfig()
     ibot: IbotConfig = IbotConfig()
+    gram: GramConfig = GramConfig()
     crops: CropsConfig = CropsConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()

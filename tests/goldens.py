@@ -19,7 +19,6 @@ NOT_COVERED_YET = (
     "convnext/",
     "dinov2/",
     "meta/distill",
-    "meta/gram",
     "meta/multidistill",
     "param_groups/convnext",
     "param_groups/dinov2",

@@ -11,6 +11,7 @@ from dinojax.config import (
     Config,
     CropsConfig,
     DinoConfig,
+    GramConfig,
     HeadConfig,
     IbotConfig,
     OptimConfig,
@@ -140,6 +141,36 @@ def schedule_v2(given: dict[str, Any], epoch: int) -> ScheduleConfig:
     )
 
 
+def gram_from_reference(gram: dict[str, Any], epoch: int) -> GramConfig:
+    """There a schedule takes the place of the weight; -1, False and None mean never."""
+    same = (
+        *("img_level", "normalized", "remove_neg", "remove_only_teacher_neg", "tokens_used"),
+        *("global_teacher_resize_method", "global_teacher_resize_antialias", "compute_stats"),
+    )
+    weight = gram["loss_weight"]
+    schedule = gram["loss_weight_schedule"] or {
+        **dict.fromkeys(("start", "peak", "end"), weight),
+        "warmup_epochs": 0,
+    }
+    updates = {}
+    if gram["rep_update"] and gram["use_loss"]:
+        updates = {
+            "update_every_steps": gram["update_frequency"],
+            "first_update_step": gram["it_first_update"],
+            "max_updates": gram["max_updates"],
+        }
+    load = gram["it_load_ema_teacher"]
+    return GramConfig(
+        use_loss=gram["use_loss"],
+        loss_weight=schedule_v2(schedule, epoch),
+        teacher="ema" if gram["ema_teacher"] else gram["ckpt"],
+        # There a flag of the EMA teacher wants a step too, and does nothing with it.
+        load_ema_step=None if gram["ema_teacher"] or load < 0 else load,
+        **updates,
+        **{name: gram[name] for name in same},
+    )
+
+
 def config_from_reference(recorded: dict[str, Any]) -> Config:
     """Our configuration of a recorded run (``meta/*/config.json``)."""
     cfg = recorded["cfg"]
@@ -199,7 +230,12 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
             local_loss_weight=local_weight,
         ),
         ibot=IbotConfig(loss_weight=ibot["loss_weight"], head=head(ibot)),
-        crops=CropsConfig(local_crops_number=cfg["crops"]["local_crops_number"]),
+        gram=gram_from_reference(cfg["gram"], epoch),
+        crops=CropsConfig(
+            local_crops_number=cfg["crops"]["local_crops_number"],
+            global_crops_size=cfg["crops"]["global_crops_size"],
+            gram_teacher_crops_size=cfg["crops"]["gram_teacher_crops_size"],
+        ),
         optim=OptimConfig(
             # Recorded configs are after apply_scaling_rules_to_cfg, which touches v1 values only.
             scaling_rule=optim["scaling_rule"] if "schedules" in cfg else "none",

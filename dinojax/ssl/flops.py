@@ -15,8 +15,9 @@ def train_step_flops(
     global_crops: int = 2,
     channels: int = 3,
     drop_path_rate: float = 0.0,
+    gram_px: int = 0,
 ) -> float:
-    """Matmul FLOPs of student and teacher over a global batch of `batch` images.
+    """Matmul FLOPs of student and teachers over a global batch of `batch` images.
 
     The student costs three forward passes (a backward pass is two), the teacher one, on whole
     global crops. Recomputation under `remat` is not counted: model FLOPs are what the method needs.
@@ -25,6 +26,7 @@ def train_step_flops(
     Args:
         masked_patches: per image, over all its global crops; the average of the batch.
         local_crops: per image; `local_px` is not read if 0.
+        gram_px: side of the crops of a Gram teacher; 0 if there is none but the EMA teacher.
     """
     width = model.backbone.embed_dim
 
@@ -37,4 +39,6 @@ def train_step_flops(
     student = global_crops * (backbone(global_px, drop_path_rate) + cls) + patches
     if local_crops:
         student += local_crops * (backbone(local_px, drop_path_rate) + cls)
+    if gram_px:
+        teacher += global_crops * backbone(gram_px, 0.0)
     return batch * (3 * student + teacher)

@@ -34,6 +34,8 @@ class StepInputs(NamedTuple):
     """Stochastic depth and RoPE augmentation of the student, for global and local crops."""
     teacher_crops: Float[Array, "V B S S C"] | None = None
     """What the teacher sees; None: the global crops."""
+    gram_crops: Float[Array, "V B T T C"] | None = None
+    """What the Gram teacher sees; None: the global crops."""
 
 
 def to_groups(x: Float[Array, "V B *X"], groups: int) -> Float[Array, "G b *X"]:
@@ -47,6 +49,14 @@ def to_groups(x: Float[Array, "V B *X"], groups: int) -> Float[Array, "G b *X"]:
 def to_views(x: Float[Array, "G b *X"], views: int) -> Float[Array, "V B *X"]:
     """The inverse of `to_groups`."""
     return rearrange(x, "G (V g) ... -> V (G g) ...", V=views)
+
+
+def gather_patches(
+    patches: Float[Array, "G b P D"], indices: Int[Array, "G M"]
+) -> Float[Array, "G M D"]:
+    """Patches of each group at flat positions in its ``[b * P]``."""
+    flat = patches.reshape(patches.shape[0], -1, patches.shape[-1])
+    return jax.vmap(lambda rows, index: rows[index])(flat, indices)
 
 
 class DrawRates(NamedTuple):

@@ -83,6 +83,7 @@ def make_step_inputs(
             global_crops=crops.global_crops,
             local_crops=crops.local_crops,
             teacher_crops=crops.teacher_crops,
+            gram_crops=crops.gram_crops,
             masks=masks,
             mask_indices=indices,
             mask_weights=weights.astype(jnp.promote_types(dtype, jnp.float32)),

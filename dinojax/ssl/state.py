@@ -28,6 +28,9 @@ class TrainState(NamedTuple):
     centers: Centers | None
     refused_steps: Int[Array, ""]
     """How many steps had a non-finite loss or gradient and changed nothing."""
+    gram_teacher: Params | None = None
+    """A backbone whose patch similarities the student keeps; None: no stage of that kind, or the
+    teacher itself."""
 
 
 def init_state(student: Params, moments: optax.ScaleByAdamState, centers: Centers | None):

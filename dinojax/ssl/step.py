@@ -10,10 +10,11 @@ from dinojax import trees
 from dinojax.optim.optimizer import AdamW, Rates, clip_by_submodule, ema
 from dinojax.schedules import Schedule
 from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
+from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.objective import Centering, Objective
 from dinojax.ssl.state import Centers, TrainState
-from dinojax.typing import Array, Bool, Float, Params, Step
+from dinojax.typing import Array, Bool, Float, Params
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -39,36 +40,31 @@ class Loss(NamedTuple):
     objective: Objective
     centering: Centering
     schedules: Schedules
+    gram: GramAnchor | None = None
 
     def __call__(
-        self,
-        student: Params,
-        teacher: Params,
-        centers: Centers | None,
-        inputs: StepInputs,
-        step: Step,
+        self, student: Params, state: TrainState, inputs: StepInputs
     ) -> tuple[Float[Array, ""], tuple[Metrics, Centers | None]]:
-        """Total loss; its terms and the next centres ride along."""
-        outputs = teacher_forward(self.model, teacher, inputs)
-        targets, centers = self.centering(outputs, self.schedules.teacher_temp(step), centers)
+        """Total loss of `student` in place of the state's; terms and next centres ride along."""
+        schedules, step = self.schedules, state.step
+        theirs = teacher_forward(self.model, state.teacher, inputs)
+        targets, centers = self.centering(theirs, schedules.teacher_temp(step), state.centers)
         targets, centers = jax.lax.stop_gradient((targets, centers))
-        total, terms = self.objective(
-            student_forward(self.model, student, inputs),
-            targets,
-            inputs,
-            self.schedules.dino_local_loss_weight(step),
-        )
+        ours = student_forward(self.model, student, inputs)
+        total, terms = self.objective(ours, targets, inputs, schedules.dino_local_loss_weight(step))
+        if self.gram is not None:
+            patches = self.gram.targets(state.gram_teacher, theirs.patches, inputs)
+            given = {"student": ours.patches, "teacher": patches, "inputs": inputs, "step": step}
+            total, terms = self.gram.add_to(total, terms, **given)
         return total, (terms, centers)
 
     def gradients(
-        self, state: TrainState, batch: Any, make_inputs: Callable[[Any, Step], StepInputs]
+        self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
     ) -> tuple[Params, Metrics, Centers | None]:
         """By the student's parameters; the loss terms and the next centres."""
         with jax.named_scope("views"):
             inputs = make_inputs(batch, state.step)
-        grads, (terms, centers) = jax.grad(self, has_aux=True)(
-            state.student, state.teacher, state.centers, inputs, state.step
-        )
+        grads, (terms, centers) = jax.grad(self, has_aux=True)(state.student, state, inputs)
         return grads, terms, centers
 
 
@@ -78,6 +74,9 @@ class LossGradients(Protocol):
 
     @property
     def schedules(self) -> Schedules: ...
+
+    @property
+    def gram(self) -> GramAnchor | None: ...
 
     def gradients(
         self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
@@ -106,6 +105,9 @@ def make_train_step(
             updated, norms, finite = apply_gradients(
                 optimizer, state, grads, terms["total_loss"], rates, momentum
             )
+        gram_teacher = state.gram_teacher
+        if loss.gram is not None:
+            gram_teacher = loss.gram.refreshed(gram_teacher, updated.teacher["backbone"], step + 1)
         refused = state.refused_steps + jnp.logical_not(finite)
         metrics = {
             **terms,
@@ -123,6 +125,7 @@ def make_train_step(
             step=step + 1,
             centers=trees.where(finite, centers, state.centers),
             refused_steps=refused,
+            gram_teacher=gram_teacher,
         ), metrics
 
     return train_step

@@ -33,7 +33,7 @@ from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
 from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_inputs
 from dinojax.ssl.state import Centers, TrainState, init_state
-from dinojax.ssl.step import Loss, Metrics, Schedules, make_train_step
+from dinojax.ssl.step import Loss, LossGradients, Metrics, Schedules, make_train_step
 from dinojax.typing import Step
 from dinojax.views.recipe import ViewRecipe, without_rgb_operations
 
@@ -245,11 +245,16 @@ def build_mask_counts(config: Config) -> np.ndarray:
     )
 
 
+def build_step_loss(config: Config) -> LossGradients:
+    """What the train step takes its gradients from."""
+    whole = config.train.micro_batches == 1 and config.train.prototype_chunk is None
+    return build_loss(config) if whole else build_accumulated_loss(config)
+
+
 def build_train_step(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The train step of a configuration, not yet jitted."""
-    whole = config.train.micro_batches == 1 and config.train.prototype_chunk is None
     return make_train_step(
-        loss=build_loss(config) if whole else build_accumulated_loss(config),
+        loss=build_step_loss(config),
         optimizer=build_optimizer(config),
         make_inputs=build_inputs(config),
     )

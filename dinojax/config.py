@@ -208,6 +208,12 @@ class TrainConfig:
     precision: str = "bfloat16"
     centering: str = "sinkhorn_knopp"
     log_every_steps: int = 10
+    rollback_after: int = 0
+    """Steps in a row without a finite loss and gradient after which the run goes back to a
+    checkpoint before them and leaves out all steps since then. 0: never."""
+    hang_timeout_s: float = 1800.0
+    """Without progress for so long, the run prints the stacks of its threads and ends. It must
+    exceed one evaluation and one save; before the first step it counts ten times. 0: never."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +294,9 @@ class CheckpointConfig:
     every_steps: int = 3750
     keep_last: int = 3
     keep_every_steps: int | None = None
+    snapshot_every_steps: int | None = None
+    """Also saves the teacher's backbone alone, and keeps all of them: candidates for the Gram
+    teacher. None: never."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dinojax.build import build_inputs, build_views
 from dinojax.config import Config
 from dinojax.data.pipeline import TrainBatch
 from dinojax.resolutions import resolution_at
-from dinojax.runs import Run, shown_then
+from dinojax.runs import Run
 from dinojax.ssl.prepare import GLOBAL_VIEWS, crop_keys
 from dinojax.typing import Step
 from dinojax.views.params import CropParams, sample_params
@@ -81,14 +81,11 @@ def rebuild(run: Run, step: int, images: int) -> Seen:
     if images < 1:
         raise ValueError(f"images={images} must be at least 1; use 8")
     slots = range(min(images, batch_size))
-    records = run.data.order.indices(step, slots)
+    batch, records = run.batch(step, slots)
     if step < run.steps_read:
         positions = range(step * batch_size, step * batch_size + len(slots))
-        records = shown_then(run, positions, records)
-        batch = run.batches.read(step, slots, records)
         replaced = [p for position in positions for p in run.ledger.get(position, ())]
     else:
-        batch = run.batches.read(step, slots)
         replaced = [p for p in batch["problems"] if p.substitute is not None]
     lost = [p for p in batch["problems"] if p.substitute is None and p.attempt == 0]
     arrays = make_rebuild(resolution_at(run.config, step))(batch["canvas"], batch["size"], step)

@@ -44,6 +44,12 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
+    for name, value in (
+        ("train.rollback_after", config.train.rollback_after),
+        ("train.hang_timeout_s", config.train.hang_timeout_s),
+    ):
+        if value < 0:
+            raise ValueError(f"{name}={value} must be at least 0; 0 switches it off")
     for resolution in resolutions(config):
         _check_sizes(resolution)
         _check_groups(resolution, batch_shards)

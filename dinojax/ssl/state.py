@@ -28,6 +28,8 @@ class TrainState(NamedTuple):
     centers: Centers | None
     refused_steps: Int[Array, ""]
     """How many steps had a non-finite loss or gradient and changed nothing."""
+    refused_in_a_row: Int[Array, ""]
+    """How many of them were the last ones."""
     gram_teacher: Params | None = None
     """A backbone whose patch similarities the student keeps; None: no stage of that kind, or the
     teacher itself."""
@@ -37,4 +39,4 @@ def init_state(student: Params, moments: optax.ScaleByAdamState, centers: Center
     """State before the first step; the teacher starts as a copy of the student."""
     zero = jnp.zeros((), jnp.int32)
     teacher = jax.tree.map(jnp.copy, student)
-    return TrainState(zero, student, teacher, moments, centers, zero)
+    return TrainState(zero, student, teacher, moments, centers, zero, zero)

@@ -9,10 +9,16 @@ import jax.numpy as jnp
 from dinojax import trees
 from dinojax.optim.optimizer import AdamW, Rates, clip_by_submodule, ema
 from dinojax.schedules import Schedule
-from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
+from dinojax.ssl.forward import (
+    SslModel,
+    StudentOutputs,
+    TeacherOutputs,
+    student_forward,
+    teacher_forward,
+)
 from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs
-from dinojax.ssl.objective import Centering, Objective
+from dinojax.ssl.objective import Centering, Objective, Targets
 from dinojax.ssl.state import Centers, TrainState
 from dinojax.typing import Array, Bool, Float, Params
 
@@ -46,17 +52,30 @@ class Loss(NamedTuple):
         self, student: Params, state: TrainState, inputs: StepInputs
     ) -> tuple[Float[Array, ""], tuple[Metrics, Centers | None]]:
         """Total loss of `student` in place of the state's; terms and next centres ride along."""
-        schedules, step = self.schedules, state.step
         theirs = teacher_forward(self.model, state.teacher, inputs)
-        targets, centers = self.centering(theirs, schedules.teacher_temp(step), state.centers)
+        temperature = self.schedules.teacher_temp(state.step)
+        targets, centers = self.centering(theirs, temperature, state.centers)
         targets, centers = jax.lax.stop_gradient((targets, centers))
         ours = student_forward(self.model, student, inputs)
-        total, terms = self.objective(ours, targets, inputs, schedules.dino_local_loss_weight(step))
-        if self.gram is not None:
-            patches = self.gram.targets(state.gram_teacher, theirs.patches, inputs)
-            given = {"student": ours.patches, "teacher": patches, "inputs": inputs, "step": step}
-            total, terms = self.gram.add_to(total, terms, **given)
+        total, terms = self.compare(ours, theirs, targets, state, inputs)
         return total, (terms, centers)
+
+    def compare(
+        self,
+        student: StudentOutputs,
+        teacher: TeacherOutputs,
+        targets: Targets,
+        state: TrainState,
+        inputs: StepInputs,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Total loss of a student and its terms."""
+        weight = self.schedules.dino_local_loss_weight(state.step)
+        total, terms = self.objective(student, targets, inputs, weight)
+        if self.gram is None:
+            return total, terms
+        patches = self.gram.targets(state.gram_teacher, teacher.patches, inputs)
+        given = {"teacher": patches, "inputs": inputs, "step": state.step}
+        return self.gram.add_to(total, terms, student=student.patches, **given)
 
     def gradients(
         self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
@@ -88,9 +107,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Build the step. `make_inputs` turns (batch, step) into crops, masks and draws.
 
-    A step whose loss or gradient is not finite changes nothing but `step` and `refused_steps`: the
-    schedules and the data move on, so the bad batch does not come back. Its metrics report
-    ``finite = 0``.
+    A step whose loss or gradient is not finite changes nothing but `step` and the counts of such
+    steps: the schedules and the data move on, so the bad batch does not come back. Its metrics
+    report ``finite = 0``.
     """
     schedules = loss.schedules
 
@@ -109,6 +128,7 @@ def make_train_step(
         if loss.gram is not None:
             gram_teacher = loss.gram.refreshed(gram_teacher, updated.teacher["backbone"], step + 1)
         refused = state.refused_steps + jnp.logical_not(finite)
+        in_a_row = jnp.where(finite, 0, state.refused_in_a_row + 1)
         metrics = {
             **terms,
             **{f"{name}_grad_norm": norm for name, norm in norms.items()},
@@ -120,11 +140,13 @@ def make_train_step(
             "dino_local_loss_weight": schedules.dino_local_loss_weight(step),
             "finite": finite,
             "refused_steps": refused,
+            "refused_in_a_row": in_a_row,
         }
         return updated._replace(
             step=step + 1,
             centers=trees.where(finite, centers, state.centers),
             refused_steps=refused,
+            refused_in_a_row=in_a_row,
             gram_teacher=gram_teacher,
         ), metrics
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dinojax.build_gram import build_gram, has_gram_teacher
-from dinojax.config import Config, HeadConfig, ScheduleConfig, StudentConfig
+from dinojax.config import BackboneConfig, Config, HeadConfig, ScheduleConfig, StudentConfig
 from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
 from dinojax.models.head import DinoHead
 from dinojax.models.presets import get_preset
@@ -48,10 +48,15 @@ MODEL_FIELDS = [
 
 
 def build_backbone(config: Config, precision: Precision) -> VisionTransformer:
+    """The student's and that of its EMA."""
+    return backbone_of(config.student, precision)
+
+
+def backbone_of(section: BackboneConfig, precision: Precision) -> VisionTransformer:
     """The preset with the fields that the configuration overrides."""
-    fields = dict(get_preset(config.student.arch).model)
+    fields = dict(get_preset(section.arch).model)
     for name in MODEL_FIELDS:
-        value = getattr(config.student, name)
+        value = getattr(section, name, None)
         if value is not None:
             fields[name] = value
     if fields.get("pos_embed_rope_base") == 0:
@@ -75,6 +80,19 @@ def build_model(config: Config) -> SslModel:
         build_backbone(config, precision),
         build_head(config.dino.head, precision),
         build_head(config.ibot.head, precision),
+    )
+
+
+def build_frozen_model(config: Config) -> SslModel | None:
+    """The frozen teacher of distillation; None without it."""
+    distillation = config.distillation
+    if distillation.teacher is None:
+        return None
+    precision = get_precision(config.train.precision)
+    return SslModel(
+        backbone_of(distillation.backbone, precision),
+        build_head(distillation.dino_head, precision),
+        build_head(distillation.ibot_head, precision),
     )
 
 
@@ -164,6 +182,7 @@ def build_loss(config: Config) -> Loss:
         CENTERINGS[config.train.centering],
         build_schedules(config),
         _gram(config, model),
+        build_frozen_model(config),
     )
 
 
@@ -185,6 +204,7 @@ def build_accumulated_loss(config: Config) -> AccumulatedLoss:
         build_schedules(config),
         config.train.micro_batches,
         _gram(config, model),
+        build_frozen_model(config),
     )
 
 
@@ -226,20 +246,27 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
         views,
         seed=config.train.seed,
         groups=config.train.batch_size // group,
-        patch_size=backbone.patch_size,
+        side=predicted_grid(config),
         counts=build_mask_counts(config),
         circular_shift=config.ibot.mask_random_circular_shift,
         draws=draws,
         dtype=precision.param,
+        hide_masked=config.distillation.teacher is None,
+        teacher_scale=config.crops.teacher_to_student_resolution_scale,
     )
+
+
+def predicted_grid(config: Config) -> int:
+    """Patches along a side of the global crops, which teacher and student have in common."""
+    patch = build_backbone(config, get_precision(config.train.precision)).patch_size
+    return build_views(config).global_crops_size // patch
 
 
 def build_mask_counts(config: Config) -> np.ndarray:
     """Masked patches of each global crop of one group."""
-    patch = build_backbone(config, get_precision(config.train.precision)).patch_size
     return group_mask_counts(
         group_size=draw_group_size(config),
-        num_patches=(build_views(config).global_crops_size // patch) ** 2,
+        num_patches=predicted_grid(config) ** 2,
         sample_probability=config.ibot.mask_sample_probability,
         ratio_min_max=config.ibot.mask_ratio_min_max,
     )
@@ -263,6 +290,7 @@ def build_train_step(config: Config) -> Callable[[TrainState, Any], tuple[TrainS
 def build_init(config: Config) -> Callable[[], TrainState]:
     """A function that makes the state before the first step, to be jitted with shardings."""
     model, optimizer = build_model(config), build_optimizer(config)
+    frozen = build_frozen_model(config)
     param = get_precision(config.train.precision).param
 
     def init() -> TrainState:
@@ -276,7 +304,10 @@ def build_init(config: Config) -> Callable[[], TrainState]:
             )
         state = init_state(student, optimizer.init(student), centers)
         if has_gram_teacher(config.gram):
-            return state._replace(gram_teacher=jax.tree.map(jnp.copy, student["backbone"]))
+            state = state._replace(gram_teacher=jax.tree.map(jnp.copy, student["backbone"]))
+        if frozen is not None:
+            key = key_for(config.train.seed, 0, "frozen teacher")
+            state = state._replace(frozen_teacher=frozen.init(key, config.student.in_chans))
         return state
 
     return init
@@ -296,4 +327,8 @@ def build_flops(config: Config) -> float:
         channels=config.student.in_chans,
         drop_path_rate=config.student.drop_path_rate,
         gram_px=gram_px if has_gram_teacher(config.gram) else 0,
+        frozen=build_frozen_model(config),
+        teacher_px=round(
+            views.global_crops_size / config.crops.teacher_to_student_resolution_scale
+        ),
     )

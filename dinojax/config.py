@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from dinojax.config_parse import parse, to_config_dict
+from dinojax.config_parse import key_of, parse, to_config_dict
 from dinojax.views.recipe import ViewRecipe
 
 
@@ -36,11 +36,10 @@ def _flat(value: float) -> ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class StudentConfig:
-    """The backbone: a preset, and what differs from it. None keeps the preset's value."""
+class BackboneConfig:
+    """A backbone: a preset, and what differs from it. None keeps the preset's value."""
 
     arch: str = "vitl16"
-    in_chans: int = 3
     embed_dim: int | None = None
     depth: int | None = None
     num_heads: int | None = None
@@ -65,14 +64,21 @@ class StudentConfig:
     pos_embed_rope_min_period: float | None = None
     pos_embed_rope_max_period: float | None = None
     pos_embed_rope_normalize_coords: str | None = None
+    scan_unroll: int = 1
+    """Layers per iteration of the scan over depth."""
+
+
+@dataclass(frozen=True)
+class StudentConfig(BackboneConfig):
+    """The backbone that is trained, and its regularisers."""
+
+    in_chans: int = 3
     pos_embed_rope_shift_coords: float | None = None
     pos_embed_rope_jitter_coords: float | None = None
     pos_embed_rope_rescale_coords: float | None = None
     drop_path_rate: float = 0.3
     remat: str = "none"
     """What layers keep for the backward pass: none, dots or full rematerialisation."""
-    scan_unroll: int = 1
-    """Layers per iteration of the scan over depth."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,22 @@ class IbotConfig:
     mask_ratio_min_max: tuple[float, float] = (0.1, 0.5)
     mask_random_circular_shift: bool = False
     head: HeadConfig = HeadConfig()
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """A frozen teacher gives the targets; the EMA of the student is what is evaluated and kept.
+
+    The student sees all patches; those that would be masked are the ones that it predicts.
+    """
+
+    teacher: str | None = None
+    """A checkpoint as in init.from, whose EMA teacher with its heads is the frozen teacher; or
+    "random", to try a recipe out. None: no distillation."""
+    backbone: BackboneConfig = BackboneConfig()
+    """Of the frozen teacher, as are the heads. They have as many prototypes as the student's."""
+    dino_head: HeadConfig = HeadConfig()
+    ibot_head: HeadConfig = HeadConfig()
 
 
 @dataclass(frozen=True)
@@ -162,6 +184,9 @@ class CropsConfig(ViewRecipe):
     gram_teacher_crops_size: int | tuple[int, ...] | None = None
     global_local_crop_pairs_ratios: float | tuple[float, ...] = 1.0
     """Share of the steps that each resolution gets, in any unit; stratified (`data.strata`)."""
+    teacher_to_student_resolution_scale: float = 1.0
+    """The teacher sees the global crops with sides smaller by this factor, so that a student with
+    larger patches has its grid: 2.0 for a ConvNeXt of stride 32 and a teacher with patches of 16."""
 
 
 @dataclass(frozen=True)
@@ -300,6 +325,19 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class InitConfig:
+    """What a run starts from, as long as it has no checkpoint of its own."""
+
+    from_: str | None = None
+    """The key is ``init.from``: a workdir, for its newest checkpoint, or one of its checkpoints, as
+    in runs/x/checkpoints/400. Student and EMA teacher become copies of the EMA teacher there, heads
+    included; the optimizer and the steps start anew. None: random weights."""
+    resume: bool = False
+    """Take the whole state over instead: the run goes on at the step of the checkpoint, under this
+    configuration. Schedules are then those of the whole run, train.steps counts from its start."""
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a run depends on."""
 
@@ -307,6 +345,7 @@ class Config:
     dino: DinoConfig = DinoConfig()
     ibot: IbotConfig = IbotConfig()
     gram: GramConfig = GramConfig()
+    distillation: DistillationConfig = DistillationConfig()
     crops: CropsConfig = CropsConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
@@ -314,6 +353,7 @@ class Config:
     data: DataConfig = DataConfig()
     knn: KnnConfig = KnnConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    init: InitConfig = InitConfig()
 
 
 # Any: ml_collections has no types, and what checkers infer for its attributes is wrong.
@@ -333,7 +373,9 @@ def parse_config(config: ml_collections.ConfigDict) -> Config:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dict, as stored in ``config.json``."""
-    return dataclasses.asdict(config)
+    return dataclasses.asdict(
+        config, dict_factory=lambda pairs: {key_of(name): value for name, value in pairs}
+    )
 
 
 def from_dict(values: dict[str, Any]) -> Config:

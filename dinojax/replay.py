@@ -17,6 +17,7 @@ from dinojax import mesh as meshes
 from dinojax.build import build_init, build_inputs, build_loss, build_step_loss
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config
+from dinojax.initial_state import make_initial_state
 from dinojax.resolutions import resolution_at
 from dinojax.runs import open_contract
 from dinojax.runtime.checkpoint import abstract
@@ -105,14 +106,13 @@ def step_findings(config: Config) -> Callable[[TrainState, Any], list[Finding]]:
 
 def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) -> TrainState:
     """The state that the replay starts from, at the step that it starts with."""
-    init = build_init(config)
-    shapes = jax.eval_shape(init)
-    layout = meshes.shardings(mesh, shapes)
+    shapes = jax.eval_shape(build_init(config))
+    wanted = abstract(shapes, meshes.shardings(mesh, shapes))
     saved = bundle["checkpoint"]
     if saved["step"] is None:
-        return jax.jit(init, out_shardings=layout)()
+        return make_initial_state(config, wanted)
     where = saved["elsewhere"] or path / CHECKPOINT
-    state = read_state(where, abstract(shapes, layout))
+    state = read_state(where, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]
     return advance(state, after_windows(saved["step"], windows))
 

@@ -1,9 +1,20 @@
 """Keys of the stages after pretraining: those that contradict each other, and those left over."""
 
+from dinojax.build import backbone_of, predicted_grid
 from dinojax.build_gram import EMA
-from dinojax.config import Config, GramConfig
+from dinojax.config import Config, DistillationConfig, GramConfig, InitConfig
 from dinojax.kernels.resize import METHODS
+from dinojax.precision import get_precision
 from dinojax.ssl.gram import TOKENS
+
+
+def check_init(config: InitConfig) -> None:
+    """Raises ValueError: a key that would be ignored."""
+    if config.resume and config.from_ is None:
+        raise ValueError(
+            "init.resume=True has no run to go on with; set init.from to its workdir, or "
+            "init.resume to False"
+        )
 
 
 def check_gram(config: Config, patch_size: int) -> None:
@@ -77,4 +88,58 @@ def _check_options(gram: GramConfig) -> None:
     if gram.remove_neg and gram.remove_only_teacher_neg:
         raise ValueError(
             "gram.remove_neg and gram.remove_only_teacher_neg exclude each other; set one to False"
+        )
+
+
+def check_distillation(config: Config) -> None:
+    """Of a configuration of one resolution.
+
+    Raises:
+        ValueError: names the key, its value, the rule and a value that works.
+    """
+    given, scale = config.distillation, config.crops.teacher_to_student_resolution_scale
+    if given.teacher is None:
+        if scale != 1:
+            raise ValueError(
+                f"crops.teacher_to_student_resolution_scale={scale} is for distillation, where the "
+                "teacher may have other patches than the student; set it to 1.0"
+            )
+        if given != DistillationConfig():
+            raise ValueError(
+                "distillation.backbone, dino_head and ibot_head describe a frozen teacher, and "
+                "distillation.teacher=None; set it to a checkpoint, or them to their defaults"
+            )
+        return
+    for name, ours, theirs in (
+        ("dino", config.dino.head.n_prototypes, given.dino_head.n_prototypes),
+        ("ibot", config.ibot.head.n_prototypes, given.ibot_head.n_prototypes),
+    ):
+        if ours != theirs:
+            raise ValueError(
+                f"{name}.head.n_prototypes={ours} must be those of the frozen teacher's head, "
+                f"distillation.{name}_head.n_prototypes={theirs}; use {theirs}"
+            )
+    if config.gram.teacher == EMA:
+        raise ValueError(
+            "gram.teacher='ema' has no patches in distillation, where the EMA of the student gives "
+            "no targets; use a checkpoint or gram.load_ema_step"
+        )
+    _check_grids(config)
+
+
+def _check_grids(config: Config) -> None:
+    precision, side = get_precision(config.train.precision), config.crops.global_crops_size
+    patch = backbone_of(config.distillation.backbone, precision).patch_size
+    scale = config.crops.teacher_to_student_resolution_scale
+    if scale <= 0 or side % scale or side / scale % patch:
+        raise ValueError(
+            f"crops.global_crops_size={side} divided by teacher_to_student_resolution_scale={scale} "
+            f"is not a multiple of the frozen teacher's patch_size={patch}"
+        )
+    ours, theirs = predicted_grid(config), round(side / scale) // patch
+    if ours != theirs:
+        raise ValueError(
+            f"at crops.global_crops_size={side} the student has {ours}x{ours} patches and the frozen "
+            f"teacher {theirs}x{theirs}; set crops.teacher_to_student_resolution_scale="
+            f"{side / (ours * patch)}"
         )

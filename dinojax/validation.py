@@ -18,7 +18,7 @@ from dinojax.models.ffn import hidden_width
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
-from dinojax.stage_validation import check_gram
+from dinojax.stage_validation import check_distillation, check_gram, check_init
 from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
 
@@ -54,6 +54,7 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
         _check_sizes(resolution)
         _check_groups(resolution, batch_shards)
         check_gram(resolution, _patch_size(resolution))
+        check_distillation(resolution)
         validate_recipe(build_views(resolution), config.student.in_chans)
     _check_canvas(config)
     _check_tensor(config, tensor)
@@ -64,6 +65,7 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
         raise ValueError(
             f"train.centering={config.train.centering!r} is unknown; use one of {list(CENTERINGS)}"
         )
+    check_init(config.init)
     _check_memory(config)
     _check_reading(config)
     _check_schedules(config)

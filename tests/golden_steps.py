@@ -57,19 +57,29 @@ class Case:
         loss = build_loss(self.config)
         model = model_from_reference(recorded, loss.model)
         gram = loss.gram and loss.gram._replace(backbone=model.backbone)
-        self.loss = loss._replace(model=model, gram=gram)
+        frozen = loss.frozen and model_from_reference(recorded, loss.frozen)
+        self.loss = loss._replace(model=model, gram=gram, frozen=frozen)
         self.optimizer = build_optimizer(self.config)
         like = jax.eval_shape(model.init, jax.random.key(0))
         arrays = goldens.arrays(recorded["init_file"])
         self.student = parameters(arrays, "student", like)
-        self.teacher = parameters(arrays, "teacher", like)
-        self.gram_teacher = None
+        # Its word for the EMA of the student where the teacher is another model.
+        self.ema = "model_ema" if frozen else "teacher"
+        self.teacher = parameters(arrays, self.ema, like)
+        self.frozen_teacher = self.gram_teacher = None
+        if frozen is not None:
+            like = jax.eval_shape(frozen.init, jax.random.key(0))
+            self.frozen_teacher = parameters(arrays, "teacher", like)
         if gram is not None and self.config.gram.teacher != "ema":
             self.gram_teacher = submodule(arrays, "gram_teacher.backbone", like["backbone"])
 
     def state(self) -> TrainState:
         state = init_state(self.student, self.optimizer.init(self.student), None)
-        return state._replace(teacher=self.teacher, gram_teacher=self.gram_teacher)
+        return state._replace(
+            teacher=self.teacher,
+            gram_teacher=self.gram_teacher,
+            frozen_teacher=self.frozen_teacher,
+        )
 
     def prefix(self, iteration: int) -> str:
         return self.step.format(iteration)
@@ -105,7 +115,7 @@ class Case:
         return StepInputs(
             global_crops=crops("global", 2),
             local_crops=crops("local", self.config.crops.local_crops_number),
-            masks=jnp.asarray(batch["collated_masks"])[None],
+            masks=None if self.frozen_teacher else jnp.asarray(batch["collated_masks"])[None],
             mask_indices=jnp.asarray(batch["mask_indices_list"], jnp.int32)[None],
             mask_weights=jnp.asarray(batch["masks_weight"])[None],
             draws=(group("group0"), group("group1")),

@@ -1,6 +1,7 @@
 """Translates the reference's option names and state dicts for the golden tests."""
 
 import dataclasses
+import re
 from typing import Any
 
 import goldens
@@ -8,9 +9,11 @@ import numpy as np
 from einops import rearrange
 
 from dinojax.config import (
+    BackboneConfig,
     Config,
     CropsConfig,
     DinoConfig,
+    DistillationConfig,
     GramConfig,
     HeadConfig,
     IbotConfig,
@@ -171,11 +174,8 @@ def gram_from_reference(gram: dict[str, Any], epoch: int) -> GramConfig:
     )
 
 
-def config_from_reference(recorded: dict[str, Any]) -> Config:
-    """Our configuration of a recorded run (``meta/*/config.json``)."""
-    cfg = recorded["cfg"]
-    student, dino, ibot, optim = (cfg[k] for k in ("student", "dino", "ibot", "optim"))
-    arch = recorded["archs"][student["arch"]]
+def backbone_fields(section: dict[str, Any], arch: dict[str, Any]) -> dict[str, Any]:
+    """Of `BackboneConfig`."""
     same = (
         "patch_size",
         "ffn_layer",
@@ -191,6 +191,23 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
         "pos_embed_rope_min_period",
         "pos_embed_rope_max_period",
         "pos_embed_rope_normalize_coords",
+    )
+    return {
+        "arch": "vits16",
+        "embed_dim": arch["embed_dim"],
+        "depth": arch["depth"],
+        "num_heads": arch["num_heads"],
+        "ffn_ratio": float(arch["ffn_ratio"]),
+        "pos_embed_rope_base": section["pos_embed_rope_base"] or 0.0,
+        **{name: section[name] for name in same},
+    }
+
+
+def config_from_reference(recorded: dict[str, Any]) -> Config:
+    """Our configuration of a recorded run (``meta/*/config.json``)."""
+    cfg = recorded["cfg"]
+    student, dino, ibot, optim = (cfg[k] for k in ("student", "dino", "ibot", "optim"))
+    training_only = (
         "pos_embed_rope_shift_coords",
         "pos_embed_rope_jitter_coords",
         "pos_embed_rope_rescale_coords",
@@ -205,6 +222,15 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
             section["head_hidden_dim"],
         )
 
+    def frozen() -> DistillationConfig:
+        """Written out by the generator: the student's sections but for three keys."""
+        path = cfg["distillation"]["full_cfg_path"]
+        said = dict(re.findall(r"(\w+)=(\w+)", path))
+        fields = backbone_fields(student, recorded["archs"][said["arch"]])
+        fields["n_storage_tokens"] = int(said["n_storage_tokens"])
+        backbone = BackboneConfig(**fields)
+        return DistillationConfig("random", backbone, head(dino), head(ibot))
+
     epoch = cfg["train"]["OFFICIAL_EPOCH_LENGTH"]
     local_weight = ScheduleConfig(start=1.0, peak=1.0, end=1.0)
     if dino["reweight_dino_local_loss"]:
@@ -212,13 +238,8 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
     steps = optim["epochs"] * epoch
     return Config(
         student=StudentConfig(
-            arch="vits16",
-            embed_dim=arch["embed_dim"],
-            depth=arch["depth"],
-            num_heads=arch["num_heads"],
-            ffn_ratio=float(arch["ffn_ratio"]),
-            pos_embed_rope_base=student["pos_embed_rope_base"] or 0.0,
-            **{k: student[k] for k in same},
+            **backbone_fields(student, recorded["archs"][student["arch"]]),
+            **{k: student[k] for k in training_only},
         ),
         dino=DinoConfig(
             loss_weight=dino["loss_weight"],
@@ -231,6 +252,7 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
         ),
         ibot=IbotConfig(loss_weight=ibot["loss_weight"], head=head(ibot)),
         gram=gram_from_reference(cfg["gram"], epoch),
+        distillation=frozen() if cfg["distillation"]["enabled"] else DistillationConfig(),
         crops=CropsConfig(
             local_crops_number=cfg["crops"]["local_crops_number"],
             global_crops_size=cfg["crops"]["global_crops_size"],

@@ -104,6 +104,7 @@ class AccumulatedLoss(NamedTuple):
     schedules: Schedules
     micro_batches: int = 1
     gram: GramAnchor | None = None
+    frozen: SslModel | None = None
 
     def gradients(
         self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
@@ -115,7 +116,8 @@ class AccumulatedLoss(NamedTuple):
         """
         step = state.step
         temperature = self.schedules.teacher_temp(step)
-        columns = prototypes_of(state.teacher)
+        model, teacher = self.frozen or self.model, state.target_teacher
+        columns = prototypes_of(teacher)
 
         def inputs_of(index: Int[Array, ""]) -> StepInputs:
             with jax.named_scope("views"):
@@ -126,7 +128,7 @@ class AccumulatedLoss(NamedTuple):
         keep_patches = self.gram is not None and state.gram_teacher is None
 
         def see(index: Int[Array, ""]) -> tuple[Bottlenecks, Array | None]:
-            features, patches = teacher_bottlenecks(self.model, state.teacher, inputs_of(index))
+            features, patches = teacher_bottlenecks(model, teacher, inputs_of(index))
             return features, patches if keep_patches else None
 
         features, ema_patches = jax.lax.map(see, indices)

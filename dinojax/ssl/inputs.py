@@ -24,10 +24,12 @@ class StepInputs(NamedTuple):
 
     global_crops: Float[Array, "V B S S C"]
     local_crops: Float[Array, "W B s s C"]
-    masks: Bool[Array, "G b P"]
-    """Masked patches of the global crops in group layout."""
+    masks: Bool[Array, "G b P"] | None
+    """Patches of the global crops, in group layout, that the student is not shown; None: it sees
+    all of them (distillation)."""
     mask_indices: Int[Array, "G M"]
-    """Where they are in each group's ``[b * P]`` patches, ascending; a static number."""
+    """Which of each group's ``[b * P]`` patches are predicted, ascending; a static number. The
+    masked ones, where there are any."""
     mask_weights: Float[Array, "G M"]
     """One over the number of masked patches in the token's own crop."""
     draws: tuple[CropDraws | None, CropDraws | None]

@@ -33,6 +33,13 @@ class TrainState(NamedTuple):
     gram_teacher: Params | None = None
     """A backbone whose patch similarities the student keeps; None: no stage of that kind, or the
     teacher itself."""
+    frozen_teacher: Params | None = None
+    """Of distillation: as `student`, of another model, and never changed. It gives the targets."""
+
+    @property
+    def target_teacher(self) -> Params:
+        """Whose outputs the student predicts."""
+        return self.teacher if self.frozen_teacher is None else self.frozen_teacher
 
 
 def init_state(student: Params, moments: optax.ScaleByAdamState, centers: Centers | None):

@@ -47,12 +47,14 @@ class Loss(NamedTuple):
     centering: Centering
     schedules: Schedules
     gram: GramAnchor | None = None
+    frozen: SslModel | None = None
+    """The model of `TrainState.frozen_teacher`."""
 
     def __call__(
         self, student: Params, state: TrainState, inputs: StepInputs
     ) -> tuple[Float[Array, ""], tuple[Metrics, Centers | None]]:
         """Total loss of `student` in place of the state's; terms and next centres ride along."""
-        theirs = teacher_forward(self.model, state.teacher, inputs)
+        theirs = teacher_forward(self.frozen or self.model, state.target_teacher, inputs)
         temperature = self.schedules.teacher_temp(state.step)
         targets, centers = self.centering(theirs, temperature, state.centers)
         targets, centers = jax.lax.stop_gradient((targets, centers))

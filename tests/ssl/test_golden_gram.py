@@ -2,6 +2,7 @@
 
 import goldens
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_steps import Case, named
@@ -43,7 +44,7 @@ def test_patches(case):
         if gram.tokens_used != "all":
             masked = np.asarray(inputs.masks).reshape(-1)
             used = masked if gram.tokens_used == "masked" else ~masked
-            found = gather_patches(found, np.flatnonzero(used)[None])
+            found = gather_patches(found, jnp.asarray(np.flatnonzero(used))[None])
         case.check(f"{case.prefix(0)}/inter/{name}_patches", found[0])
 
 

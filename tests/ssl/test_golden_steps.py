@@ -29,7 +29,8 @@ def case(request) -> Case:
 def test_forward_outputs(case):
     inputs = case.inputs(0)
     model = case.loss.model
-    teacher = jax.jit(teacher_forward, static_argnums=0)(model, case.teacher, inputs)
+    seen = (case.loss.frozen or model, case.state().target_teacher, inputs)
+    teacher = jax.jit(teacher_forward, static_argnums=0)(*seen)
 
     def check(name: str, value) -> None:
         case.check(f"it0/inter/{name}", value)
@@ -73,12 +74,12 @@ def test_steps(case):
         case.check_metrics(iteration, metrics)
         after = case.path.replace("results.npz", f"after{iteration + 1}.safetensors")
         if after in goldens.manifest()["files"]:
-            check_parameters(after, state)
+            check_parameters(case, after, state)
     assert int(state.step) == case.recorded["steps"] and int(state.refused_steps) == 0
 
 
-def check_parameters(path: str, state: TrainState) -> None:
-    ours = named(state.student, "student.") | named(state.teacher, "teacher.")
+def check_parameters(case: Case, path: str, state: TrainState) -> None:
+    ours = named(state.student, "student.") | named(state.teacher, f"{case.ema}.")
     if state.gram_teacher is not None:
         ours |= named({"backbone": state.gram_teacher}, "gram_teacher.")
     for name, expected in goldens.arrays(path).items():
@@ -95,5 +96,5 @@ def test_nonfinite_step_changes_nothing(case):
     before = case.state()
     after, metrics = case.steps()(before, bad)
     assert not metrics["finite"] and int(after.refused_steps) == 1 and int(after.step) == 1
-    for field in ("student", "teacher", "moments", "gram_teacher"):
+    for field in ("student", "teacher", "moments", "gram_teacher", "frozen_teacher"):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, field), getattr(before, field))

@@ -10,6 +10,8 @@ import pytest
 from dinojax.build_gram import build_gram
 from dinojax.config import GramConfig, ScheduleConfig
 from dinojax.losses.gram import gram_loss
+from dinojax.models.vit import VisionTransformer
+from dinojax.precision import POLICIES
 from dinojax.schedules import linear_warmup_cosine_decay
 from dinojax.ssl.gram import GramAnchor, Refresh
 from dinojax.ssl.inputs import StepInputs
@@ -17,6 +19,10 @@ from dinojax.ssl.inputs import StepInputs
 GROUPS, CROPS, PATCHES, WIDTH = 2, 4, 6, 3
 RNG = np.random.default_rng(0)
 STUDENT, TEACHER = (jnp.asarray(RNG.normal(size=(GROUPS, CROPS, PATCHES, WIDTH))) for _ in range(2))
+
+
+BACKBONE = VisionTransformer(embed_dim=8, depth=1, num_heads=1, precision=POLICIES["float32"])
+"""Not run here."""
 
 
 def masks() -> np.ndarray:
@@ -35,7 +41,7 @@ INPUTS: Any = StepInputs(
 
 
 def terms_of(**options: Any) -> dict[str, float]:
-    anchor = GramAnchor(None, lambda step: 0.5 + step, **options)
+    anchor = GramAnchor(BACKBONE, lambda step: 0.5 + step, **options)
     given = {"student": STUDENT, "teacher": TEACHER, "inputs": INPUTS, "step": 2}
     total, terms = jax.jit(
         lambda: anchor.add_to(jnp.float32(10), {"other": jnp.float32(1)}, **given)
@@ -49,7 +55,7 @@ def terms_of(**options: Any) -> dict[str, float]:
 
 def loss_of(*pairs: tuple[np.ndarray, np.ndarray]) -> float:
     """The mean of the losses of sets of tokens ``[n, D]``."""
-    return float(np.mean([gram_loss(a, b) for a, b in pairs]))
+    return float(np.mean([gram_loss(*map(jnp.asarray, pair)) for pair in pairs]))
 
 
 def tokens(chosen: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -77,11 +83,13 @@ def test_masked_and_unmasked_tokens():
 
 def test_statistics_have_no_gradient():
     def gradient(**options: Any):
-        anchor = GramAnchor(None, lambda step: 0.0, **options)
+        anchor = GramAnchor(BACKBONE, lambda step: 0.0, **options)
         given = {"teacher": TEACHER, "inputs": INPUTS, "step": 0}
-        return jax.grad(lambda x: sum(anchor.add_to(0.0, {}, student=x, **given)[1].values()))(
-            STUDENT
-        )
+
+        def summed(student):
+            return sum(anchor.add_to(jnp.float32(0), {}, student=student, **given)[1].values())
+
+        return jax.grad(summed)(STUDENT)
 
     plain = gradient()
     assert np.abs(plain).max() > 0
@@ -129,7 +137,7 @@ def test_the_published_refreshes():
 
 
 def test_refreshed_teacher():
-    anchor = GramAnchor(None, lambda step: 1.0, refresh=Refresh(load_step=3))
+    anchor = GramAnchor(BACKBONE, lambda step: 1.0, refresh=Refresh(load_step=3))
     old, new = {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}
     assert anchor.refreshed(None, new, 3) is None
     np.testing.assert_array_equal(anchor.refreshed(old, new, jnp.int32(2))["w"], 0)
@@ -146,5 +154,5 @@ def test_no_weight_before_there_is_a_teacher():
     }
     weight = linear_warmup_cosine_decay(start=0.0, peak=2.0, end=2.0, warmup_steps=0, total_steps=9)
     for teacher, expected in ((None, [0, 0, 0, 2, 2]), ("runs/x", [2] * 5)):
-        anchor = build_gram(GramConfig(**config, teacher=teacher), None, weight)
+        anchor = build_gram(GramConfig(**config, teacher=teacher), BACKBONE, weight)
         assert [float(anchor.weight(step)) for step in range(5)] == expected

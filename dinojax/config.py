@@ -131,6 +131,9 @@ class DistillationConfig:
     """Of the frozen teacher, as are the heads. They have as many prototypes as the student's."""
     dino_head: HeadConfig = HeadConfig()
     ibot_head: HeadConfig = HeadConfig()
+    students: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
+    """Several students at once: ``("vits16", (("student.arch", "vits16"), ...))`` for each, its
+    name and what it has other than the run in student, dino, ibot and optim. Empty: one student."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Keys of the stages after pretraining: those that contradict each other, and those left over."""
 
-from dinojax.build import backbone_of, predicted_grid
+from dinojax.build import predicted_grid
 from dinojax.build_gram import EMA
+from dinojax.build_model import backbone_of
 from dinojax.config import Config, DistillationConfig, GramConfig, InitConfig
 from dinojax.kernels.resize import METHODS
 from dinojax.precision import get_precision
@@ -104,6 +105,11 @@ def check_distillation(config: Config) -> None:
                 f"crops.teacher_to_student_resolution_scale={scale} is for distillation, where the "
                 "teacher may have other patches than the student; set it to 1.0"
             )
+        if given.students:
+            raise ValueError(
+                "distillation.students learn from a frozen teacher, and distillation.teacher=None; "
+                "set it to a checkpoint"
+            )
         if given != DistillationConfig():
             raise ValueError(
                 "distillation.backbone, dino_head and ibot_head describe a frozen teacher, and "
@@ -125,6 +131,20 @@ def check_distillation(config: Config) -> None:
             "no targets; use a checkpoint or gram.load_ema_step"
         )
     _check_grids(config)
+
+
+def check_students(config: Config) -> None:
+    """Raises ValueError: what several students cannot have."""
+    for key, value, absent in (
+        ("gram.use_loss", config.gram.use_loss, False),
+        ("init.from", config.init.from_, None),
+        ("checkpoint.snapshot_every_steps", config.checkpoint.snapshot_every_steps, None),
+    ):
+        if value != absent:
+            raise ValueError(
+                f"{key}={value!r} is for one student, and distillation.students has "
+                f"{len(config.distillation.students)}; set it to {absent}"
+            )
 
 
 def _check_grids(config: Config) -> None:

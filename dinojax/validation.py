@@ -4,21 +4,16 @@ import math
 
 import jax
 
-from dinojax.build import (
-    CENTERINGS,
-    build_backbone,
-    build_init,
-    build_schedule,
-    build_schedules,
-    build_views,
-    draw_group_size,
-)
+from dinojax.build import CENTERINGS, build_init, build_views, draw_group_size
+from dinojax.build_model import build_backbone
+from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config, DataConfig
 from dinojax.models.ffn import hidden_width
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
-from dinojax.stage_validation import check_distillation, check_gram, check_init
+from dinojax.stage_validation import check_distillation, check_gram, check_init, check_students
+from dinojax.students import student_configs
 from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
 
@@ -50,6 +45,11 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
     ):
         if value < 0:
             raise ValueError(f"{name}={value} must be at least 0; 0 switches it off")
+    students = student_configs(config)
+    if students:
+        check_students(config)
+    for one in students.values():
+        validate(one, batch_shards=batch_shards, tensor=tensor)
     for resolution in resolutions(config):
         _check_sizes(resolution)
         _check_groups(resolution, batch_shards)

@@ -19,7 +19,6 @@ NOT_COVERED_YET = (
     "convnext/",
     "dinov2/",
     "meta/distill_convnext",
-    "meta/multidistill",
     "param_groups/convnext",
     "param_groups/dinov2",
     "specs/published_state_dicts.json:dinov3_convnext",

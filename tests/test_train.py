@@ -24,7 +24,8 @@ from images import encode
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax import trees
-from dinojax.build import build_init, build_schedules
+from dinojax.build import build_init
+from dinojax.build_schedules import build_schedules
 from dinojax.config import Config, default_config, parse_config, to_dict
 from dinojax.data.threads import StorageError
 from dinojax.models.presets import get_preset

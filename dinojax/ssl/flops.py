@@ -18,6 +18,7 @@ def train_step_flops(
     gram_px: int = 0,
     frozen: SslModel | None = None,
     teacher_px: int | None = None,
+    students: int = 1,
 ) -> float:
     """Matmul FLOPs of student and teachers over a global batch of `batch` images.
 
@@ -31,6 +32,7 @@ def train_step_flops(
         gram_px: side of the crops of a Gram teacher; 0 if there is none but the EMA teacher.
         frozen: the model that gives the targets, if it is not the student's own.
         teacher_px: side of the crops that give the targets; None: `global_px`.
+        students: how many share the teacher; this one has its part of it.
     """
 
     def forward(model: SslModel, image_px: int, rate: float = 0.0) -> float:
@@ -48,4 +50,4 @@ def train_step_flops(
         student += local_crops * forward(model, local_px, drop_path_rate)
     if gram_px:
         teacher += global_crops * backbone_flops(model.backbone, gram_px, channels=channels)
-    return batch * (3 * student + teacher)
+    return batch * (3 * student + teacher / students)

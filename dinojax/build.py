@@ -10,8 +10,9 @@ import numpy as np
 
 from dinojax.config import Config, HeadConfig, ScheduleConfig, StudentConfig
 from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
+from dinojax.models.convnext import ConvNeXt
 from dinojax.models.head import DinoHead
-from dinojax.models.presets import get_preset
+from dinojax.models.presets import Backbone, get_preset
 from dinojax.models.vit import VisionTransformer
 from dinojax.optim.optimizer import AdamW
 from dinojax.precision import Precision, get_precision
@@ -26,7 +27,7 @@ from dinojax.schedules import (
 from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
 from dinojax.ssl.flops import train_step_flops
 from dinojax.ssl.forward import SslModel
-from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws
+from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws, make_gain_draws
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
 from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_inputs
 from dinojax.ssl.state import Centers, TrainState, init_state
@@ -39,21 +40,22 @@ CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering
 MODEL_FIELDS = [
     field.name
     for field in dataclasses.fields(StudentConfig)
-    if field.name in VisionTransformer.__dataclass_fields__
+    if any(field.name in kind.__dataclass_fields__ for kind in (VisionTransformer, ConvNeXt))
 ]
-"""Keys of ``student`` that the backbone takes under the same name."""
+"""Keys of ``student`` that a backbone takes under the same name."""
 
 
-def build_backbone(config: Config, precision: Precision) -> VisionTransformer:
-    """The preset with the fields that the configuration overrides."""
-    fields = dict(get_preset(config.student.arch).model)
-    for name in MODEL_FIELDS:
-        value = getattr(config.student, name)
-        if value is not None:
-            fields[name] = value
-    if fields.get("pos_embed_rope_base") == 0:
-        fields["pos_embed_rope_base"] = None
-    return VisionTransformer(precision=precision, **fields)
+def build_backbone(config: Config, precision: Precision) -> Backbone:
+    """The preset with the fields that the configuration overrides.
+
+    Raises:
+        ValueError: an override of what this kind of backbone does not have.
+    """
+    fields = {name: getattr(config.student, name) for name in MODEL_FIELDS}
+    changes = {name: value for name, value in fields.items() if value is not None}
+    if changes.get("pos_embed_rope_base") == 0:
+        changes["pos_embed_rope_base"] = None
+    return get_preset(config.student.arch).build(precision, **changes)
 
 
 def build_head(head: HeadConfig, precision: Precision) -> DinoHead:
@@ -63,6 +65,7 @@ def build_head(head: HeadConfig, precision: Precision) -> DinoHead:
         hidden_dim=head.hidden_dim,
         bottleneck_dim=head.bottleneck_dim,
         layers=head.nlayers,
+        weight_norm=head.weight_norm,
     )
 
 
@@ -204,8 +207,11 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
     precision = get_precision(config.train.precision)
     backbone, views = build_backbone(config, precision), build_views(config)
     group = draw_group_size(config)
-    draws = make_draws(
-        build_draw_rates(config),
+    make, rates = make_draws, build_draw_rates(config)
+    if isinstance(backbone, ConvNeXt):
+        make, rates = make_gain_draws, rates.drop_path_rate
+    draws = make(
+        rates,
         seed=config.train.seed,
         depth=backbone.depth,
         rows={"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
@@ -214,7 +220,7 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
         views,
         seed=config.train.seed,
         groups=config.train.batch_size // group,
-        patch_size=backbone.patch_size,
+        patch_size=backbone.stride,
         counts=build_mask_counts(config),
         circular_shift=config.ibot.mask_random_circular_shift,
         draws=draws,
@@ -224,7 +230,7 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
 
 def build_mask_counts(config: Config) -> np.ndarray:
     """Masked patches of each global crop of one group."""
-    patch = build_backbone(config, get_precision(config.train.precision)).patch_size
+    patch = build_backbone(config, get_precision(config.train.precision)).stride
     return group_mask_counts(
         group_size=draw_group_size(config),
         num_patches=(build_views(config).global_crops_size // patch) ** 2,

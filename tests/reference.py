@@ -54,7 +54,7 @@ def vit_from_options(options: dict[str, Any]) -> VisionTransformer:
     fields = {RENAMED.get(k, k): v for k, v in options.items() if k not in NOT_OF_THE_MODEL}
     if is_dinov2(options):
         fields["pos_embed_grid"] = options["img_size"] // options["patch_size"]
-        fields["ffn_layer"] = DINOV2_FFN.get(options.get("ffn_layer"), "mlp")
+        fields["ffn_layer"] = DINOV2_FFN.get(options.get("ffn_layer", "mlp"), "mlp")
     precision = dataclasses.replace(
         POLICIES["float32"], rope=ROPE_PRECISION[options.get("pos_embed_rope_dtype", "bf16")]
     )

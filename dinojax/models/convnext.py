@@ -149,6 +149,11 @@ class ConvNeXt(nn.Module):
         """Pixels between neighbouring patch tokens."""
         return 32
 
+    @property
+    def tensor_sizes(self) -> dict[str, int]:
+        """What a split over the mesh's tensor axis has to divide, by name."""
+        return {f"four times dims[{i}]": 4 * dim for i, dim in enumerate(self.dims)}
+
     def setup(self):
         if len(self.depths) != len(STRIDES) or len(self.dims) != len(STRIDES):
             raise ValueError(

@@ -14,6 +14,7 @@ from dinojax.kernels.rope import CoordinateDraws, RopeTables, rope_periods, rope
 from dinojax.models.block import Block, KeptRows, LayerInputs, Streams, Tokens
 from dinojax.models.dense import INIT_STD
 from dinojax.models.embed import Embed, patch_grid
+from dinojax.models.ffn import hidden_width
 from dinojax.models.norm import NORM_LAYERS
 from dinojax.precision import Precision
 from dinojax.typing import Array, Bool, Float
@@ -86,6 +87,12 @@ class VisionTransformer(nn.Module):
     def stride(self) -> int:
         """Pixels between neighbouring patch tokens."""
         return self.patch_size
+
+    @property
+    def tensor_sizes(self) -> dict[str, int]:
+        """What a split over the mesh's tensor axis has to divide, by name."""
+        hidden = hidden_width(self.embed_dim, self.ffn_ratio, self.ffn_layer)
+        return {"num_heads": self.num_heads, "the hidden width": hidden}
 
     def setup(self):
         if self.embed_dim % self.num_heads:
@@ -186,8 +193,8 @@ class VisionTransformer(nn.Module):
         if self.pos_embed_grid is not None:
             if coordinates is not None:
                 raise ValueError(
-                    f"pos_embed_grid={self.pos_embed_grid} replaces RoPE, so nothing has coordinates "
-                    "to shift, jitter or rescale; set pos_embed_rope_*_coords to None"
+                    f"pos_embed_grid={self.pos_embed_grid} replaces RoPE, so no coordinates exist to "
+                    "shift, jitter or rescale; set pos_embed_rope_*_coords to None"
                 )
             return None
         periods = rope_periods(

@@ -207,15 +207,15 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
     precision = get_precision(config.train.precision)
     backbone, views = build_backbone(config, precision), build_views(config)
     group = draw_group_size(config)
-    make, rates = make_draws, build_draw_rates(config)
+    sizes: dict[str, Any] = {
+        "seed": config.train.seed,
+        "depth": backbone.depth,
+        "rows": {"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
+    }
     if isinstance(backbone, ConvNeXt):
-        make, rates = make_gain_draws, rates.drop_path_rate
-    draws = make(
-        rates,
-        seed=config.train.seed,
-        depth=backbone.depth,
-        rows={"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
-    )
+        draws = make_gain_draws(config.student.drop_path_rate, **sizes)
+    else:
+        draws = make_draws(build_draw_rates(config), **sizes)
     return make_step_inputs(
         views,
         seed=config.train.seed,

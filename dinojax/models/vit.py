@@ -193,8 +193,8 @@ class VisionTransformer(nn.Module):
         if self.pos_embed_grid is not None:
             if coordinates is not None:
                 raise ValueError(
-                    f"pos_embed_grid={self.pos_embed_grid} replaces RoPE, so no coordinates exist to "
-                    "shift, jitter or rescale; set pos_embed_rope_*_coords to None"
+                    f"pos_embed_grid={self.pos_embed_grid} replaces RoPE, so no coordinates can be "
+                    "shifted, jittered or rescaled; set pos_embed_rope_*_coords to None"
                 )
             return None
         periods = rope_periods(

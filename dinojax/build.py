@@ -5,10 +5,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dinojax.config import Config, HeadConfig, ScheduleConfig, StudentConfig
+from dinojax.build_gram import build_gram, has_gram_teacher
+from dinojax.config import BackboneConfig, Config, HeadConfig, ScheduleConfig, StudentConfig
 from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.head import DinoHead
@@ -27,11 +29,12 @@ from dinojax.schedules import (
 from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
 from dinojax.ssl.flops import train_step_flops
 from dinojax.ssl.forward import SslModel
+from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws, make_gain_draws
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
 from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_inputs
 from dinojax.ssl.state import Centers, TrainState, init_state
-from dinojax.ssl.step import Loss, Metrics, Schedules, make_train_step
+from dinojax.ssl.step import Loss, LossGradients, Metrics, Schedules, make_train_step
 from dinojax.typing import Step
 from dinojax.views.recipe import ViewRecipe, without_rgb_operations
 
@@ -46,16 +49,21 @@ MODEL_FIELDS = [
 
 
 def build_backbone(config: Config, precision: Precision) -> Backbone:
+    """The student's and that of its EMA."""
+    return backbone_of(config.student, precision)
+
+
+def backbone_of(section: BackboneConfig, precision: Precision) -> Backbone:
     """The preset with the fields that the configuration overrides.
 
     Raises:
         ValueError: an override of what this kind of backbone does not have.
     """
-    fields = {name: getattr(config.student, name) for name in MODEL_FIELDS}
+    fields = {name: getattr(section, name, None) for name in MODEL_FIELDS}
     changes = {name: value for name, value in fields.items() if value is not None}
     if changes.get("pos_embed_rope_base") == 0:
         changes["pos_embed_rope_base"] = None
-    return get_preset(config.student.arch).build(precision, **changes)
+    return get_preset(section.arch).build(precision, **changes)
 
 
 def build_head(head: HeadConfig, precision: Precision) -> DinoHead:
@@ -75,6 +83,19 @@ def build_model(config: Config) -> SslModel:
         build_backbone(config, precision),
         build_head(config.dino.head, precision),
         build_head(config.ibot.head, precision),
+    )
+
+
+def build_frozen_model(config: Config) -> SslModel | None:
+    """The frozen teacher of distillation; None without it."""
+    distillation = config.distillation
+    if distillation.teacher is None:
+        return None
+    precision = get_precision(config.train.precision)
+    return SslModel(
+        backbone_of(distillation.backbone, precision),
+        build_head(distillation.dino_head, precision),
+        build_head(distillation.ibot_head, precision),
     )
 
 
@@ -150,13 +171,21 @@ def build_objective(config: Config) -> Objective:
     )
 
 
+def _gram(config: Config, model: SslModel) -> GramAnchor | None:
+    weight = build_schedule(config.gram.loss_weight, config.train.steps)
+    return build_gram(config.gram, model.backbone, weight)
+
+
 def build_loss(config: Config) -> Loss:
     """Of the whole batch with all its logits at once: the least work."""
+    model = build_model(config)
     return Loss(
-        build_model(config),
+        model,
         build_objective(config),
         CENTERINGS[config.train.centering],
         build_schedules(config),
+        _gram(config, model),
+        build_frozen_model(config),
     )
 
 
@@ -170,12 +199,15 @@ def build_accumulated_loss(config: Config) -> AccumulatedLoss:
     objective = build_objective(config)._replace(
         dino=partial(chunked_dino_loss, chunk=chunk), ibot=partial(chunked_ibot_loss, chunk=chunk)
     )
+    model = build_model(config)
     return AccumulatedLoss(
-        build_model(config),
+        model,
         objective,
         centerings[config.train.centering],
         build_schedules(config),
         config.train.micro_batches,
+        _gram(config, model),
+        build_frozen_model(config),
     )
 
 
@@ -220,30 +252,42 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
         views,
         seed=config.train.seed,
         groups=config.train.batch_size // group,
-        patch_size=backbone.stride,
+        side=predicted_grid(config),
         counts=build_mask_counts(config),
         circular_shift=config.ibot.mask_random_circular_shift,
         draws=draws,
         dtype=precision.param,
+        hide_masked=config.distillation.teacher is None,
+        teacher_scale=config.crops.teacher_to_student_resolution_scale,
     )
+
+
+def predicted_grid(config: Config) -> int:
+    """Patches along a side of the global crops, which teacher and student have in common."""
+    patch = build_backbone(config, get_precision(config.train.precision)).stride
+    return build_views(config).global_crops_size // patch
 
 
 def build_mask_counts(config: Config) -> np.ndarray:
     """Masked patches of each global crop of one group."""
-    patch = build_backbone(config, get_precision(config.train.precision)).stride
     return group_mask_counts(
         group_size=draw_group_size(config),
-        num_patches=(build_views(config).global_crops_size // patch) ** 2,
+        num_patches=predicted_grid(config) ** 2,
         sample_probability=config.ibot.mask_sample_probability,
         ratio_min_max=config.ibot.mask_ratio_min_max,
     )
 
 
+def build_step_loss(config: Config) -> LossGradients:
+    """What the train step takes its gradients from."""
+    whole = config.train.micro_batches == 1 and config.train.prototype_chunk is None
+    return build_loss(config) if whole else build_accumulated_loss(config)
+
+
 def build_train_step(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The train step of a configuration, not yet jitted."""
-    whole = config.train.micro_batches == 1 and config.train.prototype_chunk is None
     return make_train_step(
-        loss=build_loss(config) if whole else build_accumulated_loss(config),
+        loss=build_step_loss(config),
         optimizer=build_optimizer(config),
         make_inputs=build_inputs(config),
     )
@@ -252,6 +296,7 @@ def build_train_step(config: Config) -> Callable[[TrainState, Any], tuple[TrainS
 def build_init(config: Config) -> Callable[[], TrainState]:
     """A function that makes the state before the first step, to be jitted with shardings."""
     model, optimizer = build_model(config), build_optimizer(config)
+    frozen = build_frozen_model(config)
     param = get_precision(config.train.precision).param
 
     def init() -> TrainState:
@@ -263,7 +308,13 @@ def build_init(config: Config) -> Callable[[], TrainState]:
                 jnp.zeros(config.dino.head.n_prototypes, param),
                 jnp.zeros(config.ibot.head.n_prototypes, param),
             )
-        return init_state(student, optimizer.init(student), centers)
+        state = init_state(student, optimizer.init(student), centers)
+        if has_gram_teacher(config.gram):
+            state = state._replace(gram_teacher=jax.tree.map(jnp.copy, student["backbone"]))
+        if frozen is not None:
+            key = key_for(config.train.seed, 0, "frozen teacher")
+            state = state._replace(frozen_teacher=frozen.init(key, config.student.in_chans))
+        return state
 
     return init
 
@@ -271,6 +322,7 @@ def build_init(config: Config) -> Callable[[], TrainState]:
 def build_flops(config: Config) -> float:
     """Model FLOPs of one step."""
     views, counts = build_views(config), build_mask_counts(config)
+    gram_px = views.gram_teacher_crops_size or views.global_crops_size
     return train_step_flops(
         build_model(config),
         batch=config.train.batch_size,
@@ -280,4 +332,9 @@ def build_flops(config: Config) -> float:
         masked_patches=float(counts.sum() / draw_group_size(config)),
         channels=config.student.in_chans,
         drop_path_rate=config.student.drop_path_rate,
+        gram_px=gram_px if has_gram_teacher(config.gram) else 0,
+        frozen=build_frozen_model(config),
+        teacher_px=round(
+            views.global_crops_size / config.crops.teacher_to_student_resolution_scale
+        ),
     )

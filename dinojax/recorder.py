@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float
 
-from dinojax.build import build_inputs, build_views
+from dinojax.build import build_inputs, build_views, draw_group_size, predicted_grid
 from dinojax.config import Config
 from dinojax.data.pipeline import TrainBatch
 from dinojax.resolutions import resolution_at
-from dinojax.runs import Run, shown_then
+from dinojax.runs import Run
 from dinojax.ssl.prepare import GLOBAL_VIEWS, crop_keys
 from dinojax.typing import Step
 from dinojax.views.params import CropParams, sample_params
@@ -37,7 +38,7 @@ class Seen:
         gone: what is wrong with the records that were shown in some slots and cannot be read any
             more. Sizes, crops and choices of these slots mean nothing; masks need no image.
         global_crops, local_crops: normalised.
-        masks: True for the masked patches of the global crops.
+        masks: True for the patches of the global crops that are predicted: masked, but in distillation.
         params: the choices behind the crops, every leaf ``[n, ...]``.
     """
 
@@ -81,14 +82,11 @@ def rebuild(run: Run, step: int, images: int) -> Seen:
     if images < 1:
         raise ValueError(f"images={images} must be at least 1; use 8")
     slots = range(min(images, batch_size))
-    records = run.data.order.indices(step, slots)
+    batch, records = run.batch(step, slots)
     if step < run.steps_read:
         positions = range(step * batch_size, step * batch_size + len(slots))
-        records = shown_then(run, positions, records)
-        batch = run.batches.read(step, slots, records)
         replaced = [p for position in positions for p in run.ledger.get(position, ())]
     else:
-        batch = run.batches.read(step, slots)
         replaced = [p for p in batch["problems"] if p.substitute is not None]
     lost = [p for p in batch["problems"] if p.substitute is None and p.attempt == 0]
     arrays = make_rebuild(resolution_at(run.config, step))(batch["canvas"], batch["size"], step)
@@ -106,12 +104,16 @@ def rebuild(run: Run, step: int, images: int) -> Seen:
 def make_rebuild(config: Config) -> Callable[..., tuple[Any, ...]]:
     """A jitted ``(canvas, size, step) -> (global crops, local crops, masks, choices)``."""
     make_inputs, views = build_inputs(config), build_views(config)
+    group, patches = draw_group_size(config), predicted_grid(config) ** 2
 
     @jax.jit
     def inputs_and_choices(canvas: Any, size: Any, step: Step) -> tuple[Any, ...]:
         images = canvas.shape[0]
         inputs = make_inputs({"canvas": canvas, "size": size}, step)
-        masks = rearrange(inputs.masks, "G (V g) P -> V (G g) P", V=GLOBAL_VIEWS)[:, :images]
+        indices = inputs.mask_indices  # also where the student is shown what it predicts
+        flat = jnp.zeros((len(indices), GLOBAL_VIEWS * group * patches), bool)
+        flat = jax.vmap(lambda row, index: row.at[index].set(True))(flat, indices)
+        masks = rearrange(flat, "G (V g P) -> V (G g) P", V=GLOBAL_VIEWS, g=group)[:, :images]
         keys = crop_keys(config.train.seed, step, images)
         choices = jax.vmap(lambda key, hw: sample_params(key, hw, views))(keys, size)
         return inputs.global_crops, inputs.local_crops, masks, choices

@@ -2,8 +2,10 @@
 
 import functools
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
@@ -11,7 +13,7 @@ from jaxtyping import Int64
 from dinojax.config import Config, from_dict
 from dinojax.data.check import fingerprint
 from dinojax.data.load import Problem, readable
-from dinojax.data.pipeline import StepBatches, default_threads
+from dinojax.data.pipeline import StepBatches, TrainBatch, default_threads
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.metrics import last_step
 from dinojax.runtime.quarantine import read_ledger
@@ -62,6 +64,21 @@ class Run:
         last = max(self.ledger, default=-1)
         return max(self.steps_run, last // self.config.train.batch_size + 1)
 
+    def batch(self, step: int, slots: Sequence[int]) -> tuple[TrainBatch, Int64[np.ndarray, " n"]]:
+        """What a step showed in these slots, or will show; and the records that it meant to.
+
+        Where a record is gone since then, ``index`` is -1 and ``problems`` say why.
+
+        Raises:
+            ValueError: the ledger is not the run's.
+        """
+        records = self.data.order.indices(step, slots)
+        if step >= self.steps_read:
+            return self.batches.read(step, slots), records
+        positions = [step * self.config.train.batch_size + slot for slot in slots]
+        records = shown_then(self, positions, records)
+        return self.batches.read(step, slots, records), records
+
     def find(self, record_id: str) -> list[int]:
         """Where a record is among the training records; a list of ids may name it repeatedly."""
         source = self.data.source
@@ -72,13 +89,17 @@ def open_run(workdir: str | Path) -> Run:
     """A run that has been started.
 
     Files that were damaged or repaired since then are no obstacle: the ledger knows what the steps
-    made of them, and `rebuild` of those that it cannot read.
+    made of them, and `Run.batch` of those that it cannot read.
 
     Raises:
         FileNotFoundError: the workdir has no run, or its data is gone.
         ValueError: its files are damaged, or the data is no longer the same.
     """
-    contract = read_contract(workdir)
+    return open_contract(read_contract(workdir), workdir)
+
+
+def open_contract(contract: dict[str, Any], workdir: str | Path) -> Run:
+    """The same from what `dinojax.runtime.contract.read_contract` found, then or now."""
     config = from_dict(contract["config"])
     run = Run(Path(workdir), config, open_data(config))
     now = fingerprint(
@@ -111,7 +132,7 @@ def _was_or_is_unreadable(run: Run, record_id: str) -> bool:
 
 
 def shown_then(
-    run: Run, positions: range, drawn: Int64[np.ndarray, " n"]
+    run: Run, positions: Sequence[int], drawn: Int64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, " n"]:
     """The records that steps of the past showed where these were drawn: what the ledger says.
 

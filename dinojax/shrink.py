@@ -34,7 +34,12 @@ def shrink(config: Any) -> ml_collections.ConfigDict:
     config.train.precision = "float32"
     config.train.log_every_steps = 1
     schedules = [config.optim.lr, config.optim.weight_decay, config.optim.momentum]
-    for schedule in [*schedules, config.optim.teacher_temp, config.dino.local_loss_weight]:
+    for schedule in [
+        *schedules,
+        config.optim.teacher_temp,
+        config.dino.local_loss_weight,
+        config.gram.loss_weight,
+    ]:
         schedule.warmup_steps = min(schedule.warmup_steps, 1)
     config.optim.freeze_last_layer_steps = min(config.optim.freeze_last_layer_steps, 1)
     config.data.source = "scenes"

@@ -5,129 +5,68 @@ several hosts the same command runs once on each (docs/scaling.md).
 """
 
 import contextlib
+import functools
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import app, flags, logging
-from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from dinojax import mesh as meshes
 from dinojax import trees
-from dinojax.build import (
-    build_backbone,
-    build_flops,
-    build_init,
-    build_train_step,
-    build_views,
-)
+from dinojax.build import build_flops, build_init, build_views
+from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
 from dinojax.data.pipeline import make_loader
-from dinojax.data.source import Source
-from dinojax.evaluation.features import make_encoder
-from dinojax.evaluation.monitor import KnnMonitor, evenly
+from dinojax.initial_state import first_step, make_initial_state
+from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, check_shared, program
-from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import write_or_check
 from dinojax.runtime.exits import STOPS, exit_code, leave
-from dinojax.runtime.loop import TrainStep, run
+from dinojax.runtime.loop import Guards, Outcome, TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
+from dinojax.runtime.nonfinite import NonfiniteSteps
+from dinojax.runtime.preemption import Preemption
 from dinojax.runtime.quarantine import Quarantine
+from dinojax.runtime.rollback import run_segments
 from dinojax.runtime.summary import write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
+from dinojax.runtime.watchdog import Watchdog
+from dinojax.safety import advance, make_series, step_teller
+from dinojax.ssl.state import TrainState
 from dinojax.training_data import open_data
-from dinojax.typing import PyTree
 from dinojax.validation import validate
 from dinojax.views.recipe import RGB_ONLY
 
 
-def global_batches(
-    batches: Iterator[Any], placement: meshes.BatchLayout
-) -> Iterator[dict[str, jax.Array]]:
-    """Host batches, which hold the rows of `placement`, as global arrays."""
-    for batch in batches:
-        yield {name: placement.place(batch[name]) for name in ("canvas", "size")}
-
-
-def compile_step(config: Config, mesh: Mesh, state: PyTree) -> TrainStep:
-    """The train step of one resolution, ready to run on `state` and batches of `config`."""
-    batch, canvas_px = config.train.batch_size, config.data.canvas_px
-    channels = config.student.in_chans
-    split = meshes.batch_sharding(mesh)
-    layout = jax.tree.map(lambda leaf: leaf.sharding, state)
-    shapes = {
-        "canvas": ((batch, canvas_px, canvas_px, channels), "uint8"),
-        "size": ((batch, 2), "int32"),
-    }
-    start = time.perf_counter()
-    step = jax.jit(
-        build_train_step(config),
-        in_shardings=(layout, split),
-        out_shardings=(layout, meshes.replicated(mesh)),
-        donate_argnums=0,
-    )
-    compiled = step.lower(
-        state,
-        {name: jax.ShapeDtypeStruct(*kind, sharding=split) for name, kind in shapes.items()},
-    ).compile()
-    logging.info(
-        "compiled the step for crops of %d and %d px in %.0f s",
-        config.crops.global_crops_size,
-        config.crops.local_crops_size,
-        time.perf_counter() - start,
-    )
-    return compiled
-
-
-def make_monitor(config: Config, bank: Source | None, queries: Source | None) -> KnnMonitor | None:
-    """The kNN monitor, or None where the data have no labels or the config wants none."""
-    if not config.knn.every_steps:
-        return None
-    classes = None if bank is None else bank.class_names
-    if bank is None or queries is None or classes is None:
-        logging.warning("the data have no labels: no kNN monitor")
-        return None
-    encode = make_encoder(
-        build_backbone(config, get_precision(config.train.precision)),
-        image_px=config.knn.image_px,
-        mean=config.crops.rgb_mean,
-        std=config.crops.rgb_std,
-    )
-    return KnnMonitor(
-        encode,
-        evenly(bank, config.knn.max_bank),
-        evenly(queries, config.knn.max_queries),
-        num_classes=len(classes),
-        canvas_px=config.data.canvas_px,
-        batch_size=config.knn.batch_size,
-        read_timeout_s=config.data.read_timeout_s,
-        k=config.knn.k,
-        temperature=config.knn.temperature,
-        channels=config.student.in_chans,
-    )
-
-
-def train(config: Config, workdir: str) -> dict[str, Any]:
+def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dict[str, Any]:
     """Train or resume in `workdir` and return the summary, also written to ``summary.json``.
 
     On several processes all make this call, and the first one writes.
+
+    Args:
+        allow_change: keys that may have other values than at the last start, although the workdir
+            is bound to them (`dinojax.runtime.contract`).
 
     Raises:
         ValueError: an impossible configuration, unreadable data, a workdir of another run, or
             processes that differ in any of these.
         dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
+        dinojax.runtime.errors.CheckpointError: a checkpoint cannot be written, or none read.
+        dinojax.runtime.errors.PreemptedError: SIGTERM; the state is saved.
+        dinojax.runtime.errors.DivergedError: too many non-finite steps and no way back.
     """
-    agree("program", program(to_dict(config)))
+    agree("program", program(to_dict(config)) | {"--allow_change": list(allow_change)})
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     validate(config, batch_shards=meshes.batch_shards(mesh), tensor=mesh.shape["tensor"])
     cluster.connect(mesh)
@@ -148,83 +87,106 @@ def train(config: Config, workdir: str) -> dict[str, Any]:
             )
     found = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
     agree("data", {"data fingerprint": found.digest})
-    write_or_check(workdir, to_dict(config), found._asdict())
+    write_or_check(workdir, to_dict(config), found._asdict(), allow_change)
     check_shared(Path(workdir) / CONTRACT_FILE)
 
-    steps = config.train.steps
     compute = get_precision(config.train.precision).compute
     peak = total_peak_flops(mesh.devices.ravel().tolist(), compute)
     with contextlib.ExitStack() as stack:
+        leave_early = stack.enter_context(Preemption())
+        report = Path(workdir) / f"hang.{jax.process_index()}.txt"
+        progress = stack.enter_context(Watchdog(config.train.hang_timeout_s, report))
         stack.enter_context(jax.set_mesh(mesh))
-        init = build_init(config)
-        shapes = jax.eval_shape(init)
-        layout = meshes.shardings(mesh, shapes)
+        shapes = jax.eval_shape(build_init(config))
+        wanted = abstract(shapes, meshes.shardings(mesh, shapes))
         logging.info("%.1f M student parameters on %s", trees.count(shapes.student) / 1e6, mesh)
 
-        checkpoints = stack.enter_context(
-            Checkpoints(
-                f"{workdir}/checkpoints",
-                every_steps=config.checkpoint.every_steps,
-                keep_last=config.checkpoint.keep_last,
-                keep_every_steps=config.checkpoint.keep_every_steps,
-            )
-        )
-        latest = checkpoints.latest_step()
-        agree("checkpoints", {"newest checkpoint": latest})
-        if latest is None:
-            state = jax.jit(init, out_shardings=layout)()
-        else:
-            logging.info("resuming from step %d", latest)
-            state = checkpoints.restore(abstract(shapes, layout))
-        first_step = latest or 0
-
-        # Ahead of the data: a resolution that comes late must not stop the run to compile.
-        choice = resolution_order(config)
-        train_steps = [compile_step(one, mesh, state) for one in resolutions(config)]
-        cluster.gather("compiled", "")  # collectives do not wait long for those who come late
-        flops = [float(build_flops(one)) for one in resolutions(config)]
-        placement = meshes.BatchLayout(mesh, config.train.batch_size)
-        loader = make_loader(
-            data.source,
-            data.order,
-            canvas_px=config.data.canvas_px,
-            start_step=first_step,
-            num_workers=config.data.num_workers,
-            prefetch_mb=config.data.prefetch_mb,
-            slots=placement.rows,
-            channels=config.student.in_chans,
-            read_timeout_s=timeout,
-        )
-        quarantine = Quarantine(
+        series = [stack.enter_context(one) for one in make_series(config.checkpoint, workdir)]
+        checkpoints = series[0]
+        refused = NonfiniteSteps(
             workdir,
-            global_batch=config.train.batch_size,
-            first_step=first_step,
-            budget=config.data.bad_budget,
-            slots=placement.rows,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            checkpoints,
+            describe=step_teller(workdir, data, mesh),
+            rollback_after=config.train.rollback_after,
         )
         monitor = make_monitor(config, data.bank, data.queries)
-        outcome = run(
-            state,
-            first_step=first_step,
-            total_steps=steps,
-            train_step_at=lambda step: train_steps[choice.at(step)[0]],
-            batches=global_batches(
-                quarantine.watch(stack.enter_context(contextlib.closing(loader))), placement
-            ),
-            evaluate=monitor or (lambda state: {}),
-            evaluate_every=config.knn.every_steps if monitor else 0,
-            checkpoints=checkpoints,
-            writer=stack.enter_context(MetricWriter(workdir, resumed_from=latest)),
-            throughput=Throughput(
-                first_step,
-                total_steps=steps,
-                images_per_step=config.train.batch_size,
-                flops_at=lambda step: flops[choice.at(step)[0]],
-                peak_flops=peak,
-            ),
-            log_every=config.train.log_every_steps,
+        choice = resolution_order(config)
+        flops = [float(build_flops(one)) for one in resolutions(config)]
+        placement = meshes.BatchLayout(mesh, config.train.batch_size)
+
+        @functools.cache
+        def train_steps() -> list[TrainStep]:
+            # Ahead of the data: a resolution that comes late must not stop the run to compile.
+            compiled = [compile_step(one, mesh, wanted) for one in resolutions(config)]
+            cluster.gather("compiled", "")  # collectives do not wait long for those who come late
+            return compiled
+
+        def resume() -> tuple[int | None, TrainState]:
+            agree("checkpoints", {"checkpoints": checkpoints.steps()})
+            resumed = checkpoints.restore_newest(wanted)
+            if resumed is None:
+                return None, make_initial_state(config, wanted)
+            logging.info("resuming from step %d", resumed[0])
+            return resumed
+
+        def attempt(latest: int | None, state: TrainState, first: int, until: int) -> Outcome:
+            """Steps ``first .. until - 1``."""
+            steps = train_steps()
+            loader = make_loader(
+                data.source,
+                data.order,
+                canvas_px=config.data.canvas_px,
+                start_step=first,
+                num_workers=config.data.num_workers,
+                prefetch_mb=config.data.prefetch_mb,
+                slots=placement.rows,
+                channels=config.student.in_chans,
+                read_timeout_s=timeout,
+            )
+            quarantine = Quarantine(
+                workdir,
+                global_batch=config.train.batch_size,
+                first_step=first,
+                budget=config.data.bad_budget,
+                slots=placement.rows,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+            with (
+                contextlib.closing(loader),
+                MetricWriter(workdir, resumed_from=latest) as writer,
+            ):
+                return run(
+                    state,
+                    first_step=first,
+                    until=until,
+                    total_steps=config.train.steps,
+                    train_step_at=lambda step: steps[choice.at(step)[0]],
+                    batches=global_batches(quarantine.watch(loader), placement),
+                    evaluate=monitor or (lambda state: {}),
+                    evaluate_every=config.knn.every_steps if monitor else 0,
+                    series=series,
+                    writer=writer,
+                    throughput=Throughput(
+                        first,
+                        total_steps=config.train.steps,
+                        images_per_step=config.train.batch_size,
+                        flops_at=lambda step: flops[choice.at(step)[0]],
+                        peak_flops=peak,
+                    ),
+                    log_every=config.train.log_every_steps,
+                    guards=Guards(leave_early, progress, refused),
+                )
+
+        outcome = run_segments(
+            attempt,
+            resume=resume,
+            restore=functools.partial(checkpoints.restore, wanted),
+            advance=advance,
+            series=series,
+            workdir=workdir,
+            total_steps=config.train.steps,
+            first_step=first_step(config.init),
         )
     if jax.process_index():
         return {}
@@ -247,7 +209,7 @@ def main(argv: Sequence[str]) -> None:
         with cluster.together("dinojax.train", exit_code):
             if jax.process_index():
                 logging.set_verbosity(logging.WARNING)  # what the first says goes for all
-            summary = train(parse_config(given.config), given.workdir)
+            summary = train(parse_config(given.config), given.workdir, given.allow_change)
     except STOPS as error:
         logging.debug("stopped", exc_info=True)
         print(f"dinojax.train: {error}", file=sys.stderr)
@@ -259,6 +221,9 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Where the run lives: config, metrics, checkpoints.")
+    flags.DEFINE_multi_string(
+        "allow_change", [], "Key that may change in this workdir, as optim.lr.peak; repeatable."
+    )
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, the same for all processes.")
     flags.DEFINE_integer("num_processes", None, "Processes of this run, one or more on each host.")
     flags.DEFINE_integer("process_id", None, "Which of them this is: 0 .. num_processes - 1.")

@@ -8,6 +8,7 @@ from dinojax.build import (
     CENTERINGS,
     build_backbone,
     build_init,
+    build_schedule,
     build_schedules,
     build_views,
     draw_group_size,
@@ -18,6 +19,7 @@ from dinojax.models.vit import VisionTransformer
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
+from dinojax.stage_validation import check_distillation, check_gram, check_init
 from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
 
@@ -44,10 +46,17 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
     _check_rope(config)
+    for name, value in (
+        ("train.rollback_after", config.train.rollback_after),
+        ("train.hang_timeout_s", config.train.hang_timeout_s),
+    ):
+        if value < 0:
+            raise ValueError(f"{name}={value} must be at least 0; 0 switches it off")
     for resolution in resolutions(config):
         _check_sizes(resolution)
         _check_groups(resolution, batch_shards)
-        _check_later_stages(resolution)
+        check_gram(resolution, _patch_size(resolution))
+        check_distillation(resolution)
         validate_recipe(build_views(resolution), config.student.in_chans)
     _check_canvas(config)
     _check_tensor(config, tensor)
@@ -58,6 +67,7 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
         raise ValueError(
             f"train.centering={config.train.centering!r} is unknown; use one of {list(CENTERINGS)}"
         )
+    check_init(config.init)
     _check_memory(config)
     _check_reading(config)
     _check_schedules(config)
@@ -126,17 +136,6 @@ def _check_reading(config: Config) -> None:
         )
 
 
-def _check_later_stages(config: Config) -> None:
-    """Keys that pretraining would have to ignore."""
-    for name, absent in (("gram_teacher_crops_size", None), ("gram_teacher_no_distortions", False)):
-        value = getattr(config.crops, name)
-        if value != absent:
-            raise ValueError(
-                f"crops.{name}={value} is for the Gram anchoring stage, which pretraining does not "
-                f"have; set it to {absent}"
-            )
-
-
 def _check_rope(config: Config) -> None:
     """Its augmentation needs a backbone that has it."""
     backbone = build_backbone(config, get_precision(config.train.precision))
@@ -160,6 +159,7 @@ def _check_schedules(config: Config) -> None:
         "optim.momentum": optim.momentum,
         "optim.teacher_temp": optim.teacher_temp,
         "dino.local_loss_weight": config.dino.local_loss_weight,
+        "gram.loss_weight": config.gram.loss_weight,
     }
     for name, schedule in schedules.items():
         if schedule.family == "dinov3" and schedule.trunc_extra:
@@ -173,6 +173,11 @@ def _check_schedules(config: Config) -> None:
                 f"'dinov2'; set it to None or {name}.family to 'dinov3'"
             )
     build_schedules(config)
+    build_schedule(config.gram.loss_weight, config.train.steps)
+
+
+def _patch_size(config: Config) -> int:
+    return build_backbone(config, get_precision(config.train.precision)).stride
 
 
 def _check_sizes(config: Config) -> None:

@@ -16,8 +16,7 @@ from safetensors.numpy import load_file
 ROOT = Path(os.environ.get("DINOJAX_GOLDEN", Path(__file__).parent / "golden"))
 
 NOT_COVERED_YET = (
-    "meta/distill",
-    "meta/gram",
+    "meta/distill_convnext",
     "meta/multidistill",
 )
 """Prefixes of ``path`` or ``path:case`` whose code belongs to later stages; the only such list."""

@@ -10,7 +10,7 @@ from einops import rearrange
 from images import encode, smooth
 from spies import noting_inputs
 
-from dinojax import build
+from dinojax import build, compiled_step
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax.config import Config, default_config, parse_config
@@ -106,7 +106,7 @@ def train(root: Path, given: Config, build_step, devices: int = 1) -> Trained:
     mesh = meshes.make_mesh(-1, given.mesh.fsdp, devices=jax.devices()[:devices])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(meshes, "make_mesh", lambda *sizes: mesh)
-        patch.setattr(app, "build_train_step", build_step)
+        patch.setattr(compiled_step, "build_train_step", build_step)
         patch.setattr(app, "run", loop)
         patch.setattr(app, "global_batches", global_batches)
         app.train(given, str(root / "run"))

@@ -9,9 +9,12 @@ import numpy as np
 from einops import rearrange
 
 from dinojax.config import (
+    BackboneConfig,
     Config,
     CropsConfig,
     DinoConfig,
+    DistillationConfig,
+    GramConfig,
     HeadConfig,
     IbotConfig,
     OptimConfig,
@@ -173,11 +176,38 @@ def schedule_v2(given: dict[str, Any], epoch: int) -> ScheduleConfig:
     )
 
 
-def config_from_reference(recorded: dict[str, Any]) -> Config:
-    """Our configuration of a recorded run (``meta/*/config.json``)."""
-    cfg = recorded["cfg"]
-    student, dino, ibot, optim = (cfg[k] for k in ("student", "dino", "ibot", "optim"))
-    arch = recorded["archs"][student["arch"]]
+def gram_from_reference(gram: dict[str, Any], epoch: int) -> GramConfig:
+    """There a schedule takes the place of the weight; -1, False and None mean never."""
+    same = (
+        *("img_level", "normalized", "remove_neg", "remove_only_teacher_neg", "tokens_used"),
+        *("global_teacher_resize_method", "global_teacher_resize_antialias", "compute_stats"),
+    )
+    weight = gram["loss_weight"]
+    schedule = gram["loss_weight_schedule"] or {
+        **dict.fromkeys(("start", "peak", "end"), weight),
+        "warmup_epochs": 0,
+    }
+    updates = {}
+    if gram["rep_update"] and gram["use_loss"]:
+        updates = {
+            "update_every_steps": gram["update_frequency"],
+            "first_update_step": gram["it_first_update"],
+            "max_updates": gram["max_updates"],
+        }
+    load = gram["it_load_ema_teacher"]
+    return GramConfig(
+        use_loss=gram["use_loss"],
+        loss_weight=schedule_v2(schedule, epoch),
+        teacher="ema" if gram["ema_teacher"] else gram["ckpt"],
+        # There a flag of the EMA teacher wants a step too, and does nothing with it.
+        load_ema_step=None if gram["ema_teacher"] or load < 0 else load,
+        **updates,
+        **{name: gram[name] for name in same},
+    )
+
+
+def backbone_fields(section: dict[str, Any], arch: dict[str, Any]) -> dict[str, Any]:
+    """Of `BackboneConfig`."""
     same = (
         "patch_size",
         "ffn_layer",
@@ -193,6 +223,23 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
         "pos_embed_rope_min_period",
         "pos_embed_rope_max_period",
         "pos_embed_rope_normalize_coords",
+    )
+    return {
+        "arch": "vits16",
+        "embed_dim": arch["embed_dim"],
+        "depth": arch["depth"],
+        "num_heads": arch["num_heads"],
+        "ffn_ratio": float(arch["ffn_ratio"]),
+        "pos_embed_rope_base": section["pos_embed_rope_base"] or 0.0,
+        **{name: section[name] for name in same},
+    }
+
+
+def config_from_reference(recorded: dict[str, Any]) -> Config:
+    """Our configuration of a recorded run (``meta/*/config.json``)."""
+    cfg = recorded["cfg"]
+    student, dino, ibot, optim = (cfg[k] for k in ("student", "dino", "ibot", "optim"))
+    training_only = (
         "pos_embed_rope_shift_coords",
         "pos_embed_rope_jitter_coords",
         "pos_embed_rope_rescale_coords",
@@ -207,6 +254,15 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
             section["head_hidden_dim"],
         )
 
+    def frozen() -> DistillationConfig:
+        """Written out by the generator: the student's sections but for three keys."""
+        path = cfg["distillation"]["full_cfg_path"]
+        said = dict(re.findall(r"(\w+)=(\w+)", path))
+        fields = backbone_fields(student, recorded["archs"][said["arch"]])
+        fields["n_storage_tokens"] = int(said["n_storage_tokens"])
+        backbone = BackboneConfig(**fields)
+        return DistillationConfig("random", backbone, head(dino), head(ibot))
+
     epoch = cfg["train"]["OFFICIAL_EPOCH_LENGTH"]
     local_weight = ScheduleConfig(start=1.0, peak=1.0, end=1.0)
     if dino["reweight_dino_local_loss"]:
@@ -214,13 +270,8 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
     steps = optim["epochs"] * epoch
     return Config(
         student=StudentConfig(
-            arch="vits16",
-            embed_dim=arch["embed_dim"],
-            depth=arch["depth"],
-            num_heads=arch["num_heads"],
-            ffn_ratio=float(arch["ffn_ratio"]),
-            pos_embed_rope_base=student["pos_embed_rope_base"] or 0.0,
-            **{k: student[k] for k in same},
+            **backbone_fields(student, recorded["archs"][student["arch"]]),
+            **{k: student[k] for k in training_only},
         ),
         dino=DinoConfig(
             loss_weight=dino["loss_weight"],
@@ -232,7 +283,13 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
             local_loss_weight=local_weight,
         ),
         ibot=IbotConfig(loss_weight=ibot["loss_weight"], head=head(ibot)),
-        crops=CropsConfig(local_crops_number=cfg["crops"]["local_crops_number"]),
+        gram=gram_from_reference(cfg["gram"], epoch),
+        distillation=frozen() if cfg["distillation"]["enabled"] else DistillationConfig(),
+        crops=CropsConfig(
+            local_crops_number=cfg["crops"]["local_crops_number"],
+            global_crops_size=cfg["crops"]["global_crops_size"],
+            gram_teacher_crops_size=cfg["crops"]["gram_teacher_crops_size"],
+        ),
         optim=OptimConfig(
             # Recorded configs are after apply_scaling_rules_to_cfg, which touches v1 values only.
             scaling_rule=optim["scaling_rule"] if "schedules" in cfg else "none",

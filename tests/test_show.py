@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dinojax import recorder, show
+from dinojax import compiled_step, recorder, show
 from dinojax import train as app
 from dinojax.config import default_config, parse_config
 from dinojax.runs import open_run
@@ -40,7 +40,9 @@ def workdir(tmp_path_factory) -> Path:
     config.knn.every_steps = 0
     config.data.scenes.num_images = 20
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "build_train_step", lambda given: lambda state, batch: (state, {}))
+        patch.setattr(
+            compiled_step, "build_train_step", lambda given: lambda state, batch: (state, {})
+        )
         patch.setattr(app, "run", loop)
         app.train(parse_config(config), str(path))
     return path

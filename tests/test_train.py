@@ -303,28 +303,6 @@ def checkpoint_bytes(workdir: Path) -> dict[str, np.ndarray]:
     return {k: np.asarray(v) for k, v in trees.flatten(state).items()}
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path):
-    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(command(whole), check=True, env=env, cwd=ROOT, capture_output=True)
-
-    process = subprocess.Popen(
-        command(broken), env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 300
-    while not (broken / "checkpoints" / "10").is_dir():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (broken / "summary.json").exists()
-    subprocess.run(command(broken), check=True, env=env, cwd=ROOT, capture_output=True)
-    expected, found = checkpoint_bytes(whole), checkpoint_bytes(broken)
-    assert expected.keys() == found.keys()
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-
-
 @pytest.mark.slow
 def test_bad_files_killed_and_resumed(tmp_path):
     """By command line: over budget, with more budget but killed, resumed by workers: one ledger."""

@@ -1,7 +1,9 @@
 """Training in several real processes: one run, which they end together."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +13,8 @@ import numpy as np
 import pytest
 from hosts import ROOT
 from images import encode
+
+from dinojax.runtime import stored_state
 
 STEPS = 4
 
@@ -27,6 +31,19 @@ def app(workdir: Path, **options) -> list[str]:
         f"--workdir={workdir}",
         f"--config={ROOT}/configs/dinov3_vitl16_in1k.py:debug",
         *(f"--config.{key}={value}" for key, value in given.items()),
+    ]
+
+
+def start_toys(
+    workdir: Path, options: dict, env: dict[str, str] | None = None, **last: str
+) -> list[subprocess.Popen]:
+    """Two of them, running; the second with more of an environment."""
+    given = {"knn__every_steps": 0, **options}
+    commands = [["tests/toy_train.py", *app(workdir, **given), *flags] for flags in hosts.flags(2)]
+    env = env or {}
+    return [
+        hosts.launch(command, devices=2, env=more)
+        for command, more in zip(commands, (env, {**env, **last}), strict=True)
     ]
 
 
@@ -164,8 +181,9 @@ def wait_for(path: Path, processes: list[subprocess.Popen]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_and_restarted_on_other_processes(tmp_path):
-    """Four processes of which one is killed; then two with the same devices, and again four."""
+@pytest.mark.parametrize(("count", "other", "killed"), [(4, 2, 2), (2, 4, 1)])
+def test_killed_and_restarted_on_other_processes(tmp_path, count, other, killed):
+    """One of them; then another number with the same devices, and again as many."""
     long = {"train__steps": 30, "checkpoint__every_steps": 5, "knn__every_steps": 0}
 
     def start(workdir: Path, count: int) -> list[subprocess.Popen]:
@@ -174,22 +192,80 @@ def test_killed_and_restarted_on_other_processes(tmp_path):
             for flags in hosts.flags(count)
         ]
 
-    assert [done.code for done in hosts.wait(start(tmp_path / "whole", 4))] == [0] * 4
-    broken = start(tmp_path / "broken", 4)
+    assert [done.code for done in hosts.wait(start(tmp_path / "whole", count))] == [0] * count
+    broken = start(tmp_path / "broken", count)
     wait_for(tmp_path / "broken" / "checkpoints" / "10", broken)
-    broken[2].kill()
+    broken[killed].kill()
     ended = hosts.wait(broken, timeout_s=120)
     assert all(done.code for done in ended), "a process went on without the one that died"
     assert not (tmp_path / "broken" / "summary.json").exists()
-    shutil.copytree(tmp_path / "broken", tmp_path / "fewer")
+    shutil.copytree(tmp_path / "broken", tmp_path / "others")
 
-    assert [done.code for done in hosts.wait(start(tmp_path / "broken", 4))] == [0] * 4
-    assert [done.code for done in hosts.wait(start(tmp_path / "fewer", 2))] == [0] * 2
+    assert [done.code for done in hosts.wait(start(tmp_path / "broken", count))] == [0] * count
+    assert [done.code for done in hosts.wait(start(tmp_path / "others", other))] == [0] * other
     assert values(tmp_path / "broken") == values(tmp_path / "whole")
-    whole, fewer = losses(tmp_path / "whole"), losses(tmp_path / "fewer")
+    whole, others = losses(tmp_path / "whole"), losses(tmp_path / "others")
     assert len(whole["total_loss"]) == 30
     for name, expected in whole.items():
-        np.testing.assert_allclose(fewer[name], expected, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(others[name], expected, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_sigterm_to_one_host_saves_and_ends_all(tmp_path, signalled):
+    """After the same step, with the code that says so; then the same command goes on."""
+    options = {"train__steps": 10**6, "checkpoint__every_steps": 10**6, "knn__every_steps": 0}
+    both = start_toys(tmp_path, options)
+    wait_for(tmp_path / "metrics.jsonl", both)
+    both[signalled].send_signal(signal.SIGTERM)
+    done = hosts.wait(both, timeout_s=120)
+    assert [one.code for one in done] == [6, 6], done[signalled].err
+    assert "asked to leave after " in done[0].last_words
+    assert done[0].last_words == done[1].last_words
+    (saved,) = map(int, os.listdir(tmp_path / "checkpoints"))
+    assert f"after {saved} steps" in done[0].last_words
+    again = start_toys(tmp_path, {**options, "checkpoint__every_steps": saved + 10})
+    wait_for(tmp_path / "checkpoints" / str((saved + 10) * 2), again)
+    again[signalled].send_signal(signal.SIGTERM)
+    first, _ = hosts.wait(again, timeout_s=120)
+    assert first.code == 6 and f"resuming from step {saved}\n" in first.err
+
+
+@pytest.mark.slow
+def test_one_host_that_hangs_ends_all_with_their_stacks(tmp_path):
+    options = {"train__steps": 10**6, "train__hang_timeout_s": 6.0}
+    both = start_toys(tmp_path, options, FAIL="hang")
+    for done in hosts.wait(both, timeout_s=200):
+        assert done.code == 7, done.err
+        assert "no progress for 6 s" in done.last_words and "resumes the run" in done.last_words
+        assert "Thread 0x" in done.err and "watchdog.py" in done.err
+    assert list(tmp_path.glob("hang.*.txt"))
+
+
+@pytest.mark.slow
+def test_what_one_host_cannot_read_no_host_uses(tmp_path):
+    options = {"train__steps": 4, "checkpoint__every_steps": 2}
+    assert [done.code for done in hosts.wait(start_toys(tmp_path, options))] == [0, 0]
+    done = hosts.wait(start_toys(tmp_path, options, FAIL="checkpoint"))
+    assert [one.code for one in done] == [0, 0], done[1].err
+    assert "resuming from step 2\n" in done[0].err
+    assert f"skipped: checkpoint {tmp_path}/checkpoints/4 fails on process 1" in done[0].err
+    assert "Permission denied" in done[0].err
+    names = ["2", "4", "4.damaged"]
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == names
+
+
+@pytest.mark.slow
+def test_all_hosts_go_back_together(tmp_path):
+    options = {"train__steps": 12, "train__rollback_after": 3, "checkpoint__every_steps": 2}
+    done = hosts.wait(start_toys(tmp_path, options, env={"BAD": "5"}))
+    assert [one.code for one in done] == [0, 0], done[0].err
+    windows = [{"first": 4, "end": 8}]
+    assert json.loads((tmp_path / "rollbacks.json").read_text()) == windows
+    assert stored_state.read_notes(tmp_path / "checkpoints" / "12") == {"no_op_steps": windows}
+    assert os.listdir(tmp_path / "bundles") == ["step_5"]
+    logged = [line["step"] for line in values(tmp_path)]
+    assert logged == [1, 2, 3, 4, 9, 10, 11, 12]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dinojax import compiled_step
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax.build import build_flops, build_views
@@ -55,7 +56,10 @@ def build_toy_step(config: Config):
 
     def step(state, batch):
         loss = batch["canvas"].mean() * config.crops.local_crops_size
-        return state._replace(step=state.step + 1), {"total_loss": loss}
+        return state._replace(step=state.step + 1), {
+            "total_loss": loss,
+            "refused_in_a_row": state.refused_in_a_row,
+        }
 
     return step
 
@@ -70,7 +74,7 @@ def build_toy_step(config: Config):
 )
 def test_nothing_is_compiled_once_data_is_taken(config, toy, tmp_path, monkeypatch):
     if toy:
-        monkeypatch.setattr(app, "build_train_step", build_toy_step)
+        monkeypatch.setattr(compiled_step, "build_train_step", build_toy_step)
     compiled_by_then, sizes = [], []
     compile_step, global_batches = app.compile_step, app.global_batches
 
@@ -141,7 +145,7 @@ def test_gram_sizes_are_compiled_ahead_too(monkeypatch):
         "solarize_probabilities": (0.0,) * 3,
     }
     several = config(12, **sizes, **undistorted)
-    monkeypatch.setattr(app, "build_train_step", build_gram_step)
+    monkeypatch.setattr(compiled_step, "build_train_step", build_gram_step)
     mesh = meshes.make_mesh(1, 1, devices=jax.devices()[:1])
     state = jax.device_put(jnp.zeros((), int), meshes.replicated(mesh))
     batch = {

@@ -1,12 +1,14 @@
 """``python -m dinojax.train`` whose step only averages the batch, over all processes.
 
-Everything around the step is real, and nothing takes long to compile. FAIL makes the loader of
-this process fail from step 2 on: ``records`` that cannot be read, a ``storage`` that is gone, or a
-``bug``.
+Everything around the step is real, and nothing takes long to compile. BAD=N makes the steps from N
+on non-finite, three of them. FAIL makes this process fail: from step 2 on its loader meets
+``records`` that cannot be read, a ``storage`` that is gone, a ``bug`` or a ``hang``; or its newest
+``checkpoint`` cannot be read.
 """
 
 import os
 import runpy
+import time
 
 import jax.numpy as jnp
 
@@ -14,15 +16,20 @@ from dinojax import build
 from dinojax.data import pipeline
 from dinojax.data.load import Problem
 from dinojax.data.threads import StorageError
+from dinojax.runtime import stored_state
 
 ERRORS = {"storage": StorageError("the disk is gone"), "bug": KeyError("nobody\nforesaw this")}
-make_loader = pipeline.make_loader
+BAD = int(os.environ.get("BAD", 10**9))
+make_loader, load = pipeline.make_loader, stored_state.ocp.load
 
 
 def build_train_step(config):
     def step(state, batch):
         mean = jnp.mean(batch["canvas"], dtype=jnp.bfloat16)
-        return state._replace(step=state.step + 1), {"total_loss": mean}
+        bad = (state.step >= BAD) & (state.step < BAD + 3)
+        in_a_row = jnp.where(bad, state.refused_in_a_row + 1, 0)
+        metrics = {"total_loss": jnp.where(bad, jnp.nan, mean), "refused_in_a_row": in_a_row}
+        return state._replace(step=state.step + 1, refused_in_a_row=in_a_row), metrics
 
     return step
 
@@ -32,6 +39,8 @@ def failing_loader(source, order, *, slots, **options):
         if batch["step"] >= 2:
             if os.environ["FAIL"] in ERRORS:
                 raise ERRORS[os.environ["FAIL"]]
+            if os.environ["FAIL"] == "hang":
+                time.sleep(10**6)
             first = batch["step"] * order.global_batch
             batch["problems"] = [
                 Problem(first + slot, 0, f"image {slot}", "the file is empty", "another")
@@ -40,7 +49,19 @@ def failing_loader(source, order, *, slots, **options):
         yield batch
 
 
+failures = []
+
+
+def failing_load(*args, **options):
+    if not failures:
+        failures.append(1)
+        raise PermissionError(13, "Permission denied")
+    return load(*args, **options)
+
+
 build.build_train_step = build_train_step
-if "FAIL" in os.environ:
+if os.environ.get("FAIL") == "checkpoint":
+    stored_state.ocp.load = failing_load
+elif "FAIL" in os.environ:
     pipeline.make_loader = failing_loader
 runpy.run_module("dinojax.train", run_name="__main__", alter_sys=True)

@@ -87,7 +87,7 @@ def iterate(
 
 
 def _follow_parent(worker: int, count: int) -> None:
-    """Leave Ctrl-C to the parent, which closes its workers, and do not outlive its SIGKILL."""
+    """Leave Ctrl-C and SIGTERM to the parent, which closes its workers; do not outlive it."""
 
     def wait() -> None:
         parent = multiprocessing.parent_process()
@@ -95,5 +95,6 @@ def _follow_parent(worker: int, count: int) -> None:
         parent.join()
         os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for shared in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group
+        signal.signal(shared, signal.SIG_IGN)
     threading.Thread(target=wait, daemon=True).start()

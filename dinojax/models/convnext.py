@@ -14,6 +14,7 @@ from einops import rearrange
 
 from dinojax.kernels.depthwise import depthwise_conv
 from dinojax.kernels.linear import linear
+from dinojax.kernels.resize import resize_grid
 from dinojax.models.block import LayerScale
 from dinojax.models.dense import INIT_STD, Dense
 from dinojax.models.embed import patch_grid, to_patches
@@ -218,7 +219,8 @@ class ConvNeXt(nn.Module):
                 resized = x
                 if self.patch_size is not None:
                     grid = patch_grid(images.shape[2], images.shape[3], self.patch_size)
-                    resized = resize_bilinear(x, grid)
+                    wide = resize_grid(widen(x), grid, method="bilinear", antialias=True)
+                    resized = wide.astype(x.dtype)
                 is_last = norm and stage == len(STRIDES) - 1
                 out.append(self._features(x, resized, groups, is_last=is_last))
         return out
@@ -274,12 +276,6 @@ class ConvNeXt(nn.Module):
         if not is_last:
             return Features(cls, none, patches, patches)
         return Features(self.norm(cls), none, self.norm(patches), patches)
-
-
-def resize_bilinear(x: Maps, grid: tuple[int, int]) -> Float[Array, "n r c C"]:
-    """PyTorch's antialiased bilinear interpolation."""
-    shape = (x.shape[0], *grid, x.shape[3])
-    return jax.image.resize(widen(x), shape, "linear", antialias=True).astype(x.dtype)
 
 
 def drop_path_gains(uniform: Float[Array, "L *n"], drop_path_rate: float) -> Float[Array, "L *n"]:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from dinojax.kernels.bicubic import resize_bicubic
 from dinojax.kernels.linear import linear
-from dinojax.precision import Precision
+from dinojax.kernels.resize import resize_grid
+from dinojax.precision import Precision, widen
 from dinojax.typing import Array, Bool, Float
 
 TOKEN_INIT = nn.initializers.normal(0.02)
@@ -77,7 +77,7 @@ def resample_positions(
     if grid == (side, side):
         return table
     old = rearrange(table[1:], "(r c) D -> r c D", r=side)
-    new = resize_bicubic(old, grid, offset=offset, antialias=antialias)
+    new = resize_grid(widen(old), grid, antialias=antialias, offset=offset).astype(table.dtype)
     return jnp.concatenate([table[:1], rearrange(new, "r c D -> (r c) D")])
 
 

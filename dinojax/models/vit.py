@@ -245,7 +245,7 @@ class VisionTransformer(nn.Module):
         )
         scan = nn.scan(
             layer,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=((axes, 0),),  # type: ignore[arg-type]
             length=self.depth,

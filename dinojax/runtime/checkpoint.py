@@ -1,20 +1,29 @@
 """Checkpoints of a run: saved in the background, whole or absent, restored onto any mesh.
 
-The only module that knows Orbax (its v1 API). A checkpoint holds the train state and nothing else:
-data order and random draws are functions of (config, seed, step).
+Only this module and `stored_state` know Orbax (its v1 API). A checkpoint holds the train state and
+nothing else: data order and random draws are functions of (config, seed, step).
 """
 
+import contextlib
 import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from dinojax import trees
+from dinojax.runtime.cluster import gather
+from dinojax.runtime.digests import digests
+from dinojax.runtime.errors import CheckpointError
+from dinojax.runtime.stored_state import DIGESTS, NOTES, STATE, read_state
 from dinojax.typing import PyTree
 
-STATE = "state"
-SHOWN = 3
+DIRECTORY = "checkpoints"
+"""Of a workdir, with what its run resumes from."""
+DAMAGED = ".damaged"
+HALF_WRITTEN = ".orbax-checkpoint-tmp"
 
 
 class Checkpoints:
@@ -23,14 +32,18 @@ class Checkpoints:
     Saving copies the state to the host before it returns and writes files afterwards, so that the
     next step may donate the state at once. (On CPU Orbax keeps the buffers themselves, and JAX does
     not reuse what is kept.) `tests/runtime/test_checkpoint.py` holds Orbax to that. A write that
-    fails raises in the next call. All processes make the same calls.
+    fails raises in the next call, whichever it is; `check` is the cheapest. All processes make the
+    same calls.
 
     Args:
         directory: created if absent. What a killed process left half-written there is never read,
             and replaced when that step is saved again.
         every_steps: a run saves at its multiples.
-        keep_last: how many of the newest checkpoints stay.
+        keep_last: how many of the newest checkpoints stay; None: all.
         keep_every_steps: checkpoints at its multiples stay for ever; None: only the newest stay.
+        part: what is saved of a state, under the paths that it has there; None: all of it.
+        notes: ``step -> JSON`` that is kept with a checkpoint (`stored_state.read_notes`); taken
+            from the first process.
 
     Raises:
         ValueError: a number below 1.
@@ -41,8 +54,10 @@ class Checkpoints:
         directory: str | os.PathLike[str],
         *,
         every_steps: int,
-        keep_last: int,
+        keep_last: int | None = None,
         keep_every_steps: int | None = None,
+        part: Callable[[PyTree], PyTree] | None = None,
+        notes: Callable[[int], Any] = lambda step: None,
     ):
         for name, value in (
             ("every_steps", every_steps),
@@ -55,20 +70,26 @@ class Checkpoints:
         keep: list[Any] = [policies.LatestN(keep_last)]
         if keep_every_steps is not None:
             keep.append(policies.EveryNSteps(keep_every_steps))
-        self._every_steps = every_steps
+        self._every_steps, self._part, self._notes = every_steps, part, notes
         path = os.fspath(directory)
         # Orbax takes absolute paths and URLs of buckets.
-        self._directory = path if "://" in path else os.path.abspath(path)
         self._orbax = ocp.training.Checkpointer(
-            self._directory,
+            path if "://" in path else os.path.abspath(path),
             preservation_policy=policies.AnyPreservationPolicy(keep),  # type: ignore[arg-type]
         )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._saving: Future[bool] | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._orbax.close()
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            with contextlib.suppress(Exception):  # what `wait` has raised, once more
+                self._orbax.close()
 
     def is_due(self, step: int) -> bool:
         """Whether a run saves after this many steps."""
@@ -79,68 +100,147 @@ class Checkpoints:
 
         A workdir has one contract, under which the state is a function of the step: what is there
         need not be written again.
+
+        Raises:
+            CheckpointError: this write cannot begin, or the one before it failed.
         """
-        if any(known.step == step for known in self._orbax.checkpoints):
+        if step in self.steps():
             return False
-        self._orbax.save_async(step, state, checkpointable_name=STATE, force=True)
+        if self._part is not None:
+            state = self._part(state)
+        with _writing(step, self._orbax.directory):
+            response = self._orbax.save_async(
+                step,
+                state,
+                checkpointable_name=STATE,
+                force=True,
+                custom_metadata={DIGESTS: digests(state), NOTES: self._notes(step)},
+            )
+        assert response is not None  # forced
+        self._saving = self._thread.submit(_finish, response, step, self._orbax.directory)
         return True
 
+    def check(self) -> None:
+        """Raise if the write in the background has failed by now; waits for nothing.
+
+        Raises:
+            CheckpointError: it has.
+        """
+        saving = self._saving
+        if saving is not None and saving.done() and saving.exception() is not None:
+            self.wait()
+
     def wait(self) -> None:
-        """Block until everything is on disk."""
-        self._orbax.wait()
+        """Block until everything is on disk.
+
+        Raises:
+            CheckpointError: it could not be written.
+        """
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that look whole, ascending; waits for one being written."""
+        self.wait()
+        return [known.step for known in self._orbax.checkpoints]
 
     def latest_step(self) -> int | None:
-        """The newest whole checkpoint, or None; waits for one that is being written."""
-        self.wait()
-        latest = self._orbax.latest
-        return None if latest is None else latest.step
+        """The newest of `steps`, or None."""
+        return max(self.steps(), default=None)
+
+    def path(self, step: int) -> str:
+        """Directory of a checkpoint."""
+        return str(self._orbax.directory / str(step))
 
     def restore(self, abstract_state: PyTree, step: int | None = None) -> PyTree:
         """The state saved at `step` (default: the newest), on the shardings of `abstract_state`.
 
         Args:
-            abstract_state: `jax.ShapeDtypeStruct` with shardings in the structure of the state. The
-                mesh may be another one than at saving.
+            abstract_state: as for `dinojax.runtime.stored_state.read_state`, which says what
+                raises.
 
         Raises:
             FileNotFoundError: no checkpoint, or none at `step`.
-            ValueError: the saved state has other leaves, shapes or dtypes; names the first few.
         """
-        self.wait()
-        steps = [known.step for known in self._orbax.checkpoints]
+        steps = self.steps()
         if not steps:
             raise FileNotFoundError(
-                f"no checkpoint in {self._directory}; start a run there first, or name its "
+                f"no checkpoint in {self._orbax.directory}; start a run there first, or name its "
                 f"directory of checkpoints"
             )
         step = steps[-1] if step is None else step
         if step not in steps:
             raise FileNotFoundError(
-                f"no checkpoint {step} in {self._directory}; use one of {steps}"
+                f"no checkpoint {step} in {self._orbax.directory}; use one of {steps}"
             )
-        self._check(step, abstract_state)
-        return self._orbax.load(step, abstract_state, checkpointable_name=STATE)
+        return read_state(self.path(step), abstract_state)
 
-    def _check(self, step: int, abstract_state: PyTree) -> None:
-        """Orbax would cast other dtypes silently and explain other shapes in 3,000 characters."""
-        saved = trees.flatten(self._orbax.metadata(step).metadata)
-        wanted = trees.flatten(abstract_state)
-        different = [
-            f"{path} is {_describe(saved.get(path))}, not {_describe(wanted.get(path))}"
-            for path in sorted(saved.keys() | wanted.keys())
-            if _describe(saved.get(path)) != _describe(wanted.get(path))
-        ]
-        if different:
-            more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
-            raise ValueError(
-                f"checkpoint {step} in {self._directory} holds another model: "
-                f"{'; '.join(different[:SHOWN])}{more}; restore it with the configuration it was "
-                f"saved under"
+    def restore_newest(self, abstract_state: PyTree) -> tuple[int, PyTree] | None:
+        """(step, state) of the newest checkpoint that can be used; None: there has been none.
+
+        Each one that cannot is named in the log with the reason. Once a usable one is found they
+        are renamed to ``STEP.damaged``, so that the run can save those steps again and counts only
+        whole checkpoints among those that stay.
+
+        Raises:
+            CheckpointError: there are checkpoints, and none can be used.
+        """
+        reasons: dict[int, str] = {}
+        for step in reversed(self.steps()):
+            try:
+                state = read_state(self.path(step), abstract_state)
+            except (CheckpointError, ValueError) as error:
+                reasons[step] = str(error)
+                logging.warning("skipped: %s", error)
+            else:
+                self._set_aside(reasons)
+                return step, state
+        left = [path.name for path in self._orbax.directory.iterdir()]
+        damaged = [name for name in left if name.endswith(DAMAGED)]
+        if reasons or damaged:
+            raise CheckpointError(
+                f"no checkpoint in {self._orbax.directory} can be used: "
+                f"{'; '.join(reasons.values()) or f'all are {DAMAGED}: {damaged}'}. Bring one "
+                f"back, or use another workdir to start from nothing"
             )
+        for name in left:
+            if HALF_WRITTEN in name:
+                logging.warning("%s is half-written and ignored", self._orbax.directory / name)
+        return None
+
+    def delete_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps, the newest first."""
+        for later in [known for known in reversed(self.steps()) if known > step]:
+            self._orbax.delete(later)
+
+    def _set_aside(self, steps: Iterable[int]) -> None:
+        if jax.process_index() == 0:
+            for step in steps:
+                path = self._orbax.directory / str(step)
+                taken = {other.name for other in self._orbax.directory.iterdir()}
+                names = (f"{step}{n}{DAMAGED}" for n in ("", *(f".{i}" for i in range(len(taken)))))
+                path.rename(self._orbax.directory / next(n for n in names if n not in taken))
+        gather("set aside", "")
+        self._orbax.reload()
 
 
-def _describe(leaf: Any) -> str:
-    return "absent" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
+def _finish(response: Any, step: int, directory: Any) -> bool:
+    with _writing(step, directory):
+        return response.result()
+
+
+@contextlib.contextmanager
+def _writing(step: int, directory: Any) -> Iterator[None]:
+    """Orbax and TensorStore raise whatever they met; nothing may train on without checkpoints."""
+    try:
+        yield
+    except Exception as error:
+        raise CheckpointError(
+            f"checkpoint {step} cannot be written to {directory} ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}); repair the storage and run the same command "
+            f"again"
+        ) from error
 
 
 def abstract(tree: PyTree, shardings: PyTree) -> PyTree:

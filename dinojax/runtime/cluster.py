@@ -6,6 +6,7 @@ Kubernetes with JAX's ``k8s`` extra) or are told by flags who they are.
 """
 
 import contextlib
+import faulthandler
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -24,6 +25,8 @@ from absl import logging
 # The key-value store of the processes. It has no public name; Orbax takes it from here as well.
 from jax._src.distributed import global_state
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dinojax.runtime.exits import HUNG
 
 SIZES = ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 """Number of processes, as their launcher tells each of them: the first that is set."""
@@ -171,14 +174,38 @@ def together(
         if code == 1:
             traceback.print_exc()
             text = f"{type(error).__name__}: {error}".splitlines()[0]
-        text = f"{program}: process {global_state.process_id}: {text}"
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one was faster
-            client.key_value_set(f"{STOP}/why", json.dumps([code, text]))
+        _say_why(client, code, f"{program}: {here()}{text}")
         watcher.join()  # ends the process
         raise
     finally:
         finished.set()
     watcher.join()
+
+
+def here() -> str:
+    """``process 3: `` at the start of a message; nothing where there are no others."""
+    return "" if global_state.client is None else f"process {global_state.process_id}: "
+
+
+def end_all(code: int, text: str) -> NoReturn:
+    """End this process at once, whatever its threads do, and so all others (`together`)."""
+    client = global_state.client
+    if client is not None:
+        _say_why(client, code, text)
+        time.sleep(2 * POLL_S + FAREWELL_S)  # meanwhile `_watch` ends it, with all others
+    _last_words(code, text)
+    os._exit(code)
+
+
+def _say_why(client: Any, code: int, text: str) -> None:
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one was faster
+        client.key_value_set(f"{STOP}/why", json.dumps([code, text]))
+
+
+def _last_words(code: int, text: str) -> None:
+    if code == HUNG:
+        faulthandler.dump_traceback(sys.__stderr__)
+    print(text, file=sys.__stderr__, flush=True)
 
 
 def _watch(client: Any, finished: threading.Event) -> None:
@@ -187,7 +214,7 @@ def _watch(client: Any, finished: threading.Event) -> None:
     while not finished.wait(POLL_S):
         for _, value in client.key_value_dir_get(STOP):
             code, text = json.loads(value)
-            print(text, file=sys.stderr)
+            _last_words(code, text)
             with contextlib.suppress(jax.errors.JaxRuntimeError):  # one of them is dead already
                 client.wait_at_barrier(f"{STOP}/known", FAREWELL_S * 1000)
             if global_state.process_id == 0:

@@ -4,10 +4,12 @@ A run is a function of (config, data, seed), so a workdir that meets another con
 data would silently hold the mixture of two runs. Later starts are compared with the first.
 """
 
+import difflib
 import hashlib
 import importlib.metadata
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from absl import logging
 
 import dinojax
 from dinojax.runtime.atomic import replace_text
+from dinojax.runtime.metrics import last_step
 
 FILE = "config.json"
 HOST_KEYS = (
@@ -36,6 +39,7 @@ FREE_KEYS = (
     "checkpoint.",  # when a state is saved, and which stay
     "knn.",  # reads the teacher only
     "train.log_every_steps",
+    "train.hang_timeout_s",
     "data.verify_images",  # looks for damaged records beforehand and changes none
     "data.bad_budget",  # when a run stops: it changes no batch
     # What changes the order of sums, so the last bits, but not the run:
@@ -51,32 +55,49 @@ PACKAGES = (
     *("jax", "flax", "optax", "orbax-checkpoint"),
     *("grain", "simplejpeg", "opencv-python-headless", "pillow"),  # what the images were
 )
+DATA = "data_fingerprint"
+"""What `write_or_check` calls the data themselves, as if it were a key."""
 ABSENT = "absent"
 SHOWN = 3
 
 
 def write_or_check(
-    workdir: str | os.PathLike[str], config: dict[str, Any], fingerprint: dict[str, Any]
+    workdir: str | os.PathLike[str],
+    config: dict[str, Any],
+    fingerprint: dict[str, Any],
+    allow_change: Sequence[str] = (),
 ) -> None:
     """Make `workdir` belong to this configuration and data, or check that it does.
 
     All processes check, the first one writes. A restart rewrites the file, with the new values of
-    `FREE_KEYS` and the new versions; other versions than before only warn.
+    `FREE_KEYS` and the new versions; other versions than before only warn. What else has changed
+    must be in `allow_change`, and is entered into the file's ``history``.
 
     Args:
         workdir: created if absent.
         config: nested, of JSON values and tuples.
         fingerprint: of the data, ``{"records": digest, "images": {id: digest}}``
             (`dinojax.data.check.fingerprint`).
+        allow_change: whole dotted keys, or `DATA`, that may differ from the last start.
 
     Raises:
-        ValueError: the workdir belongs to another configuration or other data, or its file cannot
-            be read.
+        ValueError: the workdir belongs to another configuration or other data, its file cannot be
+            read, or something is allowed to change that is no key.
     """
-    path = Path(workdir) / FILE
-    text = json.dumps(_contract(config, fingerprint), indent=2, sort_keys=True) + "\n"
+    path, now = Path(workdir) / FILE, _contract(config, fingerprint)
+    known = {*flatten(config), DATA}
+    for key in allow_change:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1) or ["optim.lr.peak"]
+            raise ValueError(f"--allow_change={key} is no key; use a whole one, as {near[0]}")
     if path.exists():
-        _check(path, read_contract(workdir), json.loads(text))
+        before = read_contract(workdir)
+        changed = _check(path, before, json.loads(json.dumps(now)), allow_change)
+        now["history"] = before["history"]
+        if changed:
+            logging.warning("%s: allowed to change: %s", path.parent, "; ".join(changed))
+            now["history"] += [{"steps_logged": last_step(workdir), "changes": changed}]
+    text = json.dumps(now, indent=2, sort_keys=True) + "\n"
     if jax.process_index() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, text)
@@ -97,7 +118,10 @@ def read_contract(workdir: str | os.PathLike[str]) -> dict[str, Any]:
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        for key, kind in (("config", dict), ("data_fingerprint", dict), ("versions", dict)):
+        for key, kind in (
+            *(("config", dict), ("data_fingerprint", dict), ("versions", dict)),
+            ("history", list),
+        ):
             if not isinstance(found[key], kind):
                 raise TypeError(f"{key} is no {kind.__name__}")
     except (ValueError, KeyError, TypeError) as error:
@@ -119,6 +143,7 @@ def _contract(config: dict[str, Any], fingerprint: dict[str, Any]) -> dict[str, 
         "config": config,
         "config_hash": config_hash(config),
         "data_fingerprint": fingerprint,
+        "history": [],
         "versions": versions(),
     }
 
@@ -129,25 +154,35 @@ def versions() -> dict[str, str]:
     return {"dinojax": dinojax.__version__, **others}
 
 
-def _check(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = _changes(_binding(before["config"]), _binding(now["config"]))
-    data_before, data_now = before["data_fingerprint"], now["data_fingerprint"]
-    changed += _changes(
-        {"data fingerprint": data_before["records"]}, {"data fingerprint": data_now["records"]}
-    ) or _changes(_named(data_before["images"]), _named(data_now["images"]))
+def _check(
+    path: Path, before: dict[str, Any], now: dict[str, Any], allow_change: Sequence[str]
+) -> list[str]:
+    """What has changed with permission, in words."""
+    was, is_now = _binding(before["config"]), _binding(now["config"])
+    allowed = _changes(*({k: v[k] for k in allow_change if k in v} for v in (was, is_now)))
+    changed = [change for change in _changes(was, is_now) if change not in allowed]
+    (allowed if DATA in allow_change else changed).extend(
+        _data_changes(before["data_fingerprint"], now["data_fingerprint"])
+    )
     if changed:
         more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise ValueError(
             f"workdir {path.parent} belongs to another run: {'; '.join(changed[:SHOWN])}{more}; "
-            f"use another workdir or restore the value"
+            f"use another workdir, restore the value or allow the exact key with --allow_change=KEY"
         )
     upgraded = _changes(before["versions"], now["versions"])
     if upgraded:
         logging.warning("%s: continuing with other versions: %s", path.parent, "; ".join(upgraded))
+    return allowed
 
 
-def _named(images: dict[str, str]) -> dict[str, str]:
-    return {f"digest of record {name!r}": digest for name, digest in images.items()}
+def _data_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    def named(images: dict[str, str]) -> dict[str, str]:
+        return {f"digest of record {name!r}": digest for name, digest in images.items()}
+
+    return _changes(
+        {"data fingerprint": before["records"]}, {"data fingerprint": now["records"]}
+    ) or _changes(named(before["images"]), named(now["images"]))
 
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import threading
 from typing import NoReturn
 
 from dinojax.data.threads import StorageError
+from dinojax.runtime.errors import CheckpointError, DivergedError, PreemptedError
 from dinojax.runtime.quarantine import BadBudgetError
 
 EXIT_CODES: dict[type[Exception], int] = {
@@ -19,11 +20,20 @@ EXIT_CODES: dict[type[Exception], int] = {
     BadBudgetError: 3,
     # The storage failed; once it is back, the same command resumes the run.
     StorageError: 4,
+    # A checkpoint cannot be written, or there are some and none can be read.
+    CheckpointError: 5,
+    # SIGTERM or the cluster's notice; the state is saved, the same command resumes the run.
+    PreemptedError: 6,
+    # (7 is `HUNG`.)
+    # Too many steps in a row without a finite loss, and no checkpoint to go back to.
+    DivergedError: 8,
 }
 STOPS = tuple(EXIT_CODES)
+HUNG = 7
+"""What `dinojax.runtime.watchdog` ends a process with, in which nothing can be raised any more."""
 RESUMABLE = frozenset(
     {
-        EXIT_CODES[StorageError],
+        *(EXIT_CODES[StorageError], EXIT_CODES[PreemptedError], HUNG),
         # Killed, as a shell counts it: by a host that goes away, by the kernel, or because another
         # process of the run has died, which JAX answers with SIGABRT.
         *(128 + number for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGABRT)),

@@ -1,24 +1,29 @@
 """The training loop. Its order is a contract:
 
-1. evaluate the state if its step is due (so also before the first step),
-2. save the state if its step is due,
-3. take the batch of that step,
-4. run the step, with the function compiled for it,
-5. log one period late: the values of a step with the rates of the window that it ends.
+1. leave if asked to, with the state saved, or because a write in the background has failed,
+2. evaluate the state if its step is due (so also before the first step),
+3. save the state if its step is due,
+4. take the batch of that step,
+5. run the step, with the function compiled for it,
+6. log one period late: the values of a step with the rates of the window that it ends, and which
+   steps of that window changed nothing.
 
 Evaluation comes before saving: a crash between the two repeats a score instead of losing it. For
 the same reason everything logged up to a step is written before its evaluation and its checkpoint;
 nothing else waits for the device.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from absl import logging
 
+from dinojax.runtime import cluster
 from dinojax.runtime.checkpoint import Checkpoints
+from dinojax.runtime.errors import PreemptedError
 from dinojax.runtime.metrics import Deferred, Fetched, MetricWriter
+from dinojax.runtime.nonfinite import Refusals, Refused
 from dinojax.runtime.throughput import Throughput, progress_line
 
 State = Any
@@ -33,28 +38,48 @@ class Outcome(NamedTuple):
     """Median over the log windows of this process, without pauses."""
 
 
+class Guards(NamedTuple):
+    """What watches over a loop."""
+
+    asked_to_leave: Callable[[], bool]
+    """Called once before each step."""
+    progress: Callable[[], None]
+    """Called when something has been done."""
+    refused: Callable[[Refused], None]
+    """Called for each step that changed nothing; what it raises ends the loop."""
+
+
 def run(
     state: State,
     *,
     first_step: int,
+    until: int,
     total_steps: int,
     train_step_at: Callable[[int], TrainStep],
     batches: Iterator[Any],
     evaluate: Callable[[State], Mapping[str, float]],
     evaluate_every: int,
-    checkpoints: Checkpoints,
+    series: Sequence[Checkpoints],
     writer: MetricWriter,
     throughput: Throughput,
     log_every: int,
+    guards: Guards,
 ) -> Outcome:
-    """Run steps ``first_step .. total_steps - 1``, then evaluate and save the final state.
+    """Run steps ``first_step .. until - 1``, then save the state; evaluate it if it is the final.
 
     Args:
         train_step_at: the function of a step, compiled; it donates its state.
         batches: global device arrays from `first_step` on.
         evaluate: scores of a state by name; not called if `evaluate_every` is 0.
+        series: where the state is saved when it is due: first the checkpoints that a run resumes
+            from, which also get the state at `until` or at leaving.
+
+    Raises:
+        PreemptedError: asked to leave; the state is saved.
+        dinojax.runtime.errors.CheckpointError: a write has failed.
     """
-    deferred, speeds = Deferred(throughput.clock), []
+    deferred, speeds, refusals = Deferred(throughput.clock), [], Refusals()
+    checkpoints = series[0]
 
     def log(ready: list[Fetched]) -> None:
         for step, values, finished in ready:
@@ -63,6 +88,16 @@ def run(
             logging.info(progress_line(step, total_steps, values["total_loss"], rates))
             speed = {"images_per_s": rates.images_per_second, "mfu": rates.mfu}
             writer.write(step, {**values, **speed, "data_wait": rates.data_wait})
+            report_refused(step)
+
+    def report_refused(step: int) -> None:
+        for refused in refusals.before(step):
+            guards.refused(refused)
+
+    def finish_log(step: int) -> None:
+        """Also of the steps since the last window; waits for them."""
+        log(deferred.flush())
+        report_refused(step)
 
     def pause_tasks(step: int) -> None:
         if evaluate_every and (step % evaluate_every == 0 or step == total_steps):
@@ -72,26 +107,42 @@ def run(
             text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
             logging.info("step %d/%d  %s", step, total_steps, text)
             writer.write(step, scores)
-        if step > first_step and checkpoints.is_due(step):
-            log(deferred.flush())
+        due = [saves for saves in series if saves.is_due(step)]
+        if step > first_step and due:
+            finish_log(step)
             with throughput.pause(state):
-                checkpoints.save(step, state)
+                for saves in due:
+                    saves.save(step, state)
 
-    for step in range(first_step, total_steps):
+    for step in range(first_step, until):
+        guards.progress()
+        for saves in series:
+            saves.check()
+        if guards.asked_to_leave():
+            finish_log(step)
+            if step > first_step:
+                checkpoints.save(step, state)
+                checkpoints.wait()
+            cluster.gather("saved", "")  # the first to leave ends all others
+            raise PreemptedError(
+                f"asked to leave after {step} steps, and did; the same command resumes the run"
+            )
         pause_tasks(step)
         with throughput.waiting():
             batch = next(batches)
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             state, metrics = train_step_at(step)(state, batch)
+        refusals.push(step, metrics)
         if step == first_step:  # warms everything up: written at once and timed by nobody
             writer.write(step + 1, {name: float(value) for name, value in metrics.items()})
             jax.block_until_ready(state)
             throughput.start(step + 1)
-        elif (step + 1) % log_every == 0 or step + 1 == total_steps:
+        elif (step + 1) % log_every == 0 or step + 1 == until:
             throughput.mark(step + 1)
             log(deferred.push(step + 1, metrics))
-    log(deferred.flush())
+    finish_log(until)
     jax.block_until_ready(state)
-    pause_tasks(total_steps)
-    checkpoints.save(total_steps, state)
+    guards.progress()
+    pause_tasks(until)
+    checkpoints.save(until, state)
     return Outcome(state, sorted(speeds)[len(speeds) // 2] if speeds else 0.0)

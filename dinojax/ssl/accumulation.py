@@ -25,6 +25,7 @@ from dinojax.ssl.forward import (
     student_bottlenecks,
     teacher_bottlenecks,
 )
+from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs, to_views
 from dinojax.ssl.micro_batch import MicroBatch
 from dinojax.ssl.objective import Objective, Targets
@@ -102,6 +103,8 @@ class AccumulatedLoss(NamedTuple):
     centering: Centering
     schedules: Schedules
     micro_batches: int = 1
+    gram: GramAnchor | None = None
+    frozen: SslModel | None = None
 
     def gradients(
         self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
@@ -113,20 +116,26 @@ class AccumulatedLoss(NamedTuple):
         """
         step = state.step
         temperature = self.schedules.teacher_temp(step)
-        columns = prototypes_of(state.teacher)
+        model, teacher = self.frozen or self.model, state.target_teacher
+        columns = prototypes_of(teacher)
 
         def inputs_of(index: Int[Array, ""]) -> StepInputs:
             with jax.named_scope("views"):
                 return make_inputs(batch, step, MicroBatch(index, self.micro_batches))
 
         indices = jnp.arange(self.micro_batches)
-        features = jax.lax.map(
-            lambda index: teacher_bottlenecks(self.model, state.teacher, inputs_of(index)), indices
-        )
+        # Of the EMA teacher as the Gram teacher; another one looks at a part when it is its turn.
+        keep_patches = self.gram is not None and state.gram_teacher is None
+
+        def see(index: Int[Array, ""]) -> tuple[Bottlenecks, Array | None]:
+            features, patches = teacher_bottlenecks(model, teacher, inputs_of(index))
+            return features, patches if keep_patches else None
+
+        features, ema_patches = jax.lax.map(see, indices)
         centers, next_centers = self.centering(features, columns, temperature, state.centers)
 
-        def part(given: tuple[Int[Array, ""], Bottlenecks]) -> tuple[Params, Metrics]:
-            index, features = given
+        def part(given: tuple[Int[Array, ""], Bottlenecks, Any]) -> tuple[Params, Metrics]:
+            index, features, ema_patches = given
             inputs = inputs_of(index)
             cls = to_views(features.cls, inputs.global_crops.shape[0])
             targets = Targets(
@@ -137,26 +146,32 @@ class AccumulatedLoss(NamedTuple):
             def loss(student: Params) -> tuple[Float[Array, ""], Metrics]:
                 outputs = student_rows(self.model, student, inputs)
                 weight = self.schedules.dino_local_loss_weight(step)
-                return self.objective(outputs, targets, inputs, weight)
+                total, terms = self.objective(outputs, targets, inputs, weight)
+                if self.gram is None:
+                    return total, terms
+                patches = self.gram.targets(state.gram_teacher, ema_patches, inputs)
+                given = {"teacher": patches, "inputs": inputs, "step": step}
+                return self.gram.add_to(total, terms, student=outputs.patches, **given)
 
             return jax.grad(loss, has_aux=True)(state.student)
 
         grads, terms = jax.tree.map(
-            lambda x: x / self.micro_batches, _sum_over(part, (indices, features))
+            lambda x: x / self.micro_batches, _sum_over(part, (indices, features, ema_patches))
         )
         return grads, terms, next_centers
 
 
 def student_rows(model: SslModel, params: Params, inputs: StepInputs) -> StudentOutputs:
     """As `student_forward`, with logits that are not computed yet."""
-    global_cls, features = student_bottlenecks(model, params, inputs)
+    whole, features = student_bottlenecks(model, params, inputs)
     views, local_views = inputs.global_crops.shape[0], inputs.local_crops.shape[0]
     cls, columns = to_views(features.cls, views + local_views), prototypes_of(params)
     return StudentOutputs(
-        global_cls,
+        to_views(whole.cls, views),
         global_logits=Rows(cls[:views], columns.dino),
         local_logits=Rows(cls[views:], columns.dino),
         patch_logits=Rows(features.patches, columns.ibot),
+        patches=whole.patches,
     )
 
 

@@ -25,16 +25,20 @@ class StepInputs(NamedTuple):
 
     global_crops: Float[Array, "V B S S C"]
     local_crops: Float[Array, "W B s s C"]
-    masks: Bool[Array, "G b P"]
-    """Masked patches of the global crops in group layout."""
+    masks: Bool[Array, "G b P"] | None
+    """Patches of the global crops, in group layout, that the student is not shown; None: it sees
+    all of them (distillation)."""
     mask_indices: Int[Array, "G M"]
-    """Where they are in each group's ``[b * P]`` patches, ascending; a static number."""
+    """Which of each group's ``[b * P]`` patches are predicted, ascending; a static number. The
+    masked ones, where there are any."""
     mask_weights: Float[Array, "G M"]
     """One over the number of masked patches in the token's own crop."""
     draws: tuple[CropDraws | None, CropDraws | None]
     """Stochastic depth and RoPE augmentation of the student, for global and local crops."""
     teacher_crops: Float[Array, "V B S S C"] | None = None
     """What the teacher sees; None: the global crops."""
+    gram_crops: Float[Array, "V B T T C"] | None = None
+    """What the Gram teacher sees; None: the global crops."""
 
 
 def to_groups(x: Float[Array, "V B *X"], groups: int) -> Float[Array, "G b *X"]:
@@ -48,6 +52,14 @@ def to_groups(x: Float[Array, "V B *X"], groups: int) -> Float[Array, "G b *X"]:
 def to_views(x: Float[Array, "G b *X"], views: int) -> Float[Array, "V B *X"]:
     """The inverse of `to_groups`."""
     return rearrange(x, "G (V g) ... -> V (G g) ...", V=views)
+
+
+def gather_patches(
+    patches: Float[Array, "G b P D"], indices: Int[Array, "G M"]
+) -> Float[Array, "G M D"]:
+    """Patches of each group at flat positions in its ``[b * P]``."""
+    flat = patches.reshape(patches.shape[0], -1, patches.shape[-1])
+    return jax.vmap(lambda rows, index: rows[index])(flat, indices)
 
 
 class DrawRates(NamedTuple):

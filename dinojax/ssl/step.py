@@ -9,11 +9,18 @@ import jax.numpy as jnp
 from dinojax import trees
 from dinojax.optim.optimizer import AdamW, Rates, clip_by_submodule, ema
 from dinojax.schedules import Schedule
-from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
+from dinojax.ssl.forward import (
+    SslModel,
+    StudentOutputs,
+    TeacherOutputs,
+    student_forward,
+    teacher_forward,
+)
+from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs
-from dinojax.ssl.objective import Centering, Objective
+from dinojax.ssl.objective import Centering, Objective, Targets
 from dinojax.ssl.state import Centers, TrainState
-from dinojax.typing import Array, Bool, Float, Params, Step
+from dinojax.typing import Array, Bool, Float, Params
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -39,36 +46,46 @@ class Loss(NamedTuple):
     objective: Objective
     centering: Centering
     schedules: Schedules
+    gram: GramAnchor | None = None
+    frozen: SslModel | None = None
+    """The model of `TrainState.frozen_teacher`."""
 
     def __call__(
-        self,
-        student: Params,
-        teacher: Params,
-        centers: Centers | None,
-        inputs: StepInputs,
-        step: Step,
+        self, student: Params, state: TrainState, inputs: StepInputs
     ) -> tuple[Float[Array, ""], tuple[Metrics, Centers | None]]:
-        """Total loss; its terms and the next centres ride along."""
-        outputs = teacher_forward(self.model, teacher, inputs)
-        targets, centers = self.centering(outputs, self.schedules.teacher_temp(step), centers)
+        """Total loss of `student` in place of the state's; terms and next centres ride along."""
+        theirs = teacher_forward(self.frozen or self.model, state.target_teacher, inputs)
+        temperature = self.schedules.teacher_temp(state.step)
+        targets, centers = self.centering(theirs, temperature, state.centers)
         targets, centers = jax.lax.stop_gradient((targets, centers))
-        total, terms = self.objective(
-            student_forward(self.model, student, inputs),
-            targets,
-            inputs,
-            self.schedules.dino_local_loss_weight(step),
-        )
+        ours = student_forward(self.model, student, inputs)
+        total, terms = self.compare(ours, theirs, targets, state, inputs)
         return total, (terms, centers)
 
+    def compare(
+        self,
+        student: StudentOutputs,
+        teacher: TeacherOutputs,
+        targets: Targets,
+        state: TrainState,
+        inputs: StepInputs,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Total loss of a student and its terms."""
+        weight = self.schedules.dino_local_loss_weight(state.step)
+        total, terms = self.objective(student, targets, inputs, weight)
+        if self.gram is None:
+            return total, terms
+        patches = self.gram.targets(state.gram_teacher, teacher.patches, inputs)
+        given = {"teacher": patches, "inputs": inputs, "step": state.step}
+        return self.gram.add_to(total, terms, student=student.patches, **given)
+
     def gradients(
-        self, state: TrainState, batch: Any, make_inputs: Callable[[Any, Step], StepInputs]
+        self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
     ) -> tuple[Params, Metrics, Centers | None]:
         """By the student's parameters; the loss terms and the next centres."""
         with jax.named_scope("views"):
             inputs = make_inputs(batch, state.step)
-        grads, (terms, centers) = jax.grad(self, has_aux=True)(
-            state.student, state.teacher, state.centers, inputs, state.step
-        )
+        grads, (terms, centers) = jax.grad(self, has_aux=True)(state.student, state, inputs)
         return grads, terms, centers
 
 
@@ -78,6 +95,9 @@ class LossGradients(Protocol):
 
     @property
     def schedules(self) -> Schedules: ...
+
+    @property
+    def gram(self) -> GramAnchor | None: ...
 
     def gradients(
         self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
@@ -89,9 +109,9 @@ def make_train_step(
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Build the step. `make_inputs` turns (batch, step) into crops, masks and draws.
 
-    A step whose loss or gradient is not finite changes nothing but `step` and `refused_steps`: the
-    schedules and the data move on, so the bad batch does not come back. Its metrics report
-    ``finite = 0``.
+    A step whose loss or gradient is not finite changes nothing but `step` and the counts of such
+    steps: the schedules and the data move on, so the bad batch does not come back. Its metrics
+    report ``finite = 0``.
     """
     schedules = loss.schedules
 
@@ -106,7 +126,11 @@ def make_train_step(
             updated, norms, finite = apply_gradients(
                 optimizer, state, grads, terms["total_loss"], rates, momentum
             )
+        gram_teacher = state.gram_teacher
+        if loss.gram is not None:
+            gram_teacher = loss.gram.refreshed(gram_teacher, updated.teacher["backbone"], step + 1)
         refused = state.refused_steps + jnp.logical_not(finite)
+        in_a_row = jnp.where(finite, 0, state.refused_in_a_row + 1)
         metrics = {
             **terms,
             **{f"{name}_grad_norm": norm for name, norm in norms.items()},
@@ -118,11 +142,14 @@ def make_train_step(
             "dino_local_loss_weight": schedules.dino_local_loss_weight(step),
             "finite": finite,
             "refused_steps": refused,
+            "refused_in_a_row": in_a_row,
         }
         return updated._replace(
             step=step + 1,
             centers=trees.where(finite, centers, state.centers),
             refused_steps=refused,
+            refused_in_a_row=in_a_row,
+            gram_teacher=gram_teacher,
         ), metrics
 
     return train_step

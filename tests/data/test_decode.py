@@ -229,7 +229,8 @@ def test_shrunk_images_are_averages_by_area(make, limit, canvas_px):
     if 611 / canvas_px > decode.INTERPOLATED:
         assert np.abs(shrink(full, canvas_px) - expected).max() < 0.51
     error = decode_image(data, "a", canvas_px) - expected
-    assert np.abs(error).mean() < limit and abs(error.mean()) < 0.1
+    bias = 0.1 if 611 / canvas_px > decode.INTERPOLATED else 0.15  # interpolation rounds downwards
+    assert np.abs(error).mean() < limit and abs(error.mean()) < bias
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -262,7 +263,8 @@ def test_hardly_too_large_images_are_interpolated():
         expected = np.interp(centres, np.arange(200), ramp[0, :, 0])
         small = shrink(ramp, canvas_px)
         assert small.shape[1] == canvas_px
-        assert np.abs(small - expected[None, :, None]).max() < 0.52
+        error = small - expected[None, :, None]
+        assert -0.75 < error.min() and error.max() < 0.52
 
 
 def test_shrink_averages_by_area():

@@ -62,7 +62,7 @@ def test_specs_that_name_nothing(spec, words):
         open_source(spec)
 
 
-@pytest.mark.parametrize("kind", EXAMPLES.keys() - {"scenes", "tfds", "ids"})
+@pytest.mark.parametrize("kind", sorted(EXAMPLES.keys() - {"scenes", "tfds", "ids"}))
 def test_missing_files(kind, tmp_path):
     for path in (f"{tmp_path}/nowhere", f"{tmp_path}/nowhere-*"):
         with pytest.raises(FileNotFoundError, match=rf"{re.escape(path)} .*; give "):

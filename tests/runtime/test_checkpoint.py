@@ -14,6 +14,8 @@ import pytest
 
 from dinojax import mesh
 from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.stored_state import read_state
+from dinojax.safety import teacher_part
 from dinojax.ssl.state import Centers, TrainState, init_state
 
 CENTERS = Centers(jnp.arange(3.0), jnp.arange(5.0))
@@ -175,3 +177,49 @@ def test_shapes_and_shardings_make_the_abstract_state():
     want = abstract_on(state, on)
     same = functools.partial(jax.tree.map, lambda x: (x.shape, x.dtype, x.sharding))
     assert same(want) == same(state)
+
+
+def backbone_on(state, on):
+    return teacher_part(abstract_on(state, on).teacher["backbone"])
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "snapshot"])
+def test_the_teacher_alone_from_either_kind_onto_another_mesh(tmp_path, kind):
+    """Of a snapshot nothing else exists, of a checkpoint nothing else is read."""
+    state, other = make_state(CENTERS), mesh.make_mesh(1, 8)
+    with (
+        open_at(tmp_path / "checkpoint") as checkpoints,
+        Checkpoints(
+            tmp_path / "snapshot",
+            every_steps=2,
+            part=lambda state: teacher_part(state.teacher["backbone"]),
+        ) as snapshots,
+    ):
+        for step in (7, 8, 9):  # side by side
+            checkpoints.save(step, state)
+            snapshots.save(step, state)
+        assert checkpoints.steps() == snapshots.steps() == [7, 8, 9]
+    read = read_state(tmp_path / kind / "8", backbone_on(state, other), part=True)
+    assert_same_bits(read, teacher_part(state.teacher["backbone"]))
+    assert read["teacher"]["backbone"]["blocks"]["w"].sharding.mesh.shape["fsdp"] == 8
+    with pytest.raises(ValueError, match=r"student/.* is .*, not absent|is absent, not float32"):
+        read_state(tmp_path / "snapshot" / "8", abstract_on(state, other))
+
+
+def test_a_part_that_was_not_saved_is_named(tmp_path):
+    state = make_state()
+    with open_at(tmp_path) as checkpoints:
+        checkpoints.save(1, state)
+    wrong = {"teacher": {"backbone": {"x": abstract_on(state, mesh.make_mesh()).step}}}
+    with pytest.raises(ValueError, match=r"teacher/backbone/x is absent, not int32\[\]"):
+        read_state(tmp_path / "1", wrong, part=True)
+
+
+def test_later_checkpoints_can_be_deleted(tmp_path):
+    with open_at(tmp_path) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"w": jnp.full(3, float(step))})
+        checkpoints.delete_after(1)
+        assert checkpoints.steps() == [1]
+        assert checkpoints.save(2, {"w": jnp.zeros(3)})
+    assert sorted(os.listdir(tmp_path)) == ["1", "2"]

@@ -67,6 +67,7 @@ FREE = {
     "mesh__fsdp": 8,
     "student__remat": "full",
     "student__scan_unroll": 2,
+    "train__hang_timeout_s": 1.0,
     "train__log_every_steps": 1,
     "train__micro_batches": 2,
     "train__prototype_chunk": 512,
@@ -111,7 +112,8 @@ def test_other_values_are_named_and_nothing_is_written(tmp_path):
         write_or_check(tmp_path, other, DATA)
     assert str(error.value) == (
         f"workdir {tmp_path} belongs to another run: optim.lr.peak was 0.001 and is 0.002; "
-        f"train.seed was 0 and is 1; use another workdir or restore the value"
+        f"train.seed was 0 and is 1; use another workdir, restore the value or "
+        f"allow the exact key with --allow_change=KEY"
     )
     assert (tmp_path / "config.json").read_bytes() == before
     assert config_hash(other) != config_hash(config())
@@ -182,3 +184,33 @@ def test_only_the_first_process_writes_but_all_check(tmp_path, monkeypatch):
     monkeypatch.setattr(contract.jax, "process_index", lambda: 1)
     with pytest.raises(ValueError, match="another run"):
         write_or_check(tmp_path, config(train__seed=1), DATA)
+
+
+def test_an_allowed_key_may_change_and_is_recorded(tmp_path):
+    write_or_check(tmp_path, config(), DATA)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 40}\n')
+    other = config(optim__lr__peak=0.002, train__seed=1)
+    with pytest.raises(ValueError, match=r"another run: train\.seed was 0 and is 1; use"):
+        write_or_check(tmp_path, other, DATA, ["optim.lr.peak"])
+    assert stored(tmp_path)["history"] == []
+    write_or_check(tmp_path, other, DATA, ["optim.lr.peak", "train.seed"])
+    first = ["optim.lr.peak was 0.001 and is 0.002", "train.seed was 0 and is 1"]
+    assert stored(tmp_path)["history"] == [{"steps_logged": 40, "changes": first}]
+    # It belongs to the new values now: the same command resumes, without the flag too.
+    for allow in (["optim.lr.peak"], []):
+        write_or_check(tmp_path, other, DATA, allow)
+    data = {"records": "beef", "images": DATA["images"]}
+    write_or_check(tmp_path, other, data, ["data_fingerprint"])
+    second = ['data fingerprint was "f00d" and is "beef"']
+    assert [entry["changes"] for entry in stored(tmp_path)["history"]] == [first, second]
+    with pytest.raises(ValueError, match="optim"):
+        write_or_check(tmp_path, config(), data)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"), [("optim.lr", "optim.lr."), ("optim", "."), ("optim.lr.peek", "optim.lr.peak")]
+)
+def test_only_whole_keys_are_allowed(tmp_path, key, near):
+    write_or_check(tmp_path, config(), DATA)
+    with pytest.raises(ValueError, match=rf"--allow_change={key} is no key; use .*{near}"):
+        write_or_check(tmp_path, config(optim__lr__peak=0.002), DATA, [key])

@@ -1,6 +1,7 @@
 """How a run ends: a code per reason, at once."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,20 +11,28 @@ from unittest.mock import Mock
 import pytest
 from images import encode, smooth, write_folder
 
+from dinojax.data.threads import StorageError
 from dinojax.runtime import exits
+from dinojax.runtime.errors import CheckpointError, DivergedError, PreemptedError
 from dinojax.runtime.exits import RESUMABLE, leave
 from dinojax.runtime.quarantine import BadBudgetError
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(ValueError, 2), (FileNotFoundError, 2), (BadBudgetError, 3)]
+    ("error", "code", "again"),
+    [
+        *((ValueError, 2, False), (FileNotFoundError, 2, False), (BadBudgetError, 3, False)),
+        *((StorageError, 4, True), (CheckpointError, 5, False), (PreemptedError, 6, True)),
+        (DivergedError, 8, False),
+    ],
 )
-def test_codes(error, code, monkeypatch):
+def test_codes(error, code, again, monkeypatch):
+    """`again`: the same command goes on; otherwise it would end the same way."""
     monkeypatch.setattr(exits.threading, "Timer", Mock())
     with pytest.raises(SystemExit) as left:
         leave(error("so"))
     assert left.value.code == code
-    assert code not in RESUMABLE  # the same command would end the same way
+    assert (code in RESUMABLE) == again
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -71,3 +80,10 @@ def test_a_read_that_never_returns_does_not_hold_up_the_exit(tmp_path, workers):
     )
     warnings = done.stderr.splitlines()
     assert warnings and all("record 'hanging.jpg' has been read for" in w for w in warnings)
+
+
+def test_every_code_is_in_the_manual():
+    table = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
+    codes = {0, 1, exits.HUNG, *exits.EXIT_CODES.values()}
+    assert {int(code) for code in re.findall(r"^\| (\d) \|", table, re.M)} == codes
+    assert len(set(exits.EXIT_CODES.values())) == len(codes) - 3

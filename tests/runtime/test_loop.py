@@ -13,7 +13,8 @@ import pytest
 from absl import logging
 
 from dinojax.runtime.checkpoint import Checkpoints
-from dinojax.runtime.loop import run
+from dinojax.runtime.errors import PreemptedError
+from dinojax.runtime.loop import Guards, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.throughput import Throughput
 
@@ -31,6 +32,8 @@ class Device:
     def __init__(self, seconds: list[float], data_seconds: float = 0.0):
         self.host_time, self.ends = 0.0, [0.0]
         self.waits: list[int] = []
+        self.bad: set[int] = set()
+        self.in_a_row = 0
         self._seconds, self._data_seconds = seconds, data_seconds
         self._fetched = threading.local()
 
@@ -57,12 +60,26 @@ class Device:
         begin = max(self.ends[-1], self.host_time)
         self.ends.append(begin + self._seconds[batch])
         after = State(self, batch + 1)
-        return after, {"total_loss": Value(self, batch + 1), "lr": Value(self, batch + 1)}
+        self.in_a_row = self.in_a_row + 1 if batch in self.bad else 0
+        values = {"total_loss": Value(self, batch + 1), "lr": Value(self, batch + 1)}
+        return after, {**values, "refused_in_a_row": Count(self.in_a_row)}
 
     def wait(self, step: int) -> None:
         """The host stands still until the step is done."""
         self.waits.append(step)
         self.host_time = max(self.host_time, self.ends[step])
+
+
+class Count(np.ndarray):
+    """A number that is known at once."""
+
+    def __new__(cls, value: int) -> "Count":
+        return np.asarray(value).view(cls)
+
+    __class__ = property(lambda self: jax.Array)  # type: ignore[assignment]
+
+    def copy_to_host_async(self) -> None:
+        pass
 
 
 class State:
@@ -110,12 +127,23 @@ class Records(Checkpoints, MetricWriter):
     def is_due(self, step: int) -> bool:
         return step % self._save_every == 0
 
+    def check(self) -> None:
+        pass
+
     def save(self, step: int, state: State) -> None:
         assert state.step == step
         self.order.append(f"save {step}")
 
+    def wait(self) -> None:
+        self.order.append("wait")
 
-def play(device: Device, records: Records, *, first_step=0, log_every=2, evaluate_every=0):
+
+NO_GUARDS = Guards(lambda: False, lambda: None, lambda refused: None)
+
+
+def play(
+    device, records, *, first_step=0, log_every=2, evaluate_every=0, until=None, guards=NO_GUARDS
+):
     total_steps = len(device._seconds)
     device.ends = [0.0] * (first_step + 1)
 
@@ -126,12 +154,13 @@ def play(device: Device, records: Records, *, first_step=0, log_every=2, evaluat
     return run(
         State(device, first_step),
         first_step=first_step,
+        until=total_steps if until is None else until,
         total_steps=total_steps,
         train_step_at=device.step_at,
         batches=itertools.islice(device.batches(), first_step, None),
         evaluate=evaluate,
         evaluate_every=evaluate_every,
-        checkpoints=records,
+        series=[records],
         writer=records,
         throughput=Throughput(
             first_step,
@@ -142,6 +171,7 @@ def play(device: Device, records: Records, *, first_step=0, log_every=2, evaluat
             clock=device.clock,
         ),
         log_every=log_every,
+        guards=guards,
     )
 
 
@@ -223,3 +253,45 @@ def test_a_resumed_loop_neither_saves_again_nor_skips():
         *("write 4 knn", "write 5 loss", "write 6 loss", "write 8 loss"),
         *("write 8 knn", "save 8", "write 9 loss", "write 9 knn", "save 9"),
     ]
+
+
+def guards(asked=lambda: False, refused=lambda one: None) -> Guards:
+    return Guards(asked, lambda: None, refused)
+
+
+def test_asked_to_leave_it_saves_between_two_steps():
+    records, asked = Records(save_every=4), iter([False] * 3 + [True])
+    with pytest.raises(PreemptedError, match="after 3 steps"):
+        play(Device(SECONDS), records, guards=guards(asked=lambda: next(asked)))
+    assert records.order == ["write 1 loss", "write 2 loss", "save 3", "wait"]
+
+
+def test_refused_steps_are_reported_once_each_without_waiting():
+    device, reported = Device(SECONDS), []
+    device.bad = {0, 3, 4, 8}
+    play(device, Records(), guards=guards(refused=reported.append))
+    assert [(one.step, one.in_a_row) for one in reported] == [(0, 1), (3, 1), (4, 2), (8, 1)]
+    assert [one.values["lr"] for one in reported] == [1, 4, 5, 9]  # of that step
+    assert set(device.waits) <= {0, 1, 4, 5, 9}
+
+
+def test_no_checkpoint_holds_a_refused_step_that_was_not_reported():
+    """What `refused` raises comes before the save."""
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def refused(one):
+        raise Stop
+
+    device, records = Device(SECONDS), Records(save_every=4)
+    device.bad = {3}
+    with pytest.raises(Stop):
+        play(device, records, log_every=3, guards=guards(refused=refused))
+    assert "save 4" not in records.order
+
+
+def test_a_segment_ends_with_a_checkpoint_and_no_evaluation():
+    records = Records(save_every=4)
+    play(Device(SECONDS), records, evaluate_every=4, until=6)
+    assert records.order[-3:] == ["save 4", "write 6 loss", "save 6"]

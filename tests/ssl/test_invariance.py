@@ -14,11 +14,11 @@ from spies import noting_inputs
 
 from dinojax import build, trees
 from dinojax import mesh as meshes
+from dinojax.compiled_step import global_batches
 from dinojax.config import Config, default_config, parse_config
 from dinojax.data.pipeline import make_loader
 from dinojax.shrink import shrink
 from dinojax.ssl import step as ssl_step
-from dinojax.train import global_batches
 from dinojax.training_data import open_data
 from dinojax.validation import validate
 

@@ -1,14 +1,13 @@
-"""The keys of ``student``: which backbone is trained."""
+"""The keys of backbones: ``student`` and ``distillation.backbone``."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class StudentConfig:
-    """The backbone: a preset, and what differs from it. None keeps the preset's value."""
+class BackboneConfig:
+    """A backbone: a preset, and what differs from it. None keeps the preset's value."""
 
     arch: str = "vitl16"
-    in_chans: int = 3
     embed_dim: int | None = None
     depth: int | None = None
     num_heads: int | None = None
@@ -44,6 +43,15 @@ class StudentConfig:
     pos_embed_rope_min_period: float | None = None
     pos_embed_rope_max_period: float | None = None
     pos_embed_rope_normalize_coords: str | None = None
+    scan_unroll: int = 1
+    """Layers per iteration of the scan over depth."""
+
+
+@dataclass(frozen=True)
+class StudentConfig(BackboneConfig):
+    """The backbone that is trained, and its regularisers."""
+
+    in_chans: int = 3
     pos_embed_rope_shift_coords: float | None = None
     pos_embed_rope_jitter_coords: float | None = None
     pos_embed_rope_rescale_coords: float | None = None
@@ -51,5 +59,3 @@ class StudentConfig:
     """Share of the crops that each layer leaves out; of a ConvNeXt the last one, rising from 0."""
     remat: str = "none"
     """What layers keep for the backward pass: none, dots or full rematerialisation."""
-    scan_unroll: int = 1
-    """Layers per iteration of the scan over depth."""

@@ -1,0 +1,157 @@
+"""Why a step was not finite: ``python -m dinojax.replay runs/x/bundles/step_41237``.
+
+Runs the step of a replay bundle again, from the checkpoint in the bundle, and looks at all tensors
+of the step. The same number of devices of the same kind gives the same bits.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+
+from dinojax import mesh as meshes
+from dinojax.build import build_init, build_inputs, build_loss, build_step_loss
+from dinojax.compiled_step import compile_step, global_batches
+from dinojax.config import Config
+from dinojax.initial_state import make_initial_state
+from dinojax.resolutions import resolution_at
+from dinojax.runs import open_contract
+from dinojax.runtime.checkpoint import abstract
+from dinojax.runtime.exits import STOPS, leave
+from dinojax.runtime.nonfinite import CHECKPOINT, FILE
+from dinojax.runtime.rollback import Window, after_windows
+from dinojax.runtime.stored_state import read_state
+from dinojax.safety import advance
+from dinojax.ssl.findings import Finding, make_findings
+from dinojax.ssl.state import TrainState
+
+SHOWN = 20
+
+
+def read_bundle(path: str | Path) -> dict[str, Any]:
+    """The content of its file.
+
+    Raises:
+        FileNotFoundError: no bundle.
+        ValueError: its file is damaged.
+    """
+    file = Path(path) / FILE
+    if not file.exists():
+        raise FileNotFoundError(
+            f"{path} has no {FILE}; give a directory such as runs/x/bundles/step_41237"
+        )
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); give another bundle") from error
+
+
+def replay(path: str | Path) -> dict[str, Any]:
+    """Run the bundle's step again: ``refused`` (was it, again), ``metrics``, ``findings``.
+
+    Raises:
+        FileNotFoundError: no bundle, or its data is gone.
+        ValueError: other data than the run had, records that are gone, or devices that its batch
+            does not split over.
+        dinojax.runtime.errors.CheckpointError: its checkpoint cannot be read.
+    """
+    bundle = read_bundle(path)
+    run = open_contract(bundle["run"], bundle["workdir"])
+    config, step = run.config, bundle["step"]
+    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    devices = {"kind": mesh.devices.flat[0].device_kind, "mesh": dict(mesh.shape)}
+    then = {name: bundle["devices"][name] for name in devices}
+    if devices != then:
+        logging.warning("%s here, %s then: the last bits may differ", devices, then)
+    placement = meshes.BatchLayout(mesh, config.train.batch_size)
+
+    def batch_of(step: int) -> dict[str, jax.Array]:
+        batch, records = run.batch(step, placement.rows)
+        if (batch["index"] < 0).any():
+            lost = int(records[batch["index"] < 0][0])
+            raise ValueError(
+                f"step {step} showed {run.data.source.record_id(lost)!r}, which cannot be read "
+                f"any more ({batch['problems'][-1].cause}); restore it"
+            )
+        return next(global_batches(iter([batch]), placement))
+
+    with jax.set_mesh(mesh):
+        state = state_before(bundle, Path(path), config, mesh)
+        compiled, found, metrics = {}, [], {}
+        for i in range(int(state.step), step + 1):
+            resolution = resolution_at(config, i)
+            if resolution not in compiled:
+                compiled[resolution] = compile_step(resolution, mesh, state)
+            if i == step:
+                found = step_findings(resolution)(state, batch_of(step))
+            state, metrics = compiled[resolution](state, batch_of(i))
+    values = {name: float(value) for name, value in metrics.items()}
+    return {
+        "step": step,
+        "refused": not values["finite"],
+        "metrics": values,
+        "metrics_then": {name: float(value) for name, value in bundle["metrics"].items()},
+        "findings": found,
+    }
+
+
+def step_findings(config: Config) -> Callable[[TrainState, Any], list[Finding]]:
+    """What looks for them, at one resolution."""
+    return make_findings(build_loss(config), build_step_loss(config), build_inputs(config))
+
+
+def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) -> TrainState:
+    """The state that the replay starts from, at the step that it starts with."""
+    shapes = jax.eval_shape(build_init(config))
+    wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+    saved = bundle["checkpoint"]
+    if saved["step"] is None:
+        return make_initial_state(config, wanted)
+    where = saved["elsewhere"] or path / CHECKPOINT
+    state = read_state(where, wanted)
+    windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]
+    return advance(state, after_windows(saved["step"], windows))
+
+
+def tell(result: dict[str, Any]) -> str:
+    """For eyes."""
+    found: list[Finding] = result["findings"]
+    then, now = result["metrics_then"], result["metrics"]
+    differing = [name for name in then if str(then[name]) != str(now.get(name))]
+    lines = [
+        f"step {result['step']}: {'not finite, as then' if result['refused'] else 'FINITE here'}; "
+        + (f"other than then: {', '.join(differing)}" if differing else "all metrics as then")
+    ]
+    if found:
+        lines.append(f"first: {found[0].name} ({found[0].stage})")
+    lines += [
+        f"  {one.stage:18} {one.name}  {one.nan} NaN, {one.inf} infinite of {one.size}"
+        for one in found[:SHOWN]
+    ]
+    if len(found) > SHOWN:
+        lines.append(f"  and {len(found) - SHOWN} more")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) != 2:
+        raise app.UsageError("give one bundle: python -m dinojax.replay runs/x/bundles/step_41237")
+    try:
+        result = replay(argv[1])
+    except STOPS as error:
+        logging.debug("stopped", exc_info=True)
+        print(f"dinojax.replay: {error}", file=sys.stderr)
+        leave(error)
+    if flags.FLAGS.json:
+        print(json.dumps({**result, "findings": [one._asdict() for one in result["findings"]]}))
+    else:
+        print(tell(result))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("json", False, "Print one JSON document.")
+    app.run(main)

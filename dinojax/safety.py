@@ -1,0 +1,80 @@
+"""What a training run keeps for bad days: its series of saved states, and the tale of a step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from dinojax.config import CheckpointConfig
+from dinojax.runtime.checkpoint import DIRECTORY, Checkpoints
+from dinojax.runtime.contract import read_contract
+from dinojax.runtime.quarantine import read_ledger
+from dinojax.runtime.rollback import read_windows
+from dinojax.ssl.state import TrainState
+from dinojax.training_data import TrainingData
+from dinojax.typing import PyTree
+
+
+def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
+    """The checkpoints that a run resumes from and, if wanted, snapshots of its teacher."""
+
+    def skipped(step: int) -> dict[str, Any]:
+        windows = [window._asdict() for window in read_windows(workdir) if window.end <= step]
+        return {"no_op_steps": windows}
+
+    series = [
+        Checkpoints(
+            f"{workdir}/{DIRECTORY}",
+            every_steps=config.every_steps,
+            notes=skipped,
+            keep_last=config.keep_last,
+            keep_every_steps=config.keep_every_steps,
+        )
+    ]
+    if config.snapshot_every_steps is not None:
+        series.append(
+            Checkpoints(
+                f"{workdir}/snapshots",
+                every_steps=config.snapshot_every_steps,
+                part=lambda state: teacher_part(state.teacher["backbone"]),
+            )
+        )
+    return series
+
+
+def teacher_part(backbone: PyTree) -> PyTree:
+    """A teacher's backbone under the paths that it has in a state, so in both kinds of series.
+
+    So ``read_state(path, teacher_part(abstract backbone), part=True)`` reads it from either.
+    """
+    return {"teacher": {"backbone": backbone}}
+
+
+def advance(state: TrainState, step: int) -> TrainState:
+    """The same state at another step."""
+    return state._replace(step=jax.device_put(jnp.int32(step), state.step.sharding))
+
+
+def step_teller(workdir: str, data: TrainingData, mesh: Mesh) -> Callable[[int], dict[str, Any]]:
+    """``step -> what a replay bundle says about it``: the run, its records and its devices."""
+
+    def tell(step: int) -> dict[str, Any]:
+        device = mesh.devices.flat[0]
+        drawn = data.order.indices(step, range(data.order.global_batch))
+        return {
+            "workdir": str(Path(workdir).resolve()),
+            "records": [data.source.record_id(index) for index in drawn.tolist()],
+            "unreadable": [entry for entry in read_ledger(workdir) if entry["step"] == step],
+            "rollbacks": [window._asdict() for window in read_windows(workdir)],
+            "devices": {
+                "kind": device.device_kind,
+                "mesh": dict(mesh.shape),
+                "processes": jax.process_count(),
+            },
+            "run": read_contract(workdir),
+        }
+
+    return tell

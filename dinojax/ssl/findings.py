@@ -1,0 +1,170 @@
+"""Where a step's first non-finite number comes from: all its tensors, in the order of the step.
+
+Not a second implementation: these are the stages of `dinojax.ssl.step`, with a look at what passes
+between them. Inside the networks Flax captures what each module returns. The networks see the whole
+batch at once, so a run in micro-batches needs more memory here than in training.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dinojax import trees
+from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
+from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.state import TrainState
+from dinojax.ssl.step import Loss, LossGradients
+from dinojax.typing import Array, Params, PyTree
+
+STAGES = (
+    *("state", "inputs", "teacher modules", "targets", "student modules", "loss terms"),
+    "student gradients",
+)
+FORWARD = (
+    *("embed", "blocks", "norm1", "qkv", "proj", "attn", "ls1", "norm2"),
+    *("fc1", "w1", "w2", "fc2", "w3", "mlp", "ls2", "cls_norm", "local_cls_norm", "norm"),
+    *("backbone", "dino_head", "ibot_head"),
+)
+"""Modules in the order in which they are done."""
+METHODS = ("__call__", "to_bottleneck", "to_logits")
+"""Whose results are looked at."""
+STACKED = "blocks/"
+
+
+class Finding(NamedTuple):
+    """A tensor with numbers that are not finite."""
+
+    stage: str
+    name: str
+    """Path of a parameter, an input or a module; of one layer among stacked ones with ``[layer]``.
+    """
+    nan: int
+    inf: int
+    size: int
+
+
+def make_findings(
+    loss: Loss, step_loss: LossGradients, make_inputs: Callable[..., StepInputs]
+) -> Callable[[TrainState, Any], list[Finding]]:
+    """``(state, batch) -> findings``: all, the one that was computed first at the front.
+
+    None for a good step.
+
+    Args:
+        loss: of the whole batch; its networks and terms are looked at.
+        step_loss: the gradients are those of the train step, which may go by micro-batches.
+    """
+
+    @jax.jit
+    def counts(state: TrainState, batch: Any) -> list[dict[str, Array]]:
+        tensors = _tensors(loss, step_loss, make_inputs, state, batch)
+        return [
+            {name: _count(name, leaf) for name, leaf in trees.flatten(tree).items()}
+            for tree in tensors
+        ]
+
+    def findings(state: TrainState, batch: Any) -> list[Finding]:
+        found = []
+        for stage, counted in zip(STAGES, jax.device_get(counts(state, batch)), strict=True):
+            entries = [entry for name, rows in counted.items() for entry in _entries(name, rows)]
+            if stage.endswith("modules"):
+                entries.sort(key=_place)
+            elif stage.endswith("gradients"):
+                entries.sort(key=_place, reverse=True)
+            found += [Finding(stage, _shown(name, layer), *n) for name, layer, n in entries]
+        return found
+
+    return findings
+
+
+def _tensors(
+    loss: Loss,
+    step_loss: LossGradients,
+    make_inputs: Callable[..., StepInputs],
+    state: TrainState,
+    batch: Any,
+) -> list[PyTree]:
+    """One tree for each of `STAGES`."""
+    step, schedules = state.step, loss.schedules
+    inputs = make_inputs(batch, step)
+    seen: dict[str, PyTree] = {"teacher": {}, "student": {}}
+    teacher = _watched(loss.frozen or loss.model, seen["teacher"])
+    student = _watched(loss.model, seen["student"])
+    outputs = teacher_forward(teacher, state.target_teacher, inputs)
+    targets, _ = loss.centering(outputs, schedules.teacher_temp(step), state.centers)
+    predictions = student_forward(student, state.student, inputs)
+    _, terms = loss.compare(predictions, outputs, targets, state, inputs)
+    grads, _, _ = step_loss.gradients(state, batch, make_inputs)
+    return [
+        state._asdict(),
+        inputs,
+        seen["teacher"],
+        targets,
+        seen["student"],
+        terms,
+        grads,
+    ]
+
+
+def _watched(model: SslModel, seen: dict[str, PyTree]) -> SslModel:
+    """The same networks, which note in `seen` what their modules return."""
+
+    def watched(name: str, network: Any) -> Any:
+        def apply(variables: dict[str, Params], *args: Any, **options: Any) -> Any:
+            output, captured = network.apply(
+                *(variables, *args),
+                **options,
+                capture_intermediates=lambda module, method: method in METHODS,
+                mutable=["intermediates"],
+            )
+            # A backbone is applied once, a head once by each of its methods.
+            seen[name] = {**seen.get(name, {}), **captured["intermediates"]}
+            return output
+
+        copy = network.clone()
+        object.__setattr__(copy, "apply", apply)  # modules are frozen
+        return copy
+
+    return SslModel(**{name: watched(name, network) for name, network in model._asdict().items()})
+
+
+def _count(name: str, leaf: Array) -> Array:
+    """``[rows, 3]``: numbers that are NaN, infinite, and all; a row for each layer if stacked."""
+    rows = leaf.reshape(leaf.shape[0] if STACKED in name else 1, -1)
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return jnp.zeros((0, 3), jnp.int32)
+    size = jnp.full(rows.shape[0], rows.shape[1])
+    return jnp.stack([jnp.isnan(rows).sum(1), jnp.isinf(rows).sum(1), size], axis=1)
+
+
+Entry = tuple[str, int | None, tuple[int, int, int]]
+
+
+def _entries(name: str, rows: np.ndarray) -> list[Entry]:
+    stacked = STACKED in name
+    return [
+        (name, layer if stacked else None, (nan, inf, size))
+        for layer, (nan, inf, size) in enumerate(rows.tolist())
+        if nan or inf
+    ]
+
+
+def _place(entry: Entry) -> tuple[Any, ...]:
+    """For sorting: in forward order, a module after those inside it, layer by layer."""
+    name, layer, _ = entry
+    place: list[Any] = []
+    for part in _shown(name, None).split("/"):
+        place.append((FORWARD.index(part) if part in FORWARD else len(FORWARD), part))
+        if f"{part}/" == STACKED and layer is not None:
+            place.append((layer, ""))
+    return (*place, (len(FORWARD) + 1, ""))
+
+
+def _shown(name: str, layer: int | None) -> str:
+    """Without Flax's ``/__call__/0`` and the like."""
+    name = re.sub(r"(/to_\w+)/0$", r"\1", name.split("/__call__")[0])
+    return name if layer is None else f"{name}[{layer}]"

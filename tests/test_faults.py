@@ -1,0 +1,187 @@
+"""Numbers that go wrong in training: the state stays, the bundle replays and names the culprit."""
+
+import functools
+import json
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dinojax import build, mesh, replay, shrink, trees
+from dinojax import train as app
+from dinojax.build import build_init
+from dinojax.config import Config, default_config, parse_config
+from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.ssl.state import TrainState
+from dinojax.ssl.step import LossGradients
+from dinojax.train import train
+
+NAN_STEP, INF_STEP, STEPS, BATCH = 1, 3, 5, 4
+
+
+def tiny() -> Config:
+    config = shrink.shrink(default_config())
+    config.crops.global_crops_size, config.crops.local_crops_size = 32, 16
+    config.train.steps = STEPS
+    config.train.batch_size, config.train.draw_group_size = BATCH, 2
+    config.train.micro_batches = 2
+    config.dino.koleo_group_size = 2
+    config.student.drop_path_rate = 0.0
+    config.student.pos_embed_rope_rescale_coords = None
+    config.data.verify_images = 1
+    config.knn.every_steps = 0
+    config.checkpoint.every_steps = 1
+    config.checkpoint.keep_last = 20
+    config.checkpoint.snapshot_every_steps = 2
+    return parse_config(config)
+
+
+class PoisonedGradients(NamedTuple):
+    """Those of a loss, with one infinite number at one step."""
+
+    loss: LossGradients
+
+    @property
+    def schedules(self):
+        return self.loss.schedules
+
+    def gradients(self, state, batch, make_inputs):
+        grads, terms, centers = self.loss.gradients(state, batch, make_inputs)
+        kernel = grads["dino_head"]["mlp_1"]["kernel"]
+        value = jnp.where(state.step == INF_STEP, jnp.inf, kernel[2, 3])
+        grads["dino_head"]["mlp_1"]["kernel"] = kernel.at[2, 3].set(value)
+        return grads, terms, centers
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, patch) -> Path:
+    """Views of step 1 are NaN after normalisation; a gradient of step 3 has one infinite number."""
+    make_step_inputs = build.make_step_inputs
+
+    def poisoned_inputs(*args: Any, **options: Any):
+        inputs_of = make_step_inputs(*args, **options)
+
+        def inputs(batch, *given):
+            inputs = inputs_of(batch, *given)
+            value = jnp.where(given[0] == NAN_STEP, jnp.nan, inputs.local_crops[:, :, 3, 4, 0])
+            return inputs._replace(local_crops=inputs.local_crops.at[:, :, 3, 4, 0].set(value))
+
+        return inputs
+
+    build_step_loss = build.build_step_loss
+    compile_step, compiled = app.compile_step, {}
+
+    def compile_once(config, *on):
+        if config not in compiled:
+            compiled[config] = compile_step(config, *on)
+        return compiled[config]
+
+    one_device = mesh.make_mesh(devices=jax.devices()[:1])  # compiles faster
+    patch.setattr(mesh, "make_mesh", lambda *sizes: one_device)
+    patch.setattr(build, "make_step_inputs", poisoned_inputs)
+    for module in (build, replay):
+        patch.setattr(
+            module, "build_step_loss", lambda config: PoisonedGradients(build_step_loss(config))
+        )
+    for module in (app, replay):
+        patch.setattr(module, "compile_step", compile_once)
+    patch.setattr(replay, "step_findings", functools.cache(replay.step_findings))
+    workdir = tmp_path_factory.mktemp("faults") / "run"
+    summary = train(tiny(), str(workdir))
+    assert summary["nonfinite_steps"] == 2
+    return workdir
+
+
+def wanted() -> TrainState:
+    shapes = jax.eval_shape(build_init(tiny()))
+    return abstract(shapes, mesh.shardings(mesh.make_mesh(), shapes))
+
+
+def state_at(workdir: Path, step: int) -> TrainState:
+    with Checkpoints(workdir / "checkpoints", every_steps=1) as checkpoints:
+        return checkpoints.restore(wanted(), step)
+
+
+def changed(before: TrainState, after: TrainState) -> set[str]:
+    pairs = zip(trees.flatten(before).items(), trees.flatten(after).values(), strict=True)
+    same = np.array_equal
+    return {n for (n, a), b in pairs if not same(np.asarray(a), np.asarray(b), equal_nan=True)}
+
+
+@pytest.mark.parametrize("step", [NAN_STEP, INF_STEP])
+def test_a_bad_step_leaves_every_bit(run, step):
+    moved = changed(state_at(run, step), state_at(run, step + 1))
+    assert moved == {"step", "refused_steps", "refused_in_a_row"}
+    assert len(changed(state_at(run, step + 1), state_at(run, step + 2))) > 20
+
+
+def test_the_bundle_knows_its_step(run):
+    bundle = json.loads((run / "bundles" / f"step_{NAN_STEP}" / "bundle.json").read_text())
+    assert bundle["step"] == bundle["checkpoint"]["step"] == NAN_STEP
+    assert len(bundle["records"]) == BATCH and bundle["records"][0].startswith("scenes/train/")
+    assert bundle["metrics"]["total_loss"] == "nan" and bundle["metrics"]["refused_steps"] == 1
+    assert bundle["run"]["config"]["train"]["steps"] == STEPS
+
+
+def replayed(bundle: Path) -> dict[str, Any]:
+    result = replay.replay(bundle)
+    assert result["refused"]
+    assert {k: str(v) for k, v in result["metrics"].items()} == {
+        k: str(v) for k, v in result["metrics_then"].items()
+    }
+    return result
+
+
+def test_nan_after_normalisation_is_named(run):
+    first, *others = replayed(run / "bundles" / f"step_{NAN_STEP}")["findings"]
+    assert first == ("inputs", "local_crops", 2 * BATCH, 0, first.size)
+    assert others[0].stage == "student modules" and others[0].name.startswith("backbone/embed")
+    assert "student gradients" in {one.stage for one in others}
+    assert "teacher modules" not in {one.stage for one in others}
+
+
+def test_an_infinite_gradient_is_named(run):
+    """Also when the run has deleted the checkpoint: the bundle has its own."""
+    moved = run.parent / "moved"
+    shutil.copytree(run / "bundles" / f"step_{INF_STEP}", moved)
+    result = replayed(moved)
+    assert [one[:4] for one in result["findings"]] == [
+        ("student gradients", "dino_head/mlp_1/kernel", 0, 1)
+    ]
+    text = replay.tell(result)
+    assert text.startswith(
+        f"step {INF_STEP}: not finite, as then; all metrics as then\nfirst: dino"
+    )
+
+
+def test_an_exponent_bit_of_a_weight(run, tmp_path):
+    """The last checkpoint with one bit flipped and digests to match, as if memory had failed."""
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    state = jax.device_get(state_at(run, STEPS - 1))
+    weight = np.array(state.student["backbone"]["blocks"]["mlp"]["fc1"]["kernel"])
+    weight[1, 2, 3] = 1.0
+    weight.view(np.uint32)[1, 2, 3] ^= 1 << 30  # the highest bit of its exponent
+    assert np.isinf(weight[1, 2, 3]) and weight.dtype == np.float32
+    state.student["backbone"]["blocks"]["mlp"]["fc1"]["kernel"] = weight
+    with Checkpoints(workdir / "checkpoints", every_steps=1) as checkpoints:
+        checkpoints.delete_after(STEPS - 2)
+        checkpoints.save(STEPS - 1, jax.device_put(state))
+    summary = train(tiny(), str(workdir))
+    assert summary["nonfinite_steps"] == 3
+    moved = changed(state_at(workdir, STEPS - 1), state_at(workdir, STEPS))
+    assert moved == {"step", "refused_steps", "refused_in_a_row"}
+    first, *others = replayed(workdir / "bundles" / f"step_{STEPS - 1}")["findings"]
+    assert first[:4] == ("state", "student/backbone/blocks/mlp/fc1/kernel[1]", 0, 1)
+    modules = [one.name for one in others if one.stage == "student modules"]
+    assert modules[0] == "backbone/blocks/mlp/fc1[1]"

@@ -322,19 +322,17 @@ def build_init(config: Config) -> Callable[[], TrainState]:
 def build_flops(config: Config) -> float:
     """Model FLOPs of one step."""
     views, counts = build_views(config), build_mask_counts(config)
-    gram_px = views.gram_teacher_crops_size or views.global_crops_size
+    side, gram_side = views.global_crops_size, views.gram_teacher_crops_size
     return train_step_flops(
         build_model(config),
         batch=config.train.batch_size,
-        global_px=views.global_crops_size,
+        global_px=side,
         local_px=views.local_crops_size,
         local_crops=views.local_crops_number,
         masked_patches=float(counts.sum() / draw_group_size(config)),
         channels=config.student.in_chans,
         drop_path_rate=config.student.drop_path_rate,
-        gram_px=gram_px if has_gram_teacher(config.gram) else 0,
+        gram_px=(gram_side or side) if has_gram_teacher(config.gram) else 0,
         frozen=build_frozen_model(config),
-        teacher_px=round(
-            views.global_crops_size / config.crops.teacher_to_student_resolution_scale
-        ),
+        teacher_px=round(side / config.crops.teacher_to_student_resolution_scale),
     )

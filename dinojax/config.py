@@ -143,7 +143,7 @@ class CropsConfig(ViewRecipe):
     """Share of the steps that each resolution gets, in any unit; stratified (`data.strata`)."""
     teacher_to_student_resolution_scale: float = 1.0
     """The teacher sees the global crops with sides smaller by this factor, so that a student with
-    larger patches has its grid: 2.0 for a ConvNeXt of stride 32 and a teacher with patches of 16."""
+    larger patches has the same grid: 2.0 for a ConvNeXt (stride 32) and a teacher of patches 16."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ class Seen:
         gone: what is wrong with the records that were shown in some slots and cannot be read any
             more. Sizes, crops and choices of these slots mean nothing; masks need no image.
         global_crops, local_crops: normalised.
-        masks: True for the patches of the global crops that are predicted: masked, but in distillation.
+        masks: True for the patches of the global crops that are predicted; they are masked for the
+            student, but in distillation.
         params: the choices behind the crops, every leaf ``[n, ...]``.
     """
 

@@ -133,13 +133,13 @@ def _check_grids(config: Config) -> None:
     scale = config.crops.teacher_to_student_resolution_scale
     if scale <= 0 or side % scale or side / scale % patch:
         raise ValueError(
-            f"crops.global_crops_size={side} divided by teacher_to_student_resolution_scale={scale} "
-            f"is not a multiple of the frozen teacher's patch_size={patch}"
+            f"crops.global_crops_size={side} over teacher_to_student_resolution_scale={scale} is "
+            f"not a multiple of the frozen teacher's patch_size={patch}"
         )
     ours, theirs = predicted_grid(config), round(side / scale) // patch
     if ours != theirs:
         raise ValueError(
-            f"at crops.global_crops_size={side} the student has {ours}x{ours} patches and the frozen "
-            f"teacher {theirs}x{theirs}; set crops.teacher_to_student_resolution_scale="
+            f"at crops.global_crops_size={side} the student has {ours}x{ours} patches and the "
+            f"frozen teacher {theirs}x{theirs}; set crops.teacher_to_student_resolution_scale="
             f"{side / (ours * patch)}"
         )

@@ -25,7 +25,7 @@ NEW = {"student__embed_dim": 32, "train__seed": 1}
 
 def config(**overrides: Any) -> Config:
     given = shrink(default_config())
-    given.student.depth = given.distillation.backbone.depth = 1
+    given.student.depth = 1
     given.crops.global_crops_size = 32
     given.crops.local_crops_size = 16
     given.train.steps = STEP + 2
@@ -40,7 +40,7 @@ def distilling(teacher: str, **overrides: Any) -> Config:
     """A narrower student of a teacher that is `config`'s model."""
     keys = {
         f"distillation__backbone__{name}": value
-        for name, value in (("embed_dim", 64), ("num_heads", 2), ("arch", "vitl16"))
+        for name, value in (("embed_dim", 64), ("depth", 1), ("num_heads", 2))
     }
     for head in ("dino_head", "ibot_head"):
         for name, value in (("n_prototypes", 64), ("hidden_dim", 64), ("bottleneck_dim", 16)):

@@ -20,7 +20,7 @@ from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_c
 from dinojax.ssl.flops import train_step_flops
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.gram import GramAnchor
-from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws
+from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws, make_gain_draws
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
 from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_inputs
 from dinojax.ssl.state import Centers, TrainState, init_state
@@ -125,12 +125,15 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
     precision = get_precision(config.train.precision)
     backbone, views = build_backbone(config, precision), build_views(config)
     group = draw_group_size(config)
-    draws = make_draws(
-        build_draw_rates(config),
-        seed=config.train.seed,
-        depth=backbone.depth,
-        rows={"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
-    )
+    sizes: dict[str, Any] = {
+        "seed": config.train.seed,
+        "depth": backbone.depth,
+        "rows": {"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
+    }
+    if isinstance(backbone, ConvNeXt):
+        draws = make_gain_draws(config.student.drop_path_rate, **sizes)
+    else:
+        draws = make_draws(build_draw_rates(config), **sizes)
     return make_step_inputs(
         views,
         seed=config.train.seed,
@@ -147,7 +150,7 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
 
 def predicted_grid(config: Config) -> int:
     """Patches along a side of the global crops, which teacher and student have in common."""
-    patch = build_backbone(config, get_precision(config.train.precision)).patch_size
+    patch = build_backbone(config, get_precision(config.train.precision)).stride
     return build_views(config).global_crops_size // patch
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from dinojax.config import GramConfig
 from dinojax.kernels.resize import resize_grid
 from dinojax.losses.gram import gram_loss
-from dinojax.models.vit import VisionTransformer
+from dinojax.models.presets import Backbone
 from dinojax.schedules import Schedule, zero_before
 from dinojax.ssl.gram import GramAnchor, Refresh
 
@@ -18,9 +18,7 @@ def has_gram_teacher(config: GramConfig) -> bool:
     return config.use_loss and config.teacher != EMA
 
 
-def build_gram(
-    config: GramConfig, backbone: VisionTransformer, weight: Schedule
-) -> GramAnchor | None:
+def build_gram(config: GramConfig, backbone: Backbone, weight: Schedule) -> GramAnchor | None:
     """What Gram anchoring adds to a step; None without it."""
     if not config.use_loss:
         return None

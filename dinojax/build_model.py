@@ -3,8 +3,9 @@
 import dataclasses
 
 from dinojax.config import BackboneConfig, Config, HeadConfig, StudentConfig
+from dinojax.models.convnext import ConvNeXt
 from dinojax.models.head import DinoHead
-from dinojax.models.presets import get_preset
+from dinojax.models.presets import Backbone, get_preset
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import Precision, get_precision
 from dinojax.ssl.forward import SslModel
@@ -12,26 +13,27 @@ from dinojax.ssl.forward import SslModel
 MODEL_FIELDS = [
     field.name
     for field in dataclasses.fields(StudentConfig)
-    if field.name in VisionTransformer.__dataclass_fields__
+    if any(field.name in kind.__dataclass_fields__ for kind in (VisionTransformer, ConvNeXt))
 ]
-"""Keys of ``student`` that the backbone takes under the same name."""
+"""Keys of ``student`` that a backbone takes under the same name."""
 
 
-def build_backbone(config: Config, precision: Precision) -> VisionTransformer:
+def build_backbone(config: Config, precision: Precision) -> Backbone:
     """The student's and that of its EMA."""
     return backbone_of(config.student, precision)
 
 
-def backbone_of(section: BackboneConfig, precision: Precision) -> VisionTransformer:
-    """The preset with the fields that the configuration overrides."""
-    fields = dict(get_preset(section.arch).model)
-    for name in MODEL_FIELDS:
-        value = getattr(section, name, None)
-        if value is not None:
-            fields[name] = value
-    if fields.get("pos_embed_rope_base") == 0:
-        fields["pos_embed_rope_base"] = None
-    return VisionTransformer(precision=precision, **fields)
+def backbone_of(section: BackboneConfig, precision: Precision) -> Backbone:
+    """The preset with the fields that the configuration overrides.
+
+    Raises:
+        ValueError: an override of what this kind of backbone does not have.
+    """
+    fields = {name: getattr(section, name, None) for name in MODEL_FIELDS}
+    changes = {name: value for name, value in fields.items() if value is not None}
+    if changes.get("pos_embed_rope_base") == 0:
+        changes["pos_embed_rope_base"] = None
+    return get_preset(section.arch).build(precision, **changes)
 
 
 def build_head(head: HeadConfig, precision: Precision) -> DinoHead:
@@ -41,6 +43,7 @@ def build_head(head: HeadConfig, precision: Precision) -> DinoHead:
         hidden_dim=head.hidden_dim,
         bottleneck_dim=head.bottleneck_dim,
         layers=head.nlayers,
+        weight_norm=head.weight_norm,
     )
 
 

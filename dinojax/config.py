@@ -11,6 +11,7 @@ from typing import Any
 
 import ml_collections
 
+from dinojax.config_backbone import BackboneConfig, StudentConfig
 from dinojax.config_parse import key_of, parse, to_config_dict
 from dinojax.views.recipe import ViewRecipe
 
@@ -36,52 +37,6 @@ def _flat(value: float) -> ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
-    """A backbone: a preset, and what differs from it. None keeps the preset's value."""
-
-    arch: str = "vitl16"
-    embed_dim: int | None = None
-    depth: int | None = None
-    num_heads: int | None = None
-    patch_size: int | None = None
-    ffn_layer: str | None = None
-    ffn_ratio: float | None = None
-    qkv_bias: bool | None = None
-    proj_bias: bool | None = None
-    ffn_bias: bool | None = None
-    mask_k_bias: bool | None = None
-    norm_layer: str | None = None
-    layerscale: float | None = None
-    """0 means no LayerScale."""
-    init_std: float | None = None
-    """Of the layers' weights. The reference's 0.02 suits widths near 1,000; narrow models wait long
-    on the uniform plateau with it and want about 1 / sqrt(embed_dim)."""
-    n_storage_tokens: int | None = None
-    untie_cls_and_patch_norms: bool | None = None
-    untie_global_and_local_cls_norm: bool | None = None
-    pos_embed_rope_base: float | None = None
-    """0 means: take the periods from the two bounds."""
-    pos_embed_rope_min_period: float | None = None
-    pos_embed_rope_max_period: float | None = None
-    pos_embed_rope_normalize_coords: str | None = None
-    scan_unroll: int = 1
-    """Layers per iteration of the scan over depth."""
-
-
-@dataclass(frozen=True)
-class StudentConfig(BackboneConfig):
-    """The backbone that is trained, and its regularisers."""
-
-    in_chans: int = 3
-    pos_embed_rope_shift_coords: float | None = None
-    pos_embed_rope_jitter_coords: float | None = None
-    pos_embed_rope_rescale_coords: float | None = None
-    drop_path_rate: float = 0.3
-    remat: str = "none"
-    """What layers keep for the backward pass: none, dots or full rematerialisation."""
-
-
-@dataclass(frozen=True)
 class HeadConfig:
     """Size of a projection head."""
 
@@ -89,6 +44,8 @@ class HeadConfig:
     bottleneck_dim: int = 256
     nlayers: int = 3
     hidden_dim: int = 2048
+    weight_norm: bool = False
+    """Prototypes as a direction and a gain (DINOv2)."""
 
 
 @dataclass(frozen=True)

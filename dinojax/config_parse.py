@@ -35,7 +35,7 @@ def to_config_dict(node: Any) -> ml_collections.ConfigDict:
             if isinstance(hints[item.name], types.UnionType) and len(kinds) > 1:
                 value = config_dict.FieldReference(value, field_type=object)
             elif value is None:
-                value = config_dict.placeholder(kinds[0])
+                value = config_dict.placeholder(typing.get_origin(kinds[0]) or kinds[0])
         out[name] = value
     return out
 

@@ -4,6 +4,9 @@ from typing import Any
 
 import ml_collections
 
+from dinojax.models.convnext import ConvNeXt
+from dinojax.models.presets import get_preset
+
 
 # Any: ml_collections has no types, and what checkers infer for its attributes is wrong.
 def shrink(config: Any) -> ml_collections.ConfigDict:
@@ -11,13 +14,19 @@ def shrink(config: Any) -> ml_collections.ConfigDict:
 
     What makes the recipe special (schedule families, objective options, regularisers) stays.
     """
-    config.student.embed_dim = 64
-    config.student.depth = 2
-    config.student.num_heads = 2
+    preset = get_preset(config.student.arch)
+    if preset.backbone is ConvNeXt:
+        config.student.depths, config.student.dims = (1, 1, 1, 1), (8, 16, 32, 64)
+        patch_px = 16
+    else:
+        config.student.embed_dim = 64
+        config.student.depth = 2
+        config.student.num_heads = 2
+        patch_px = config.student.patch_size or preset.model["patch_size"]
     for head in (config.dino.head, config.ibot.head):
         head.n_prototypes, head.hidden_dim, head.bottleneck_dim = 64, 64, 16
-    config.crops.global_crops_size = 64
-    config.crops.local_crops_size = 32
+    config.crops.global_crops_size = 4 * patch_px
+    config.crops.local_crops_size = 2 * patch_px
     config.crops.local_crops_number = 2
     config.train.steps = 3
     config.train.batch_size = 8
@@ -37,7 +46,7 @@ def shrink(config: Any) -> ml_collections.ConfigDict:
     config.data.canvas_px = 64
     config.data.scenes.num_images = 64
     config.knn.every_steps = 3
-    config.knn.image_px = 64
+    config.knn.image_px = 4 * patch_px
     config.knn.batch_size = 32
     config.checkpoint.every_steps = 3
     return config

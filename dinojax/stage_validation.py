@@ -149,7 +149,7 @@ def check_students(config: Config) -> None:
 
 def _check_grids(config: Config) -> None:
     precision, side = get_precision(config.train.precision), config.crops.global_crops_size
-    patch = backbone_of(config.distillation.backbone, precision).patch_size
+    patch = backbone_of(config.distillation.backbone, precision).stride
     scale = config.crops.teacher_to_student_resolution_scale
     if scale <= 0 or side % scale or side / scale % patch:
         raise ValueError(

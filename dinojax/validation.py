@@ -8,7 +8,8 @@ from dinojax.build import CENTERINGS, build_init, build_views, draw_group_size
 from dinojax.build_model import build_backbone
 from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config, DataConfig
-from dinojax.models.ffn import hidden_width
+from dinojax.models.convnext import ConvNeXt
+from dinojax.models.vit import VisionTransformer
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
@@ -39,6 +40,7 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
+    _check_rope(config)
     for name, value in (
         ("train.rollback_after", config.train.rollback_after),
         ("train.hang_timeout_s", config.train.hang_timeout_s),
@@ -134,6 +136,21 @@ def _check_reading(config: Config) -> None:
         )
 
 
+def _check_rope(config: Config) -> None:
+    """Its augmentation needs a backbone that has it."""
+    backbone = build_backbone(config, get_precision(config.train.precision))
+    if isinstance(backbone, VisionTransformer) and backbone.pos_embed_grid is None:
+        return
+    for name in ("shift", "jitter", "rescale"):
+        key = f"pos_embed_rope_{name}_coords"
+        value = getattr(config.student, key)
+        if value is not None:
+            raise ValueError(
+                f"student.{key}={value} is for backbones with RoPE, which "
+                f"arch={config.student.arch!r} does not have; set it to None"
+            )
+
+
 def _check_schedules(config: Config) -> None:
     optim = config.optim
     schedules = {
@@ -160,12 +177,12 @@ def _check_schedules(config: Config) -> None:
 
 
 def _patch_size(config: Config) -> int:
-    return build_backbone(config, get_precision(config.train.precision)).patch_size
+    return build_backbone(config, get_precision(config.train.precision)).stride
 
 
 def _check_sizes(config: Config) -> None:
     backbone = build_backbone(config, get_precision(config.train.precision))
-    patch, views = backbone.patch_size, build_views(config)
+    patch, views = backbone.stride, build_views(config)
     size = views.global_crops_size
     if size < patch or size % patch:
         below = max(size // patch * patch, patch)
@@ -186,6 +203,8 @@ def _check_sizes(config: Config) -> None:
         )
     if backbone.init_std <= 0:
         raise ValueError(f"student.init_std={backbone.init_std} must be above 0; use 0.02")
+    if isinstance(backbone, ConvNeXt):
+        return
     if backbone.embed_dim % backbone.num_heads:
         raise ValueError(
             f"student.embed_dim={backbone.embed_dim} is not a multiple of "
@@ -195,10 +214,8 @@ def _check_sizes(config: Config) -> None:
 
 def _check_tensor(config: Config, tensor: int) -> None:
     backbone = build_backbone(config, get_precision(config.train.precision))
-    hidden = hidden_width(backbone.embed_dim, backbone.ffn_ratio, backbone.ffn_layer)
     parts = {
-        "num_heads": backbone.num_heads,
-        "the hidden width": hidden,
+        **backbone.tensor_sizes,
         "dino.head.n_prototypes": config.dino.head.n_prototypes,
         "ibot.head.n_prototypes": config.ibot.head.n_prototypes,
     }
@@ -216,7 +233,7 @@ def _check_groups(config: Config, batch_shards: int) -> None:
     koleo = config.dino.koleo_group_size or group
     _check_split(config, batch_shards, "train.draw_group_size", group, smallest=1)
     _check_split(config, batch_shards, "dino.koleo_group_size", koleo, smallest=topk + 1)
-    patch = build_backbone(config, get_precision(config.train.precision)).patch_size
+    patch = build_backbone(config, get_precision(config.train.precision)).stride
     patches = (build_views(config).global_crops_size // patch) ** 2
     counts = group_mask_counts(
         group_size=group,

@@ -20,8 +20,12 @@ def resize_grid(
     *,
     method: str = "bicubic",
     antialias: bool = False,
+    offset: float = 0.0,
 ) -> Float[Array, "*b H W D"]:
     """`x` on a grid of ``out_hw``, rows and columns apart; of the same size it is returned as is.
+
+    `offset` is added to the new sides where the step is taken from them: PyTorch's step when it is
+    asked for a scale factor of ``(out + offset) / size``, as by DINOv2.
 
     Raises:
         ValueError: unknown `method`.
@@ -29,7 +33,7 @@ def resize_grid(
     if tuple(x.shape[-3:-1]) == tuple(out_hw):
         return x
     rows, columns = (
-        jnp.asarray(resize_weights(size, out, method=method, antialias=antialias), x.dtype)
+        jnp.asarray(resize_weights(size, out, method, antialias, offset), x.dtype)
         for size, out in zip(x.shape[-3:-1], out_hw, strict=True)
     )
     exact = jax.lax.Precision.HIGHEST
@@ -37,7 +41,9 @@ def resize_grid(
     return jnp.einsum("...ywd,xw->...yxd", wide, columns, precision=exact)
 
 
-def resize_weights(size: int, out: int, *, method: str, antialias: bool) -> np.ndarray:
+def resize_weights(
+    size: int, out: int, method: str, antialias: bool, offset: float = 0.0
+) -> np.ndarray:
     """``[out, size]``: how much of each pixel is in each new one; rows sum to 1.
 
     Raises:
@@ -45,7 +51,7 @@ def resize_weights(size: int, out: int, *, method: str, antialias: bool) -> np.n
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r} is unknown; use one of {METHODS}")
-    scale = size / out
+    scale = size / (out + offset)
     stretch = max(scale, 1.0) if antialias else 1.0
     centres = (np.arange(out) + 0.5) * scale
     # Pixels beyond the border too: as many as any filter reaches.

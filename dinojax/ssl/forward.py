@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from dinojax.losses.chunked import Rows
 from dinojax.models.head import DinoHead
-from dinojax.models.vit import Features, VisionTransformer
+from dinojax.models.presets import Backbone
+from dinojax.models.vit import Features
 from dinojax.ssl.inputs import StepInputs, gather_patches, to_groups, to_views
 from dinojax.typing import Array, Float, Key, Params
 
@@ -15,13 +16,13 @@ from dinojax.typing import Array, Float, Key, Params
 class SslModel(NamedTuple):
     """A backbone and its two heads; parameters are a dict with the same three names."""
 
-    backbone: VisionTransformer
+    backbone: Backbone
     dino_head: DinoHead
     ibot_head: DinoHead
 
     def init(self, key: Key, channels: int = 3) -> Params:
         """Parameters of all three, independent of any image size."""
-        side, width = self.backbone.patch_size, self.backbone.embed_dim
+        side, width = self.backbone.stride, self.backbone.embed_dim
         examples = {
             "backbone": jnp.zeros((1, 1, side, side, channels)),
             "dino_head": jnp.zeros((1, width)),

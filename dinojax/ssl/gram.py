@@ -16,7 +16,8 @@ from einops import rearrange
 from dinojax.kernels.resize import resize_grid
 from dinojax.losses.gram import gram_loss
 from dinojax.models.embed import patch_grid
-from dinojax.models.vit import Features, VisionTransformer
+from dinojax.models.presets import Backbone
+from dinojax.models.vit import Features
 from dinojax.precision import widen
 from dinojax.schedules import Schedule
 from dinojax.ssl.inputs import StepInputs, gather_patches, to_groups
@@ -57,7 +58,7 @@ class Refresh(NamedTuple):
 class GramAnchor(NamedTuple):
     """What the Gram stage adds to a step."""
 
-    backbone: VisionTransformer
+    backbone: Backbone
     """Of student and Gram teacher alike."""
     weight: Schedule
     similarity_loss: Callable[..., Float[Array, ""]] = gram_loss
@@ -77,8 +78,7 @@ class GramAnchor(NamedTuple):
         groups = inputs.mask_indices.shape[0]
         crops = inputs.global_crops if inputs.gram_crops is None else inputs.gram_crops
         grid, student_grid = (
-            patch_grid(*x.shape[2:4], self.backbone.patch_size)
-            for x in (crops, inputs.global_crops)
+            patch_grid(*x.shape[2:4], self.backbone.stride) for x in (crops, inputs.global_crops)
         )
         output = self.backbone.apply({"params": params}, to_groups(crops, groups))
         (features,) = cast(tuple[Features, ...], output)

@@ -14,6 +14,7 @@ from einops import rearrange
 
 from dinojax.kernels.rope import CoordinateDraws
 from dinojax.models.block import KeptRows, kept_count
+from dinojax.models.convnext import drop_path_gains
 from dinojax.models.vit import CropDraws
 from dinojax.prng import key_for, slot_keys
 from dinojax.typing import Array, Bool, Float, Int, Key, Step
@@ -92,6 +93,23 @@ def make_draws(
         )
 
     return draws
+
+
+def make_gain_draws(
+    drop_path_rate: float, *, seed: int, depth: int, rows: dict[str, int]
+) -> Callable[[Step, Int[Array, " G"]], tuple[CropDraws | None, ...]]:
+    """As `make_draws`, for a ConvNeXt: stochastic depth for each crop by itself is all it has."""
+    if not drop_path_rate:
+        return lambda step, slots: (None,) * len(rows)
+
+    def crop_draws(step: Step, slots: Int[Array, " G"], name: str, count: int) -> CropDraws:
+        keys = slot_keys(key_for(seed, step, "draws", name), slots)
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, (depth, count)))(keys)
+        return CropDraws(None, None, drop_path_gains(jnp.swapaxes(uniform, 0, 1), drop_path_rate))
+
+    return lambda step, slots: tuple(
+        crop_draws(step, slots, name, count) for name, count in rows.items()
+    )
 
 
 def _layer_major(draws: CropDraws) -> CropDraws:

@@ -13,6 +13,7 @@ from dinojax.build_model import build_backbone, build_frozen_model, build_model
 from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config
 from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
+from dinojax.models.convnext import ConvNeXt
 from dinojax.optim.optimizer import AdamW
 from dinojax.precision import get_precision
 from dinojax.prng import key_for
@@ -192,7 +193,7 @@ def build_init(config: Config) -> Callable[[], TrainState | Students]:
 
     def init() -> Students:
         states = {name: init_one() for name, init_one in students.items()}
-        teacher = next(iter(states.values())).frozen_teacher
+        teacher = next(iter(states.values())).target_teacher
         alone = {name: state._replace(frozen_teacher=None) for name, state in states.items()}
         return Students(jnp.zeros((), jnp.int32), alone, teacher)
 

@@ -62,6 +62,11 @@ def replay(path: str | Path) -> dict[str, Any]:
     bundle = read_bundle(path)
     run = open_contract(bundle["run"], bundle["workdir"])
     config, step = run.config, bundle["step"]
+    if config.distillation.students:
+        raise ValueError(
+            f"{path} is of a run with several students (distillation.students), which a replay "
+            "cannot look into; the metrics of the bundle name the student that was not finite"
+        )
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     devices = {"kind": mesh.devices.flat[0].device_kind, "mesh": dict(mesh.shape)}
     then = {name: bundle["devices"][name] for name in devices}
@@ -110,7 +115,9 @@ def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) 
     wanted = abstract(shapes, meshes.shardings(mesh, shapes))
     saved = bundle["checkpoint"]
     if saved["step"] is None:
-        return make_initial_state(config, wanted)
+        state = make_initial_state(config, wanted)
+        assert isinstance(state, TrainState)
+        return state
     where = saved["elsewhere"] or path / CHECKPOINT
     state = read_state(where, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]

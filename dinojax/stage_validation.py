@@ -1,6 +1,6 @@
 """Keys of the stages after pretraining: those that contradict each other, and those left over."""
 
-from dinojax.build import predicted_grid
+from dinojax.build import build_views, predicted_grid
 from dinojax.build_gram import EMA
 from dinojax.build_model import backbone_of
 from dinojax.config import Config, DistillationConfig, GramConfig, InitConfig
@@ -24,7 +24,7 @@ def check_gram(config: Config, patch_size: int) -> None:
     Raises:
         ValueError: names the key, its value, the rule and a value that works.
     """
-    gram, size = config.gram, config.crops.gram_teacher_crops_size
+    gram, size = config.gram, build_views(config).gram_teacher_crops_size
     if not gram.use_loss:
         for name, absent in (
             ("gram_teacher_crops_size", None),
@@ -148,7 +148,7 @@ def check_students(config: Config) -> None:
 
 
 def _check_grids(config: Config) -> None:
-    precision, side = get_precision(config.train.precision), config.crops.global_crops_size
+    precision, side = get_precision(config.train.precision), build_views(config).global_crops_size
     patch = backbone_of(config.distillation.backbone, precision).stride
     scale = config.crops.teacher_to_student_resolution_scale
     if scale <= 0 or side % scale or side / scale % patch:

@@ -43,6 +43,7 @@ from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.runtime.watchdog import Watchdog
 from dinojax.safety import advance, make_series, step_teller
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 from dinojax.training_data import open_data
 from dinojax.validation import validate
 from dinojax.views.recipe import RGB_ONLY
@@ -121,7 +122,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             cluster.gather("compiled", "")  # collectives do not wait long for those who come late
             return compiled
 
-        def resume() -> tuple[int | None, TrainState]:
+        def resume() -> tuple[int | None, TrainState | Students]:
             agree("checkpoints", {"checkpoints": checkpoints.steps()})
             resumed = checkpoints.restore_newest(wanted)
             if resumed is None:
@@ -129,7 +130,9 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             logging.info("resuming from step %d", resumed[0])
             return resumed
 
-        def attempt(latest: int | None, state: TrainState, first: int, until: int) -> Outcome:
+        def attempt(
+            latest: int | None, state: TrainState | Students, first: int, until: int
+        ) -> Outcome:
             """Steps ``first .. until - 1``."""
             steps = train_steps()
             loader = make_loader(

@@ -18,7 +18,7 @@ from dinojax.optim.optimizer import AdamW
 from dinojax.precision import get_precision
 from dinojax.prng import key_for
 from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
-from dinojax.ssl.flops import train_step_flops
+from dinojax.ssl.flops import ImageFlops, image_flops
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws, make_gain_draws
@@ -225,21 +225,18 @@ def _build_init(config: Config) -> Callable[[], TrainState]:
     return init
 
 
-def build_flops(config: Config) -> float:
-    """Model FLOPs of one step."""
-    students = student_configs(config)
-    return sum(
-        _build_flops(one, students=max(len(students), 1))
-        for one in (students or {"": config}).values()
-    )
+def build_image_flops(config: Config) -> ImageFlops:
+    """Model FLOPs per image, by part; of all students together."""
+    students = student_configs(config) or {"": config}
+    parts = [_image_flops(one, len(students)) for one in students.values()]
+    return ImageFlops(*(sum(part) for part in zip(*parts, strict=True)))
 
 
-def _build_flops(config: Config, *, students: int) -> float:
+def _image_flops(config: Config, students: int) -> ImageFlops:
     views, counts = build_views(config), build_mask_counts(config)
     side, gram_side = views.global_crops_size, views.gram_teacher_crops_size
-    return train_step_flops(
+    return image_flops(
         build_model(config),
-        batch=config.train.batch_size,
         global_px=side,
         local_px=views.local_crops_size,
         local_crops=views.local_crops_number,
@@ -251,3 +248,8 @@ def _build_flops(config: Config, *, students: int) -> float:
         students=students,
         teacher_px=round(side / config.crops.teacher_to_student_resolution_scale),
     )
+
+
+def build_flops(config: Config) -> float:
+    """Model FLOPs of one step."""
+    return config.train.batch_size * build_image_flops(config).total

@@ -203,14 +203,16 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices per axis; -1: all that the others leave."""
+    """Devices per axis; -1: all that the others leave. `planning.mesh_choice` chooses what is 0."""
 
     data: int = -1
     """Copies of the model: over slices or nodes, for links too slow to gather weights over."""
-    fsdp: int = 1
-    """Parts that weights, moments and teachers are split into, and gathered from layer by layer."""
-    tensor: int = 1
-    """Parts that heads, hidden features and prototypes are split into; divides each of them."""
+    fsdp: int = 0
+    """Parts that weights, moments and teachers are split into, and gathered from layer by layer.
+    0: the fewest with which the step is predicted to fit into memory."""
+    tensor: int = 0
+    """Parts that heads, hidden features and prototypes are split into; divides each of them.
+    0: 1 if possible."""
 
 
 @dataclass(frozen=True)

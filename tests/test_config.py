@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from images import encode
+from jax.sharding import Mesh
 
 from dinojax import initial_state
 from dinojax import train as app
 from dinojax.build import build_init, build_train_step
 from dinojax.config import Config, ScheduleConfig, default_config, parse_config
+from dinojax.mesh import make_mesh
 from dinojax.runtime.loop import Outcome
 from dinojax.shrink import shrink
 from dinojax.validation import validate
@@ -81,8 +83,12 @@ class Reads:
 def keys_read(config: Config, workdir: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Keys that a training run reads up to and including the trace of its step.
 
-    A check is no reader: validation is left out. So are compilation and the loop itself.
+    A check is no reader: validation and the choice of the mesh are left out. So are compilation and
+    the loop itself.
     """
+
+    def read_mesh(config: Config) -> Mesh:
+        return make_mesh(config.mesh.data, config.mesh.fsdp or 1, config.mesh.tensor or 1)
 
     def run(state, *, train_step_at, **_: Any) -> Outcome:
         canvas = jnp.zeros((config.train.batch_size, 64, 64, 3), jnp.uint8)
@@ -93,7 +99,7 @@ def keys_read(config: Config, workdir: str, monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(app, "run", run)
         patch.setattr(app, "compile_step", lambda config, mesh, state: build_train_step(config))
-        patch.setattr(app, "validate", lambda *_, **__: None)
+        patch.setattr(app, "run_mesh", read_mesh)
         patch.setattr(render, "validate", lambda *_: None)
         patch.setattr(app, "write_summary", lambda *_: {})
         reads = Reads(config, patch)

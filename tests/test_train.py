@@ -31,6 +31,8 @@ from dinojax.data.threads import StorageError
 from dinojax.models.presets import get_preset
 from dinojax.runtime import exits
 from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.contract import read_contract
+from dinojax.runtime.loop import Outcome
 from dinojax.runtime.quarantine import BadBudgetError, read_ledger
 from dinojax.shrink import shrink
 from dinojax.train import train
@@ -120,6 +122,7 @@ def test_impossible_configurations_are_refused(overrides, words):
         validate(debug(**overrides), batch_shards=4)
 
 
+@pytest.mark.slow
 def test_images_of_one_channel(tmp_path, monkeypatch):
     """Luminance of RGB records; what needs colours is switched off, and one line says so."""
     said = []
@@ -165,7 +168,7 @@ def image_folder(path: Path, *, good: int, bad: int) -> Path:
 
 def run_main(monkeypatch, config: ml_collections.ConfigDict, workdir: Path) -> int:
     """The exit code of the command with these flags; the process goes on."""
-    alone = {"coordinator": None, "num_processes": 1, "process_id": None}
+    alone = {"coordinator": None, "num_processes": 1, "process_id": None, "allow_change": []}
     flags = SimpleNamespace(config=config, workdir=str(workdir), **alone)
     monkeypatch.setattr(app, "flags", SimpleNamespace(FLAGS=flags))
     monkeypatch.setattr(exits, "threading", Mock())
@@ -182,7 +185,7 @@ def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monke
         consumed.extend(batches)
 
     monkeypatch.setattr(app, "run", loop)
-    monkeypatch.setattr(app, "compile_step", lambda *_: None)
+    monkeypatch.setattr(app, "compile_step", lambda *_: Mock())
     monkeypatch.setattr(app, "verify", lambda *_, **__: None)
     folder = str(image_folder(tmp_path / "images", good=40, bad=10))
     options = {"data__source": folder, "data__bad_budget": 0.1, "knn__every_steps": 0}
@@ -204,6 +207,19 @@ def test_what_stops_a_run_is_one_sentence_and_a_code(tmp_path, monkeypatch, caps
     monkeypatch.setattr(app, "train", Mock(side_effect=error("this is why")))
     assert run_main(monkeypatch, debug_dict(), tmp_path) == code
     assert capsys.readouterr().err == "dinojax.train: this is why\n"
+
+
+def test_a_key_that_is_allowed_may_change(tmp_path, monkeypatch):
+    state = SimpleNamespace(step=3, refused_steps=0)
+    monkeypatch.setattr(app, "run_segments", lambda *_, **__: Outcome(state, 1.0))
+    monkeypatch.setattr(app, "write_summary", lambda *_: {})
+    train(debug(knn__every_steps=0), str(tmp_path))
+    other = debug(knn__every_steps=0, train__seed=1)
+    with pytest.raises(ValueError, match=r"train\.seed was 0 and is 1; .*--allow_change=KEY"):
+        train(other, str(tmp_path))
+    train(other, str(tmp_path), ["train.seed"])
+    (entry,) = read_contract(tmp_path)["history"]
+    assert entry["changes"] == ["train.seed was 0 and is 1"]
 
 
 def test_what_nobody_foresaw_keeps_its_traceback(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def sinkhorn_center(
     (None: all). A sum over a column lies between 1 / K and R / K times its share of the rows, so no
     logarithm of it overflows.
     """
-    columns = gather(prototypes.astype(features.dtype), tensor_axis=-1)
+    columns = gather(prototypes.astype(features.dtype), tensor_axis=-1, pinned=True)
     parts = to_chunks((features, jnp.ones(features.shape[:2], bool)), chunk)
     shards, rows = features.shape[:2]
     share = shards * rows / prototypes.shape[1]

@@ -1,4 +1,4 @@
-"""What a ConvNeXt keeps for its backward pass, and works on: counted, not yet held to a compiler."""
+"""What a ConvNeXt keeps for its backward pass and works on; not yet held to a compiler."""
 
 from collections.abc import Iterator, Sequence
 

@@ -150,7 +150,9 @@ def test_every_key_has_a_reader(tmp_path, monkeypatch):
         for name in ("dino", "ibot")
         for key, value in (("n_prototypes", 64), ("hidden_dim", 64), ("bottleneck_dim", 16))
     }
-    distilled = small(distillation__teacher="random", **heads)
+    sizes = (("embed_dim", 64), ("depth", 1), ("num_heads", 2))
+    backbone = {f"distillation__backbone__{key}": value for key, value in sizes}
+    distilled = small(distillation__teacher="random", **backbone, **heads)
     read |= keys_read(distilled, str(tmp_path / "distilled"), monkeypatch)
 
     dead = leaves(config) - read

@@ -43,7 +43,7 @@ def start() -> Start:
 def loss_and_gradients(config: Config, start: Start) -> dict[str, np.ndarray]:
     state, inputs = start
     compute = jax.jit(jax.value_and_grad(build_loss(config), has_aux=True))
-    (total, _), grads = compute(state.student, state.teacher, state.centers, inputs, state.step)
+    (total, _), grads = compute(state.student, state, inputs)
     return {name: np.asarray(x) for name, x in trees.flatten({"loss": total, **grads}).items()}
 
 

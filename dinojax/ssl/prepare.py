@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from dinojax.kernels.resize import resize_grid
 from dinojax.mesh import split_batch
 from dinojax.models.vit import CropDraws
 from dinojax.prng import key_for, slot_keys
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.micro_batch import WHOLE_BATCH, MicroBatch
-from dinojax.typing import Array, Int, Key, Step
+from dinojax.typing import Array, Float, Int, Key, Step
 from dinojax.views.masks import (
     mask_counts,
     mask_weights,
@@ -22,7 +23,7 @@ from dinojax.views.masks import (
     sample_masks,
 )
 from dinojax.views.recipe import ViewRecipe
-from dinojax.views.render import make_crops
+from dinojax.views.render import Crops, make_crops
 
 GLOBAL_VIEWS = 2
 
@@ -48,19 +49,25 @@ def make_step_inputs(
     *,
     seed: int,
     groups: int,
-    patch_size: int,
+    side: int,
     counts: np.ndarray,
     circular_shift: bool,
     draws: Callable[[Step, Int[Array, " G"]], tuple[CropDraws | None, ...]],
     dtype: DTypeLike,
+    hide_masked: bool = True,
+    teacher_scale: float = 1.0,
 ) -> Callable[..., StepInputs]:
     """``(batch, step[, micro_batch]) -> StepInputs`` with crops keyed by (seed, step, slot).
 
     A batch holds ``canvas [B, H, W, C]`` and ``size [B, 2]``; its order is the slots'. Its first
     images alone get the crops that they have in the whole batch, and so do those of a micro-batch.
+
+    Args:
+        side: of the grid of patches of the global crops.
+        hide_masked: whether the student is not shown the masked patches that it predicts.
+        teacher_scale: the teacher sees crops with sides smaller by this factor.
     """
-    side = recipe.global_crops_size // patch_size
-    block = max_block_patches(recipe.global_crops_size, patch_size)
+    block = max_block_patches(recipe.global_crops_size, recipe.global_crops_size // side)
 
     def inputs(
         batch: dict[str, Any], step: Step, micro_batch: MicroBatch = WHOLE_BATCH
@@ -82,11 +89,21 @@ def make_step_inputs(
         return StepInputs(
             global_crops=crops.global_crops,
             local_crops=crops.local_crops,
-            teacher_crops=crops.teacher_crops,
-            masks=masks,
+            teacher_crops=_reduced(crops, teacher_scale),
+            gram_crops=crops.gram_crops,
+            masks=masks if hide_masked else None,
             mask_indices=indices,
             mask_weights=weights.astype(jnp.promote_types(dtype, jnp.float32)),
             draws=draws(step, group_slots),  # type: ignore[arg-type]
         )
 
     return inputs
+
+
+def _reduced(crops: Crops, scale: float) -> Float[Array, "V B s s C"] | None:
+    """The teacher's own crops, if it has any: bilinear with antialiasing, of normalised pixels."""
+    if scale == 1:
+        return crops.teacher_crops
+    whole = crops.global_crops if crops.teacher_crops is None else crops.teacher_crops
+    side = round(whole.shape[2] / scale)
+    return resize_grid(whole, (side, side), method="bilinear", antialias=True)

@@ -40,7 +40,7 @@ def test_trailing_axes_stay():
 
 def test_shapes_and_ranges():
     for crop, given in zip(ROWS.values(), jax.jit(draws)(), strict=True):
-        coordinates, kept = given
+        coordinates, kept, _ = given
         for name, width, bound in (
             ("shift", 2, 0.1),
             ("log_jitter", 2, math.log(1.5)),
@@ -93,7 +93,9 @@ def test_one_augmentation_at_a_time():
         "rescale_coords": "log_rescale",
     }
     for name, field in fields.items():
-        for coordinates, kept in jax.eval_shape(lambda name=name: draws(DrawRates(**{name: 1.5}))):
+        for coordinates, kept, _ in jax.eval_shape(
+            lambda name=name: draws(DrawRates(**{name: 1.5}))
+        ):
             assert kept is None
             assert [k for k, v in coordinates._asdict().items() if v is not None] == [field]
 

@@ -23,6 +23,8 @@ from dinojax.stage_validation import check_distillation, check_gram, check_init
 from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
 
+MASK_RULES = ("dinov3", "dinov2")
+
 
 def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
     """Check everything that can be checked without arrays.
@@ -46,6 +48,7 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
     _check_rope(config)
+    _check_patch_objective(config)
     for name, value in (
         ("train.rollback_after", config.train.rollback_after),
         ("train.hang_timeout_s", config.train.hang_timeout_s),
@@ -149,6 +152,18 @@ def _check_rope(config: Config) -> None:
                 f"student.{key}={value} is for backbones with RoPE, which "
                 f"arch={config.student.arch!r} does not have; set it to None"
             )
+
+
+def _check_patch_objective(config: Config) -> None:
+    if config.ibot.mask_rule not in MASK_RULES:
+        raise ValueError(
+            f"ibot.mask_rule={config.ibot.mask_rule!r} is unknown; use one of {list(MASK_RULES)}"
+        )
+    if not config.ibot.separate_head and config.ibot.head != config.dino.head:
+        raise ValueError(
+            "ibot.separate_head=False sends patches through the head of dino.head, and ibot.head "
+            "differs from it; make them equal, or set ibot.separate_head to True"
+        )
 
 
 def _check_schedules(config: Config) -> None:

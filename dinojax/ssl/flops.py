@@ -39,7 +39,7 @@ def train_step_flops(
         return flops + head_flops(model.dino_head, model.backbone.embed_dim)
 
     def patches(model: SslModel) -> float:
-        return masked_patches * head_flops(model.ibot_head, model.backbone.embed_dim)
+        return masked_patches * head_flops(model.patch_head, model.backbone.embed_dim)
 
     seen = frozen or model
     teacher = global_crops * forward(seen, teacher_px or global_px) + patches(seen)

@@ -47,7 +47,7 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
-    _check_rope(config)
+    _check_backbone(config)
     _check_patch_objective(config)
     for name, value in (
         ("train.rollback_after", config.train.rollback_after),
@@ -139,9 +139,14 @@ def _check_reading(config: Config) -> None:
         )
 
 
-def _check_rope(config: Config) -> None:
-    """Its augmentation needs a backbone that has it."""
+def _check_backbone(config: Config) -> None:
+    """What it is asked to do needs a backbone that can."""
     backbone = build_backbone(config, get_precision(config.train.precision))
+    if isinstance(backbone, ConvNeXt) and config.distillation.teacher is None:
+        raise ValueError(
+            f"student.arch={config.student.arch!r} has no mask token, so it cannot predict masked "
+            "patches; distil it: set distillation.teacher"
+        )
     if isinstance(backbone, VisionTransformer) and backbone.pos_embed_grid is None:
         return
     for name in ("shift", "jitter", "rescale"):

@@ -1,6 +1,5 @@
 """From a configuration to the collaborators of a train step."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,142 +9,30 @@ import jax.numpy as jnp
 import numpy as np
 
 from dinojax.build_gram import build_gram, has_gram_teacher
-from dinojax.config import BackboneConfig, Config, HeadConfig, ScheduleConfig, StudentConfig
+from dinojax.build_model import build_backbone, build_frozen_model, build_model
+from dinojax.build_schedules import build_schedule, build_schedules
+from dinojax.config import Config
 from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
 from dinojax.models.convnext import ConvNeXt
-from dinojax.models.head import DinoHead
-from dinojax.models.presets import Backbone, get_preset
-from dinojax.models.vit import VisionTransformer
 from dinojax.optim.optimizer import AdamW
-from dinojax.precision import Precision, get_precision
+from dinojax.precision import get_precision
 from dinojax.prng import key_for
-from dinojax.schedules import (
-    Schedule,
-    cosine_schedule,
-    linear_warmup_cosine_decay,
-    scale_by_batch,
-    zero_before,
-)
 from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
-from dinojax.ssl.flops import train_step_flops
+from dinojax.ssl.flops import ImageFlops, image_flops
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws, make_gain_draws
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
 from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_inputs
 from dinojax.ssl.state import Centers, TrainState, init_state
-from dinojax.ssl.step import Loss, LossGradients, Metrics, Schedules, make_train_step
+from dinojax.ssl.step import Loss, LossGradients, Metrics, make_train_step
+from dinojax.ssl.students import Learner, Students, make_students_step
+from dinojax.students import student_configs
 from dinojax.typing import Step
 from dinojax.views.masks import mask_ratio_bounds
 from dinojax.views.recipe import ViewRecipe, without_rgb_operations
 
 CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
-
-MODEL_FIELDS = [
-    field.name
-    for field in dataclasses.fields(StudentConfig)
-    if any(field.name in kind.__dataclass_fields__ for kind in (VisionTransformer, ConvNeXt))
-]
-"""Keys of ``student`` that a backbone takes under the same name."""
-
-
-def build_backbone(config: Config, precision: Precision) -> Backbone:
-    """The student's and that of its EMA."""
-    return backbone_of(config.student, precision)
-
-
-def backbone_of(section: BackboneConfig, precision: Precision) -> Backbone:
-    """The preset with the fields that the configuration overrides.
-
-    Raises:
-        ValueError: an override of what this kind of backbone does not have.
-    """
-    fields = {name: getattr(section, name, None) for name in MODEL_FIELDS}
-    changes = {name: value for name, value in fields.items() if value is not None}
-    if changes.get("pos_embed_rope_base") == 0:
-        changes["pos_embed_rope_base"] = None
-    return get_preset(section.arch).build(precision, **changes)
-
-
-def build_head(head: HeadConfig, precision: Precision) -> DinoHead:
-    return DinoHead(
-        head.n_prototypes,
-        precision,
-        hidden_dim=head.hidden_dim,
-        bottleneck_dim=head.bottleneck_dim,
-        layers=head.nlayers,
-        weight_norm=head.weight_norm,
-    )
-
-
-def build_model(config: Config) -> SslModel:
-    precision = get_precision(config.train.precision)
-    return SslModel(
-        build_backbone(config, precision),
-        build_head(config.dino.head, precision),
-        build_head(config.ibot.head, precision) if config.ibot.separate_head else None,
-    )
-
-
-def build_frozen_model(config: Config) -> SslModel | None:
-    """The frozen teacher of distillation; None without it."""
-    distillation = config.distillation
-    if distillation.teacher is None:
-        return None
-    precision = get_precision(config.train.precision)
-    return SslModel(
-        backbone_of(distillation.backbone, precision),
-        build_head(distillation.dino_head, precision),
-        build_head(distillation.ibot_head, precision),
-    )
-
-
-def build_schedule(
-    schedule: ScheduleConfig,
-    total_steps: int,
-    scale: Callable[[float], float] = lambda value: value,
-) -> Schedule:
-    """A schedule of either family over `total_steps`.
-
-    `scale` applies to the peak, in the dinov3 family also to the end, as in the two references.
-    """
-    if schedule.family == "dinov3":
-        return linear_warmup_cosine_decay(
-            start=schedule.start,
-            peak=scale(schedule.peak),
-            end=scale(schedule.end),
-            warmup_steps=schedule.warmup_steps,
-            total_steps=total_steps,
-            cosine_steps=schedule.cosine_steps,
-        )
-    if schedule.family == "dinov2":
-        return cosine_schedule(
-            base=scale(schedule.peak),
-            final=schedule.end,
-            total_steps=total_steps,
-            warmup_steps=schedule.warmup_steps,
-            start=schedule.start,
-            trunc_extra=schedule.trunc_extra,
-        )
-    raise ValueError(f"schedule family={schedule.family!r} is unknown; use 'dinov3' or 'dinov2'")
-
-
-def build_schedules(config: Config) -> Schedules:
-    """All schedules, the learning rate scaled to the batch size."""
-    optim, steps, batch = config.optim, config.train.steps, config.train.batch_size
-
-    def scaled(value: float) -> float:
-        return scale_by_batch(value, optim.scaling_rule, batch)
-
-    rate = build_schedule(optim.lr, steps, scaled)
-    return Schedules(
-        lr=rate,
-        last_layer_lr=zero_before(rate, optim.freeze_last_layer_steps),
-        weight_decay=build_schedule(optim.weight_decay, steps),
-        momentum=build_schedule(optim.momentum, steps),
-        teacher_temp=build_schedule(optim.teacher_temp, steps),
-        dino_local_loss_weight=build_schedule(config.dino.local_loss_weight, steps),
-    )
 
 
 def build_views(config: Config) -> ViewRecipe:
@@ -294,17 +181,36 @@ def build_step_loss(config: Config) -> LossGradients:
     return build_loss(config) if whole else build_accumulated_loss(config)
 
 
-def build_train_step(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """The train step of a configuration, not yet jitted."""
-    return make_train_step(
-        loss=build_step_loss(config),
-        optimizer=build_optimizer(config),
-        make_inputs=build_inputs(config),
-    )
+def build_train_step(config: Config) -> Callable[[Any, Any], tuple[Any, Metrics]]:
+    """The train step of a configuration, not yet jitted: of a `TrainState`, or of `Students`."""
+    learners = {
+        name: Learner(build_step_loss(one), build_optimizer(one), build_inputs(one))
+        for name, one in (student_configs(config) or {"": config}).items()
+    }
+    if "" not in learners:
+        return make_students_step(learners)
+    return make_train_step(**learners[""]._asdict())
 
 
-def build_init(config: Config) -> Callable[[], TrainState]:
-    """A function that makes the state before the first step, to be jitted with shardings."""
+def build_init(config: Config) -> Callable[[], TrainState | Students]:
+    """A function that makes the state before the first step, to be jitted with shardings.
+
+    Its frozen teacher knows nothing, and neither does the Gram teacher (`dinojax.initial_state`).
+    """
+    students = {name: _build_init(one) for name, one in student_configs(config).items()}
+    if not students:
+        return _build_init(config)
+
+    def init() -> Students:
+        states = {name: init_one() for name, init_one in students.items()}
+        teacher = next(iter(states.values())).target_teacher
+        alone = {name: state._replace(frozen_teacher=None) for name, state in states.items()}
+        return Students(jnp.zeros((), jnp.int32), alone, teacher)
+
+    return init
+
+
+def _build_init(config: Config) -> Callable[[], TrainState]:
     model, optimizer = build_model(config), build_optimizer(config)
     frozen = build_frozen_model(config)
     param = get_precision(config.train.precision).param
@@ -329,13 +235,18 @@ def build_init(config: Config) -> Callable[[], TrainState]:
     return init
 
 
-def build_flops(config: Config) -> float:
-    """Model FLOPs of one step."""
+def build_image_flops(config: Config) -> ImageFlops:
+    """Model FLOPs per image, by part; of all students together."""
+    students = student_configs(config) or {"": config}
+    parts = [_image_flops(one, len(students)) for one in students.values()]
+    return ImageFlops(*(sum(part) for part in zip(*parts, strict=True)))
+
+
+def _image_flops(config: Config, students: int) -> ImageFlops:
     views, counts = build_views(config), build_mask_counts(config)
     side, gram_side = views.global_crops_size, views.gram_teacher_crops_size
-    return train_step_flops(
+    return image_flops(
         build_model(config),
-        batch=config.train.batch_size,
         global_px=side,
         local_px=views.local_crops_size,
         local_crops=views.local_crops_number,
@@ -344,5 +255,11 @@ def build_flops(config: Config) -> float:
         drop_path_rate=config.student.drop_path_rate,
         gram_px=(gram_side or side) if has_gram_teacher(config.gram) else 0,
         frozen=build_frozen_model(config),
+        students=students,
         teacher_px=round(side / config.crops.teacher_to_student_resolution_scale),
     )
+
+
+def build_flops(config: Config) -> float:
+    """Model FLOPs of one step."""
+    return config.train.batch_size * build_image_flops(config).total

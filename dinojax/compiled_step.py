@@ -7,17 +7,22 @@ from typing import Any
 import jax
 from absl import logging
 from jax.sharding import Mesh
+from jax.stages import Compiled
 
 from dinojax import mesh as meshes
 from dinojax.build import build_train_step
 from dinojax.config import Config
-from dinojax.runtime.loop import TrainStep
 from dinojax.typing import PyTree
 
 
-def compile_step(config: Config, mesh: Mesh, state: PyTree) -> TrainStep:
-    """The train step of one resolution, ready to run on states like `state`, which may be abstract,
-    and batches of `config`."""
+def compile_step(
+    config: Config, mesh: Mesh, state: PyTree, options: dict[str, Any] | None = None
+) -> Compiled:
+    """The train step of one resolution, to run on states like `state` and batches of `config`.
+
+    `state` may be of shapes with shardings, for devices that are not there; `options` are the
+    compiler's.
+    """
     batch, canvas_px = config.train.batch_size, config.data.canvas_px
     channels = config.student.in_chans
     split = meshes.batch_sharding(mesh)
@@ -36,7 +41,7 @@ def compile_step(config: Config, mesh: Mesh, state: PyTree) -> TrainStep:
     compiled = step.lower(
         state,
         {name: jax.ShapeDtypeStruct(*kind, sharding=split) for name, kind in shapes.items()},
-    ).compile()
+    ).compile(compiler_options=options)
     logging.info(
         "compiled the step for crops of %d and %d px in %.0f s",
         config.crops.global_crops_size,

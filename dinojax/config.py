@@ -93,6 +93,9 @@ class DistillationConfig:
     """Of the frozen teacher, as are the heads. They have as many prototypes as the student's."""
     dino_head: HeadConfig = HeadConfig()
     ibot_head: HeadConfig = HeadConfig()
+    students: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
+    """Several students at once: ``("vits16", (("student.arch", "vits16"), ...))`` for each, its
+    name and what it has other than the run in student, dino, ibot and optim. Empty: one student."""
 
 
 @dataclass(frozen=True)
@@ -205,14 +208,16 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices per axis; -1: all that the others leave."""
+    """Devices per axis; -1: all that the others leave. `planning.mesh_choice` chooses what is 0."""
 
     data: int = -1
     """Copies of the model: over slices or nodes, for links too slow to gather weights over."""
-    fsdp: int = 1
-    """Parts that weights, moments and teachers are split into, and gathered from layer by layer."""
-    tensor: int = 1
-    """Parts that heads, hidden features and prototypes are split into; divides each of them."""
+    fsdp: int = 0
+    """Parts that weights, moments and teachers are split into, and gathered from layer by layer.
+    0: the fewest with which the step is predicted to fit into memory."""
+    tensor: int = 0
+    """Parts that heads, hidden features and prototypes are split into; divides each of them.
+    0: 1 if possible."""
 
 
 @dataclass(frozen=True)

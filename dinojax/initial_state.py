@@ -14,6 +14,7 @@ from dinojax.config import Config, InitConfig
 from dinojax.runtime.checkpoint import DIRECTORY
 from dinojax.runtime.stored_state import read_state
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 from dinojax.typing import Params, PyTree
 
 FROZEN = ("gram_teacher", "frozen_teacher")
@@ -22,7 +23,9 @@ RANDOM = "random"
 """As distillation.teacher: a teacher that has learnt nothing, for trying a recipe out."""
 
 
-def make_initial_state(config: Config, abstract_state: TrainState) -> TrainState:
+def make_initial_state(
+    config: Config, abstract_state: TrainState | Students
+) -> TrainState | Students:
     """Before the first step of `config`, on the shardings of `abstract_state`.
 
     Raises:
@@ -32,14 +35,17 @@ def make_initial_state(config: Config, abstract_state: TrainState) -> TrainState
     """
     layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
     state = jax.jit(build_init(config), out_shardings=layout)()
-    if config.init.from_ is not None:
-        state = _continued(config, state, abstract_state)
     given = config.distillation.teacher
     if given not in (None, RANDOM):
         path = find_checkpoint(given, "distillation.teacher")
         logging.info("the frozen teacher is the EMA teacher of %s", path)
         teacher = _read_teacher(path, abstract_state.frozen_teacher)
         state = state._replace(frozen_teacher=teacher)
+    if isinstance(state, Students):
+        return state
+    assert isinstance(abstract_state, TrainState)
+    if config.init.from_ is not None:
+        state = _continued(config, state, abstract_state)
     if not has_gram_teacher(config.gram):
         return state
     if config.gram.teacher is None:

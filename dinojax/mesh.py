@@ -55,18 +55,28 @@ def make_mesh(
             of TPU slices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [data, fsdp, tensor]
-    known = math.prod(size for size in sizes if size != -1)
-    if sizes.count(-1) == 1 and known > 0 and len(devices) % known == 0:
-        sizes[sizes.index(-1)] = len(devices) // known
-    if min(sizes) < 1 or math.prod(sizes) != len(devices):
-        raise ValueError(
-            f"mesh data={data}, fsdp={fsdp}, tensor={tensor} does not fit {len(devices)} devices; "
-            f"use data=-1 with fsdp and tensor dividing {len(devices)}"
-        )
+    sizes = fill_sizes(len(devices), data, fsdp, tensor)
     # Auto: the partitioner propagates shardings. Explicit axes would ask every op for its own.
     axes = (*BATCH_AXES, "tensor")
     return Mesh(device_grid(sizes, devices), axes, axis_types=(AxisType.Auto,) * 3)
+
+
+def fill_sizes(devices: int, data: int, fsdp: int, tensor: int) -> tuple[int, int, int]:
+    """The sizes of the axes; one may be -1 and takes what the others leave.
+
+    Raises:
+        ValueError: they do not multiply to `devices`.
+    """
+    sizes = [data, fsdp, tensor]
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and known > 0 and devices % known == 0:
+        sizes[sizes.index(-1)] = devices // known
+    if min(sizes) < 1 or math.prod(sizes) != devices:
+        raise ValueError(
+            f"mesh data={data}, fsdp={fsdp}, tensor={tensor} does not fit {devices} devices; "
+            f"use data=-1 with fsdp and tensor dividing {devices}"
+        )
+    return sizes[0], sizes[1], sizes[2]
 
 
 def device_grid(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:  # type: ignore[valid-type]
@@ -142,7 +152,7 @@ class BatchLayout:
         return {row: place for place, row in enumerate(self.rows)}
 
 
-def shardings(mesh: Mesh, tree: PyTree) -> PyTree:
+def shardings(mesh: Mesh | AbstractMesh, tree: PyTree) -> PyTree:
     """A `NamedSharding` for every leaf of a parameter-like tree (state, moments, teachers)."""
 
     def rule(path: str, leaf) -> NamedSharding:
@@ -161,14 +171,14 @@ def weight_spec(
     """How one layer's weight of this shape, and its gradient, lie on the mesh.
 
     `tensor_axis` over tensor where it divides; the largest of the other axes that fsdp divides over
-    fsdp, unless the weight is small.
+    fsdp, unless the weight is small or a vector (gains and biases: a gather for a few KiB).
     """
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
     spec: list[str | None] = [None] * len(shape)
     if tensor > 1 and tensor_axis is not None and shape[tensor_axis] % tensor == 0:
         spec[tensor_axis] = "tensor"
     fitting = [i for i, size in enumerate(shape) if not spec[i] and size % fsdp == 0]
-    if fsdp > 1 and math.prod(shape) >= SMALL and fitting:
+    if fsdp > 1 and len(shape) > 1 and math.prod(shape) >= SMALL and fitting:
         spec[max(fitting, key=lambda i: (shape[i], i))] = "fsdp"
     while spec and spec[-1] is None:
         spec.pop()
@@ -188,16 +198,22 @@ def split_batch(tree: PyTree, axis: int = 0) -> PyTree:
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
 
 
-def gather(weight: Array, tensor_axis: int | None = None) -> Array:
+def gather(weight: Array, tensor_axis: int | None = None, *, pinned: bool = False) -> Array:
     """Inside jit: ask for the whole weight on each device; `tensor_axis` alone stays split.
 
     At the use of a sharded weight, in the dtype of the product, this is FSDP's gather. Nothing
     happens without a mesh.
+
+    `pinned` says first how `weight` lies. Otherwise the TPU compiler gathers a float32 parameter
+    and casts afterwards, twice the bytes. Not for the layers of a scan: it casts their slices
+    early, and gathers that are pinned are no longer merged into one for all crop sizes.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return weight
     spec = weight_spec(mesh, weight.shape, tensor_axis)
+    if pinned:
+        weight = jax.lax.with_sharding_constraint(weight, spec)
     kept = PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
     return jax.lax.with_sharding_constraint(weight, kept)
 

@@ -1,7 +1,8 @@
 """Why a step was not finite: ``python -m dinojax.replay runs/x/bundles/step_41237``.
 
 Runs the step of a replay bundle again, from the checkpoint in the bundle, and looks at all tensors
-of the step. The same number of devices of the same kind gives the same bits.
+of the step. The same number of devices of the same kind gives the same bits; what was trained on
+several hosts is replayed on several hosts, by the same flags.
 """
 
 import json
@@ -19,9 +20,11 @@ from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config
 from dinojax.initial_state import make_initial_state
 from dinojax.resolutions import resolution_at
+from dinojax.run_mesh import run_mesh
 from dinojax.runs import open_contract
+from dinojax.runtime import cluster
 from dinojax.runtime.checkpoint import abstract
-from dinojax.runtime.exits import STOPS, leave
+from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.nonfinite import CHECKPOINT, FILE
 from dinojax.runtime.rollback import Window, after_windows
 from dinojax.runtime.stored_state import read_state
@@ -62,7 +65,12 @@ def replay(path: str | Path) -> dict[str, Any]:
     bundle = read_bundle(path)
     run = open_contract(bundle["run"], bundle["workdir"])
     config, step = run.config, bundle["step"]
-    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    if config.distillation.students:
+        raise ValueError(
+            f"{path} is of a run with several students (distillation.students), which a replay "
+            "cannot look into; the metrics of the bundle name the student that was not finite"
+        )
+    mesh = run_mesh(config)
     devices = {"kind": mesh.devices.flat[0].device_kind, "mesh": dict(mesh.shape)}
     then = {name: bundle["devices"][name] for name in devices}
     if devices != then:
@@ -110,7 +118,9 @@ def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) 
     wanted = abstract(shapes, meshes.shardings(mesh, shapes))
     saved = bundle["checkpoint"]
     if saved["step"] is None:
-        return make_initial_state(config, wanted)
+        state = make_initial_state(config, wanted)
+        assert isinstance(state, TrainState)
+        return state
     where = saved["elsewhere"] or path / CHECKPOINT
     state = read_state(where, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]
@@ -140,13 +150,18 @@ def tell(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str]) -> None:
     if len(argv) != 2:
         raise app.UsageError("give one bundle: python -m dinojax.replay runs/x/bundles/step_41237")
+    given = flags.FLAGS
     try:
-        result = replay(argv[1])
+        cluster.start(given.coordinator, given.num_processes, given.process_id)
+        with cluster.together("dinojax.replay", exit_code):
+            result = replay(argv[1])
     except STOPS as error:
         logging.debug("stopped", exc_info=True)
         print(f"dinojax.replay: {error}", file=sys.stderr)
         leave(error)
-    if flags.FLAGS.json:
+    if jax.process_index():
+        return
+    if given.json:
         print(json.dumps({**result, "findings": [one._asdict() for one in result["findings"]]}))
     else:
         print(tell(result))
@@ -154,4 +169,5 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_bool("json", False, "Print one JSON document.")
+    cluster.define_flags()
     app.run(main)

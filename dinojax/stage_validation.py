@@ -1,7 +1,8 @@
 """Keys of the stages after pretraining: those that contradict each other, and those left over."""
 
-from dinojax.build import backbone_of, predicted_grid
+from dinojax.build import build_views, predicted_grid
 from dinojax.build_gram import EMA
+from dinojax.build_model import backbone_of
 from dinojax.config import Config, DistillationConfig, GramConfig, InitConfig
 from dinojax.kernels.resize import METHODS
 from dinojax.precision import get_precision
@@ -23,7 +24,7 @@ def check_gram(config: Config, patch_size: int) -> None:
     Raises:
         ValueError: names the key, its value, the rule and a value that works.
     """
-    gram, size = config.gram, config.crops.gram_teacher_crops_size
+    gram, size = config.gram, build_views(config).gram_teacher_crops_size
     if not gram.use_loss:
         for name, absent in (
             ("gram_teacher_crops_size", None),
@@ -104,6 +105,11 @@ def check_distillation(config: Config) -> None:
                 f"crops.teacher_to_student_resolution_scale={scale} is for distillation, where the "
                 "teacher may have other patches than the student; set it to 1.0"
             )
+        if given.students:
+            raise ValueError(
+                "distillation.students learn from a frozen teacher, and distillation.teacher=None; "
+                "set it to a checkpoint"
+            )
         if given != DistillationConfig():
             raise ValueError(
                 "distillation.backbone, dino_head and ibot_head describe a frozen teacher, and "
@@ -127,8 +133,22 @@ def check_distillation(config: Config) -> None:
     _check_grids(config)
 
 
+def check_students(config: Config) -> None:
+    """Raises ValueError: what several students cannot have."""
+    for key, value, absent in (
+        ("gram.use_loss", config.gram.use_loss, False),
+        ("init.from", config.init.from_, None),
+        ("checkpoint.snapshot_every_steps", config.checkpoint.snapshot_every_steps, None),
+    ):
+        if value != absent:
+            raise ValueError(
+                f"{key}={value!r} is for one student, and distillation.students has "
+                f"{len(config.distillation.students)}; set it to {absent}"
+            )
+
+
 def _check_grids(config: Config) -> None:
-    precision, side = get_precision(config.train.precision), config.crops.global_crops_size
+    precision, side = get_precision(config.train.precision), build_views(config).global_crops_size
     patch = backbone_of(config.distillation.backbone, precision).stride
     scale = config.crops.teacher_to_student_resolution_scale
     if scale <= 0 or side % scale or side / scale % patch:

@@ -26,6 +26,7 @@ from dinojax.initial_state import first_step, make_initial_state
 from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
+from dinojax.run_mesh import run_mesh
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, check_shared, program
 from dinojax.runtime.checkpoint import abstract
@@ -43,8 +44,8 @@ from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.runtime.watchdog import Watchdog
 from dinojax.safety import advance, make_series, step_teller
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 from dinojax.training_data import open_data
-from dinojax.validation import validate
 from dinojax.views.recipe import RGB_ONLY
 
 
@@ -67,8 +68,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         dinojax.runtime.errors.DivergedError: too many non-finite steps and no way back.
     """
     agree("program", program(to_dict(config)) | {"--allow_change": list(allow_change)})
-    mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    validate(config, batch_shards=meshes.batch_shards(mesh), tensor=mesh.shape["tensor"])
+    mesh = run_mesh(config)
     cluster.connect(mesh)
     if build_views(config) != config.crops:
         channels = config.student.in_chans
@@ -121,7 +121,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             cluster.gather("compiled", "")  # collectives do not wait long for those who come late
             return compiled
 
-        def resume() -> tuple[int | None, TrainState]:
+        def resume() -> tuple[int | None, TrainState | Students]:
             agree("checkpoints", {"checkpoints": checkpoints.steps()})
             resumed = checkpoints.restore_newest(wanted)
             if resumed is None:
@@ -129,7 +129,9 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             logging.info("resuming from step %d", resumed[0])
             return resumed
 
-        def attempt(latest: int | None, state: TrainState, first: int, until: int) -> Outcome:
+        def attempt(
+            latest: int | None, state: TrainState | Students, first: int, until: int
+        ) -> Outcome:
             """Steps ``first .. until - 1``."""
             steps = train_steps()
             loader = make_loader(
@@ -224,9 +226,7 @@ if __name__ == "__main__":
     flags.DEFINE_multi_string(
         "allow_change", [], "Key that may change in this workdir, as optim.lr.peak; repeatable."
     )
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, the same for all processes.")
-    flags.DEFINE_integer("num_processes", None, "Processes of this run, one or more on each host.")
-    flags.DEFINE_integer("process_id", None, "Which of them this is: 0 .. num_processes - 1.")
+    cluster.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
     # Orbax reports every file operation at INFO: 50 lines a checkpoint.

@@ -4,22 +4,17 @@ import math
 
 import jax
 
-from dinojax.build import (
-    CENTERINGS,
-    build_backbone,
-    build_init,
-    build_schedule,
-    build_schedules,
-    build_views,
-    draw_group_size,
-)
+from dinojax.build import CENTERINGS, build_init, build_views, draw_group_size
+from dinojax.build_model import build_backbone
+from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config, DataConfig
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
-from dinojax.stage_validation import check_distillation, check_gram, check_init
+from dinojax.stage_validation import check_distillation, check_gram, check_init, check_students
+from dinojax.students import student_configs
 from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
 
@@ -27,11 +22,30 @@ MASK_RULES = ("dinov3", "dinov2")
 
 
 def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
-    """Check everything that can be checked without arrays.
+    """Check everything that can be checked without arrays: `check_config`, then `check_mesh`."""
+    check_config(config)
+    check_mesh(config, batch_shards=batch_shards, tensor=tensor)
+
+
+def check_mesh(config: Config, *, batch_shards: int, tensor: int) -> None:
+    """Check that a mesh can split the batch and the model.
 
     Args:
         batch_shards: parts the batch is split into (data x fsdp devices).
         tensor: parts that heads, hidden features and prototypes are split into.
+
+    Raises:
+        ValueError: names the key, its value, the rule and a value that works.
+    """
+    for one in student_configs(config).values():
+        check_mesh(one, batch_shards=batch_shards, tensor=tensor)
+    for resolution in resolutions(config):
+        _check_groups(resolution, batch_shards)
+    _check_tensor(config, tensor)
+
+
+def check_config(config: Config) -> None:
+    """Check what does not depend on the mesh.
 
     Raises:
         ValueError: names the key, its value, the rule and a value that works.
@@ -55,14 +69,17 @@ def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
     ):
         if value < 0:
             raise ValueError(f"{name}={value} must be at least 0; 0 switches it off")
+    students = student_configs(config)
+    if students:
+        check_students(config)
+    for one in students.values():
+        check_config(one)
     for resolution in resolutions(config):
         _check_sizes(resolution)
-        _check_groups(resolution, batch_shards)
         check_gram(resolution, _patch_size(resolution))
         check_distillation(resolution)
         validate_recipe(build_views(resolution), config.student.in_chans)
     _check_canvas(config)
-    _check_tensor(config, tensor)
     resolution_order(config)
     _check_mixture(config.data)
     build_order(config, (1,) * max(len(config.data.mixture), 1))  # has checks of its own

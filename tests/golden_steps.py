@@ -141,6 +141,22 @@ class Case:
             value = np.asarray(metrics[name]).reshape(())
             goldens.check(self.path, f"{prefix}/{METRICS[name]}", value)
 
+    def check_parameters(self, steps: int, state: TrainState) -> None:
+        """After so many steps, if they were recorded: student, EMA and Gram teacher."""
+        path = self.path.replace("results.npz", f"after{steps}.safetensors")
+        if path not in goldens.manifest()["files"]:
+            return
+        ours = named(state.student, "student.") | named(state.teacher, f"{self.ema}.")
+        if state.gram_teacher is not None:
+            ours |= named({"backbone": state.gram_teacher}, "gram_teacher.")
+        for name, expected in goldens.arrays(path).items():
+            # A ConvNeXt lists its final norm twice.
+            value = ours[name.replace("norms.3", "norm")].reshape(expected.shape)
+            goldens.check(path, name, value)
+            rms = np.sqrt(np.mean(np.square(value.astype(np.float64) - expected)))
+            allowed = goldens.column(path, name, "atol_rms")
+            assert rms <= allowed, f"{path}:{name} rms off by {rms:.3g}, allowed {allowed:.3g}"
+
 
 def parameters(arrays: dict, prefix: str, like: dict) -> dict:
     return {name: submodule(arrays, f"{prefix}.{name}", like[name]) for name in SUBMODULES}

@@ -15,10 +15,7 @@ from safetensors.numpy import load_file
 
 ROOT = Path(os.environ.get("DINOJAX_GOLDEN", Path(__file__).parent / "golden"))
 
-NOT_COVERED_YET = (
-    "meta/distill_convnext",
-    "meta/multidistill",
-)
+NOT_COVERED_YET: tuple[str, ...] = ()
 """Prefixes of ``path`` or ``path:case`` whose code belongs to later stages; the only such list."""
 
 

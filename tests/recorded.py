@@ -103,7 +103,7 @@ def train(root: Path, given: Config, build_step, devices: int = 1) -> Trained:
         return original(noted(), mesh)
 
     original = app.global_batches
-    mesh = meshes.make_mesh(-1, given.mesh.fsdp, devices=jax.devices()[:devices])
+    mesh = meshes.make_mesh(-1, max(given.mesh.fsdp, 1), devices=jax.devices()[:devices])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(meshes, "make_mesh", lambda *sizes: mesh)
         patch.setattr(compiled_step, "build_train_step", build_step)

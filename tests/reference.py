@@ -208,6 +208,9 @@ def gram_from_reference(gram: dict[str, Any], epoch: int) -> GramConfig:
 
 def backbone_fields(section: dict[str, Any], arch: dict[str, Any]) -> dict[str, Any]:
     """Of `BackboneConfig`."""
+    if "depths" in arch:
+        sizes = {name: tuple(arch[name]) for name in ("depths", "dims")}
+        return {"arch": "convnext_tiny", "patch_size": section["patch_size"], **sizes}
     same = (
         "patch_size",
         "ffn_layer",

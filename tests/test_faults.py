@@ -10,12 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from recorded import PLAIN
 
 from dinojax import build, mesh, replay, shrink, trees
 from dinojax import train as app
 from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
 from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.stored_state import read_state
+from dinojax.safety import teacher_part
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.step import LossGradients
 from dinojax.train import train
@@ -30,6 +33,7 @@ def tiny() -> Config:
     config.train.batch_size, config.train.draw_group_size = BATCH, 2
     config.train.micro_batches = 2
     config.dino.koleo_group_size = 2
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in PLAIN.items()})
     config.student.drop_path_rate = 0.0
     config.student.pos_embed_rope_rescale_coords = None
     config.data.verify_images = 1
@@ -123,6 +127,14 @@ def test_a_bad_step_leaves_every_bit(run, step):
     moved = changed(state_at(run, step), state_at(run, step + 1))
     assert moved == {"step", "refused_steps", "refused_in_a_row"}
     assert len(changed(state_at(run, step + 1), state_at(run, step + 2))) > 20
+
+
+def test_snapshots_are_the_teachers_backbone(run):
+    assert sorted(path.name for path in (run / "snapshots").iterdir()) == ["2", "4"]
+    part = teacher_part(wanted().teacher["backbone"])
+    snapshot = read_state(run / "snapshots" / "4", part)["teacher"]["backbone"]
+    for name, leaf in trees.flatten(state_at(run, 4).teacher["backbone"]).items():
+        np.testing.assert_array_equal(trees.flatten(snapshot)[name], leaf, err_msg=name)
 
 
 def test_the_bundle_knows_its_step(run):

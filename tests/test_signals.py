@@ -1,4 +1,4 @@
-"""Real processes that get signals: killed at any moment, asked to leave, hanging."""
+"""Real runs that get signals: killed at any moment, and asked to leave."""
 
 import json
 import os
@@ -29,6 +29,8 @@ OPTIONS = {
     # Compiles sooner:
     **{"crops__global_crops_size": 32, "crops__local_crops_size": 16, "student__depth": 1},
     **{"student__drop_path_rate": 0.0, "train__batch_size": 4, "train__draw_group_size": 4},
+    **{"crops__jitter_probability": 0.0, "crops__grey_probability": 0.0},
+    **{"crops__blur_probabilities": (0.0,) * 3, "crops__solarize_probabilities": (0.0,) * 3},
 }
 PATIENCE_S = 600
 """For anything: a slow machine is no failure."""
@@ -137,32 +139,3 @@ def leave_by_sigterm(process: subprocess.Popen, workdir: Path) -> int:
     saved = max(int(name) for name in os.listdir(workdir / "checkpoints") if name.isdigit())
     assert saved >= last_step(workdir) > before
     return saved
-
-
-def test_a_run_that_hangs_shows_its_stacks_and_ends(tmp_path):
-    """Hanging in native code, as in a collective whose other side has died. Nothing happens while
-    there is progress, while the start takes longer, or with the watchdog switched off."""
-    script = f"""
-import sys, threading, time
-from pathlib import Path
-from dinojax.runtime.watchdog import Watchdog
-report = Path({str(tmp_path)!r}) / "run" / "hang.0.txt"
-with Watchdog(0, report):
-    time.sleep(0.5)
-with Watchdog(0.3, report) as progress:
-    time.sleep(1.0)
-    for _ in range(10):
-        progress()
-        time.sleep(0.1)
-with Watchdog(0.3, report) as progress:
-    def step_that_hangs():
-        progress()
-        print("hangs", flush=True)
-        threading.Lock().acquire() and time.sleep(1000)
-    step_that_hangs()
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 7 and done.stdout == "hangs\n", done.stderr
-    report = (tmp_path / "run" / "hang.0.txt").read_text()
-    for text in (done.stderr, report):
-        assert "step_that_hangs" in text and "no progress for 0.3 s" in text

@@ -149,7 +149,7 @@ def lines_of(workdir: Path) -> list[dict]:
 
 def test_a_gram_stage(earlier, mesh, tmp_path, monkeypatch):
     """The training app goes on at the step of the earlier run, anchored to it, and resumes."""
-    monkeypatch.setattr(meshes, "make_mesh", lambda *sizes: mesh)
+    monkeypatch.setattr(app, "run_mesh", lambda config: mesh)
     keys = {
         "init__from": str(earlier[0]),
         "init__resume": True,
@@ -171,15 +171,26 @@ def test_a_gram_stage(earlier, mesh, tmp_path, monkeypatch):
     assert not same(state.gram_teacher, earlier[1].teacher["backbone"])
 
 
-def test_a_distillation_stage(earlier, mesh, tmp_path, monkeypatch):
-    monkeypatch.setattr(meshes, "make_mesh", lambda *sizes: mesh)
-    given = distilling(str(earlier[0]), optim__lr__warmup_steps=0)
+def test_two_students_of_one_teacher(earlier, mesh, tmp_path, monkeypatch):
+    """In one run of the training app: each of its own size, with its own rate."""
+    monkeypatch.setattr(app, "run_mesh", lambda config: mesh)
+    students = (("small", ()), ("fast", (("student.embed_dim", 48), ("optim.lr.peak", 1e-2))))
+    given = distilling(str(earlier[0]), optim__lr__warmup_steps=0, distillation__students=students)
+    validate(given, batch_shards=1)
     summary = app.train(given, str(tmp_path))
     assert summary["steps"] == STEP + 2 and np.isfinite(summary["loss_last"])
+    last = [line for line in lines_of(tmp_path) if "total_loss" in line][-1]
+    losses = [last[f"{name}/total_loss"] for name in ("small", "fast")]
+    assert last["total_loss"] == pytest.approx(np.mean(losses)) and losses[0] != losses[1]
+
     shapes = jax.eval_shape(build_init(given))
     with Checkpoints(tmp_path / "checkpoints", every_steps=1) as checkpoints:
         state = checkpoints.restore(abstract(shapes, meshes.shardings(mesh, shapes)))
     assert same(state.frozen_teacher, earlier[1].teacher)
-    assert not same(state.teacher, state.student)  # the EMA is the student's
-    mask_token = trees.flatten(state.student)["backbone/embed/mask_token"]
-    assert not mask_token.any()  # starts at zero, and the student sees no masks
+    for name, width in (("small", 32), ("fast", 48)):
+        one = state.students[name]
+        assert not same(one.teacher, one.student)  # the EMA is the student's
+        leaves = trees.flatten(one.student)
+        assert leaves["backbone/norm/scale"].shape == (width,)
+        # Starts at zero, and the students see no masks.
+        assert not leaves["backbone/embed/mask_token"].any()

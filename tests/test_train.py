@@ -24,12 +24,15 @@ from images import encode
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax import trees
-from dinojax.build import build_init, build_schedules
+from dinojax.build import build_init
+from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config, default_config, parse_config, to_dict
 from dinojax.data.threads import StorageError
 from dinojax.models.presets import get_preset
 from dinojax.runtime import exits
 from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.contract import read_contract
+from dinojax.runtime.loop import Outcome
 from dinojax.runtime.quarantine import BadBudgetError, read_ledger
 from dinojax.shrink import shrink
 from dinojax.train import train
@@ -119,6 +122,7 @@ def test_impossible_configurations_are_refused(overrides, words):
         validate(debug(**overrides), batch_shards=4)
 
 
+@pytest.mark.slow
 def test_images_of_one_channel(tmp_path, monkeypatch):
     """Luminance of RGB records; what needs colours is switched off, and one line says so."""
     said = []
@@ -164,7 +168,7 @@ def image_folder(path: Path, *, good: int, bad: int) -> Path:
 
 def run_main(monkeypatch, config: ml_collections.ConfigDict, workdir: Path) -> int:
     """The exit code of the command with these flags; the process goes on."""
-    alone = {"coordinator": None, "num_processes": 1, "process_id": None}
+    alone = {"coordinator": None, "num_processes": 1, "process_id": None, "allow_change": []}
     flags = SimpleNamespace(config=config, workdir=str(workdir), **alone)
     monkeypatch.setattr(app, "flags", SimpleNamespace(FLAGS=flags))
     monkeypatch.setattr(exits, "threading", Mock())
@@ -181,7 +185,7 @@ def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monke
         consumed.extend(batches)
 
     monkeypatch.setattr(app, "run", loop)
-    monkeypatch.setattr(app, "compile_step", lambda *_: None)
+    monkeypatch.setattr(app, "compile_step", lambda *_: Mock())
     monkeypatch.setattr(app, "verify", lambda *_, **__: None)
     folder = str(image_folder(tmp_path / "images", good=40, bad=10))
     options = {"data__source": folder, "data__bad_budget": 0.1, "knn__every_steps": 0}
@@ -203,6 +207,19 @@ def test_what_stops_a_run_is_one_sentence_and_a_code(tmp_path, monkeypatch, caps
     monkeypatch.setattr(app, "train", Mock(side_effect=error("this is why")))
     assert run_main(monkeypatch, debug_dict(), tmp_path) == code
     assert capsys.readouterr().err == "dinojax.train: this is why\n"
+
+
+def test_a_key_that_is_allowed_may_change(tmp_path, monkeypatch):
+    state = SimpleNamespace(step=3, refused_steps=0)
+    monkeypatch.setattr(app, "run_segments", lambda *_, **__: Outcome(state, 1.0))
+    monkeypatch.setattr(app, "write_summary", lambda *_: {})
+    train(debug(knn__every_steps=0), str(tmp_path))
+    other = debug(knn__every_steps=0, train__seed=1)
+    with pytest.raises(ValueError, match=r"train\.seed was 0 and is 1; .*--allow_change=KEY"):
+        train(other, str(tmp_path))
+    train(other, str(tmp_path), ["train.seed"])
+    (entry,) = read_contract(tmp_path)["history"]
+    assert entry["changes"] == ["train.seed was 0 and is 1"]
 
 
 def test_what_nobody_foresaw_keeps_its_traceback(tmp_path, monkeypatch):
@@ -233,7 +250,12 @@ def test_ids_choose_the_records(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["quickstart", "quickstart:32px", "dinov3_vitl16_in1k", "dinov3_vit7b16_pretrain"],
+    [
+        *("quickstart", "quickstart:32px", "dinov3_vitl16_in1k", "dinov3_vit7b16_pretrain"),
+        *("dinov3_vit7b16_gram_anchor", "dinov3_vit7b16_high_res_adapt"),
+        *("dinov3_vitl16_lvd1689m_distilled", "dinov3_multi_distilled"),
+        *(f"dinov3_convnext_distilled:{size}" for size in ("tiny", "small", "base", "large")),
+    ],
 )
 def test_recipes_resolve_to_their_golden_text(name):
     """Any change of a recipe shows in review: UPDATE_RECIPES=1 pytest rewrites the text."""
@@ -255,6 +277,16 @@ def test_recipes_resolve_to_their_golden_text(name):
         ("dinov3_vitl16_in1k:debug", 1),
         ("dinov3_vit7b16_pretrain", 256),
         ("dinov3_vit7b16_pretrain:debug", 1),
+        ("dinov3_vit7b16_gram_anchor", 256),
+        ("dinov3_vit7b16_gram_anchor:debug", 1),
+        ("dinov3_vit7b16_high_res_adapt", 128),
+        ("dinov3_vit7b16_high_res_adapt:debug", 1),
+        ("dinov3_vitl16_lvd1689m_distilled", 120),
+        ("dinov3_vitl16_lvd1689m_distilled:debug", 1),
+        ("dinov3_convnext_distilled:large", 128),
+        ("dinov3_convnext_distilled:debug", 1),
+        ("dinov3_multi_distilled", 120),
+        ("dinov3_multi_distilled:debug", 1),
     ],
 )
 def test_recipes_are_possible_on_their_hardware(name, devices):
@@ -269,16 +301,43 @@ def test_published_recipe():
     assert float(schedules.last_layer_lr(1249)) == 0 < float(schedules.last_layer_lr(1250))
 
 
-def test_published_recipe_of_7b():
-    """Against the schedules that the reference builds from its own file, and its parameters."""
+@pytest.mark.parametrize(
+    ("name", "file", "images"),
+    [
+        ("dinov3_vit7b16_pretrain", "dinov3_vit7b16_pretrain", 4096),
+        ("dinov3_vit7b16_gram_anchor", "dinov3_vit7b16_gram_anchor", 4096),
+        ("dinov3_vit7b16_high_res_adapt", "dinov3_vit7b16_high_res_adapt", 2048),
+        # The numbers of images that the learning rates are scaled to here and there.
+        ("dinov3_vitl16_lvd1689m_distilled", "dinov3_vitl16_lvd1689m_distilled", 296 * 6),
+        ("dinov3_convnext_distilled:tiny", "distillation_convnext__convnext_tiny_p16", 4096),
+        ("dinov3_convnext_distilled:large", "distillation_convnext__convnext_large_p16", 4096),
+    ],
+)
+def test_published_schedules(name, file, images):
+    """Against those that the reference builds from its own file."""
+    config = parse_config(recipe(name.split(":")[0])(*name.split(":")[1:]))
+    path = f"schedules/{file}.npz"
+    stored, options = goldens.arrays(path), goldens.options(path)
+    assert config.train.steps == options["total_iterations"]
+    there = options["world_size"] * options["batch_size_per_gpu"]
+    schedules = build_schedules(config)._asdict()
+    weight = build_schedule(config.gram.loss_weight, config.train.steps)
+    schedules["gram_loss_weight"] = weight
+    with jax.enable_x64(True):
+        steps = jnp.asarray(stored["iteration"])
+        for schedule in stored.keys() - {"iteration"}:
+            values = np.asarray(jax.vmap(schedules[schedule])(steps))
+            expected = stored[schedule]
+            if schedule.endswith("lr"):  # the start of a warm-up is not scaled
+                scale = (images / there) ** 0.5
+                warmup = steps < config.optim.lr.warmup_steps
+                expected = np.where(warmup & (scale != 1), values, scale * expected)
+            values = np.broadcast_to(values, expected.shape)
+            np.testing.assert_allclose(values, expected, rtol=1e-6, err_msg=schedule)
+
+
+def test_published_model_of_7b():
     config = parse_config(recipe("dinov3_vit7b16_pretrain")())
-    schedules = build_schedules(config)
-    stored = goldens.arrays("schedules/dinov3_vit7b16_pretrain.npz")
-    for name in ("lr", "last_layer_lr", "weight_decay", "momentum", "teacher_temp"):
-        values = jax.vmap(getattr(schedules, name))(jnp.asarray(stored["iteration"]))
-        np.testing.assert_allclose(
-            np.broadcast_to(values, stored[name].shape), stored[name], rtol=1e-5, err_msg=name
-        )
     backbone = jax.eval_shape(build_init(config)).student["backbone"]
     assert trees.count(backbone) == get_preset("vit7b16").parameters
 

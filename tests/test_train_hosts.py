@@ -267,6 +267,14 @@ def test_all_hosts_go_back_together(tmp_path):
     logged = [line["step"] for line in values(tmp_path)]
     assert logged == [1, 2, 3, 4, 9, 10, 11, 12]
 
+    # Both replay it together: the real step, which is finite.
+    replay = ["-m", "dinojax.replay", str(tmp_path / "bundles" / "step_5"), "--json"]
+    both = [hosts.launch([*replay, *flags], devices=2) for flags in hosts.flags(2)]
+    first, second = hosts.wait(both)
+    assert first.code == second.code == 0, first.err
+    told = json.loads(first.out)
+    assert not second.out and told["step"] == 5 and not told["refused"] and not told["findings"]
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])

@@ -3,7 +3,7 @@
 import jax
 from jax.typing import DTypeLike
 
-from dinojax.kernels.linear import add_bias
+from dinojax.kernels.linear import spread
 from dinojax.mesh import gather, scatter
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
@@ -18,7 +18,7 @@ def depthwise_conv(
 ) -> Float[Array, "n h w C"]:
     """Each channel with its own `k` x `k` filter, k odd, zeros around: as large as it came."""
     y = _depthwise(x.astype(compute), weight)
-    return add_bias(y.reshape(-1, y.shape[-1]), bias).reshape(y.shape)
+    return y + spread(bias, y.shape, y.dtype)
 
 
 @jax.custom_vjp

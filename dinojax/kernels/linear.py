@@ -1,6 +1,11 @@
-"""Matrix products whose weight gradients are accumulated and reduced in at least float32."""
+"""Matrix products whose weight gradients are accumulated and reduced in at least float32.
+
+No axes of tokens are merged on the way: 197 tokens an image do not fill whole tiles of a TPU, so
+``[images, tokens, features]`` as one list of rows would be another layout and all of it would move.
+"""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,76 +17,97 @@ from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _matmul(
-    x: Float[Array, "T I"], weight: Float[Array, "..."], input_axes: int, tensor_axis: int | None
-) -> Float[Array, "T ..."]:
+    x: Float[Array, "..."],
+    weight: Float[Array, "..."],
+    axes: tuple[int, ...],
+    input_axes: int,
+    tensor_axis: int | None,
+    pinned: bool,
+) -> Float[Array, "..."]:
+    whole = _whole(x, weight, axes, input_axes, tensor_axis, pinned)
+    return jnp.tensordot(x, whole, axes=(axes, tuple(range(len(axes)))))
+
+
+def _whole(x, weight, axes, input_axes, tensor_axis, pinned) -> Float[Array, "..."]:
+    """The weight in the dtype of `x`, with its input axes as `x` has them."""
     # Left to itself the partitioner would rather gather the activations and keep the split weight.
-    whole = gather(weight.astype(x.dtype), tensor_axis)
-    return jnp.tensordot(x, _rows(whole, input_axes), axes=1)
+    whole = gather(weight.astype(x.dtype), tensor_axis, pinned=pinned)
+    return whole.reshape(*(x.shape[axis] for axis in axes), *weight.shape[input_axes:])
 
 
-def _matmul_fwd(x, weight, input_axes, tensor_axis):
-    return _matmul(x, weight, input_axes, tensor_axis), (x, weight)
+def _matmul_fwd(x, weight, *options):
+    return _matmul(x, weight, *options), (x, weight)
 
 
-def _matmul_bwd(input_axes, tensor_axis, saved, grad):
+def _matmul_bwd(axes, input_axes, tensor_axis, pinned, saved, grad):
     x, weight = saved
+    free = tuple(axis for axis in range(x.ndim) if axis not in axes)
     # Under FSDP or data parallelism the partial weight gradients are summed over devices in the
     # dtype this product returns: asking for the master dtype keeps that reduction in float32
     # (`reduce_dtype: fp32` of the DINOv3 recipes) although the operands are bf16.
     grad_weight = jax.lax.dot_general(
-        x, grad, (((0,), (0,)), ((), ())), preferred_element_type=weight.dtype
+        x,
+        grad,
+        ((free, tuple(range(len(free)))), ((), ())),
+        preferred_element_type=weight.dtype,
     )
-    outputs = tuple(range(1, grad.ndim))
-    whole = gather(weight.astype(grad.dtype), tensor_axis)
-    grad_x = jnp.tensordot(grad, _rows(whole, input_axes), axes=(outputs, outputs))
+    whole = _whole(x, weight, axes, input_axes, tensor_axis, pinned)
+    outputs = (tuple(range(len(free), grad.ndim)), tuple(range(len(axes), whole.ndim)))
+    grad_x = jnp.tensordot(grad, whole, axes=outputs)
+    grad_x = jnp.moveaxis(grad_x, range(len(free), x.ndim), axes)
     return grad_x, scatter(grad_weight.reshape(weight.shape), tensor_axis)
 
 
 _matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 
-def _rows(weight: Float[Array, "..."], input_axes: int) -> Float[Array, "I ..."]:
-    """The weight with its input axes as one."""
-    return weight.reshape(-1, *weight.shape[input_axes:])
-
-
 def linear(
-    x: Float[Array, "... I"],
+    x: Float[Array, "..."],
     weight: Float[Array, "..."],
     bias: Float[Array, "*O"] | None = None,
     *,
     compute: DTypeLike,
+    axes: Sequence[int] = (-1,),
     input_axes: int = 1,
     tensor_axis: int | None = None,
+    pinned: bool = False,
 ) -> Float[Array, "..."]:
-    """``x @ weight + bias`` over the last axis of `x`, with inputs cast to `compute`.
+    """``x @ weight + bias`` over `axes` of `x`, ascending, with inputs cast to `compute`.
 
     `weight` may have several axes for the outputs, e.g. ``[D, 3, H, d]`` for fused q, k, v, and
-    `input_axes` for the inputs, e.g. ``[p, q, C, D]`` for patches. `tensor_axis` is the one, from
-    the end, that lies over the mesh's tensor axis (`mesh.TENSOR_RULES`). Gradients with respect to
-    `weight` and `bias` have their own dtype, whatever `compute` is.
+    `input_axes` for the inputs, e.g. ``[p, q, C, D]`` for patches: the numbers of `axes` in their
+    order, however these divide them. `tensor_axis` is the one, from the end, that lies over the
+    mesh's tensor axis (`mesh.TENSOR_RULES`); `pinned` is for weights outside of a scan, see
+    `mesh.gather`. Gradients with respect to `weight` and `bias` have
+    their own dtype, whatever `compute` is.
     """
-    flat = x.astype(compute).reshape(-1, x.shape[-1])
-    y: Any = _matmul(flat, weight, input_axes, tensor_axis)
-    if bias is not None:
-        y = add_bias(y, bias)
-    return y.reshape(*x.shape[:-1], *y.shape[1:])
+    summed = tuple(axis % x.ndim for axis in axes)
+    y: Any = _matmul(x.astype(compute), weight, summed, input_axes, tensor_axis, pinned)
+    return y if bias is None else y + spread(bias, y.shape, y.dtype)
 
 
-@jax.custom_vjp
-def add_bias(y: Float[Array, "T *O"], bias: Float[Array, "*O"]) -> Float[Array, "T *O"]:
-    """``y + bias`` in the dtype of `y`; the bias gradient is summed in at least float32."""
-    return y + bias.astype(y.dtype)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def spread(
+    weight: Float[Array, "*O"], shape: tuple[int, ...], dtype: DTypeLike
+) -> Float[Array, "..."]:
+    """A bias, gain or token repeated to `shape`, whose last axes are its own.
+
+    Its gradient is summed over tokens and devices in its own dtype, at least float32, whatever
+    `dtype` is.
+    """
+    return jnp.broadcast_to(weight.astype(dtype), shape)
 
 
-def _add_bias_fwd(y, bias):
-    return add_bias(y, bias), jnp.zeros((), bias.dtype)
+def _spread_fwd(weight, shape, dtype):
+    return spread(weight, shape, dtype), jnp.zeros(weight.shape, weight.dtype)
 
 
-def _add_bias_bwd(like, grad):
-    return grad, widen(grad).sum(axis=0).astype(like.dtype)
+def _spread_bwd(shape, dtype, like, grad):
+    del dtype
+    rows = tuple(range(len(shape) - like.ndim))
+    return (widen(grad).sum(axis=rows).astype(like.dtype),)
 
 
-add_bias.defvjp(_add_bias_fwd, _add_bias_bwd)
+spread.defvjp(_spread_fwd, _spread_bwd)

@@ -106,7 +106,8 @@ def _with_gradients(
     temperature, size, student, teacher, pairs, weights
 ) -> tuple[Float[Array, ""], Rows]:
     prototypes, targets_of = (
-        gather(x.prototypes.astype(x.features.dtype), tensor_axis=-1) for x in (student, teacher)
+        gather(x.prototypes.astype(x.features.dtype), tensor_axis=-1, pinned=True)
+        for x in (student, teacher)
     )
 
     def chunk(carry, given):

@@ -29,7 +29,7 @@ def sinkhorn_center(
     (None: all). A sum over a column lies between 1 / K and R / K times its share of the rows, so no
     logarithm of it overflows. Rows that are not `real` have no part in it.
     """
-    columns = gather(prototypes.astype(features.dtype), tensor_axis=-1)
+    columns = gather(prototypes.astype(features.dtype), tensor_axis=-1, pinned=True)
     shards, rows = features.shape[:2]
     count = shards * rows if real is None else real.sum()
     real = jnp.ones((shards, rows), bool) if real is None else real

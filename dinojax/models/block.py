@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dinojax.kernels.attention import attention
+from dinojax.kernels.linear import spread
 from dinojax.kernels.rope import RopeTables, apply_rope
 from dinojax.models.dense import Dense
 from dinojax.models.ffn import Mlp, SwiGlu, hidden_width
@@ -69,7 +70,7 @@ class LayerScale(nn.Module):
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         init = nn.initializers.constant(self.initial)
         gamma = self.param("gamma", init, x.shape[-1:], self.precision.param)
-        return x * gamma.astype(x.dtype)
+        return x * spread(gamma, x.shape, x.dtype)
 
 
 class Attention(nn.Module):

@@ -25,6 +25,8 @@ class Dense(nn.Module):
     init_std: float = INIT_STD
     tensor_axis: int | None = None
     """Axis of the kernel, from its end, that is split over the mesh's tensor axis."""
+    pinned: bool = False
+    """For layers outside of a scan: see `mesh.gather`."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "..."]:
@@ -37,4 +39,11 @@ class Dense(nn.Module):
             if self.bias_gain is not None:
                 gain = jnp.asarray(self.bias_gain, bias.dtype)
                 bias = bias * gain.reshape(-1, *[1] * (bias.ndim - 1))
-        return linear(x, kernel, bias, compute=self.precision.compute, tensor_axis=self.tensor_axis)
+        return linear(
+            x,
+            kernel,
+            bias,
+            compute=self.precision.compute,
+            tensor_axis=self.tensor_axis,
+            pinned=self.pinned,
+        )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from dinojax.kernels.linear import linear
+from dinojax.kernels.linear import linear, spread
 from dinojax.kernels.resize import resize_grid
 from dinojax.precision import Precision, widen
 from dinojax.typing import Array, Bool, Float
@@ -48,7 +48,10 @@ class PatchEmbed(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "G b h w C"]) -> Float[Array, "G b P D"]:
         p, channels = self.patch_size, images.shape[-1]
-        patches = rearrange(to_patches(images, p), "G b r c q -> G b (r c) q")
+        rows, columns = patch_grid(images.shape[2], images.shape[3], p)
+        images = images[:, :, : rows * p, : columns * p]
+        # Nothing is transposed: the product sums over rows p and, side by side in memory, (q, C).
+        patches = rearrange(images, "G b (r p) (c q) C -> G b r p c (q C)", p=p, q=p)
 
         def init(key, shape, dtype):  # PyTorch's default for convolutions: weight and bias alike
             bound = 1 / math.sqrt(channels * p * p)
@@ -56,7 +59,16 @@ class PatchEmbed(nn.Module):
 
         kernel = self.param("kernel", init, (p, p, channels, self.width), self.precision.param)
         bias = self.param("bias", init, (self.width,), self.precision.param)
-        return linear(patches, kernel, bias, compute=self.precision.compute, input_axes=3)
+        embedded = linear(
+            patches,
+            kernel,
+            bias,
+            compute=self.precision.compute,
+            axes=(3, 5),
+            input_axes=3,
+            pinned=True,
+        )
+        return rearrange(embedded, "G b r c D -> G b (r c) D")
 
 
 def resample_positions(
@@ -106,7 +118,9 @@ class Embed(nn.Module):
         )
         mask_token = self.param("mask_token", nn.initializers.zeros, (self.width,), param)
         if masks is not None:
-            patches = jnp.where(masks[..., None], mask_token.astype(patches.dtype), patches)
+            patches = jnp.where(
+                masks[..., None], spread(mask_token, patches.shape, patches.dtype), patches
+            )
         token_init = TOKEN_INIT if self.pos_embed_grid is None else DINOV2_TOKEN_INIT
         prefix = self.param("cls_token", token_init, (1, self.width), param)
         if self.pos_embed_grid is not None:
@@ -122,5 +136,5 @@ class Embed(nn.Module):
         if self.registers:
             storage = self.param("storage_tokens", token_init, (self.registers, self.width), param)
             prefix = jnp.concatenate([prefix, storage])
-        prefix = jnp.broadcast_to(prefix.astype(patches.dtype), (*patches.shape[:2], *prefix.shape))
+        prefix = spread(prefix, (*patches.shape[:2], *prefix.shape), patches.dtype)
         return jnp.concatenate([prefix, patches], axis=2)

@@ -30,7 +30,7 @@ class DinoHead(nn.Module):
 
     def setup(self):
         widths = [self.hidden_dim] * (self.layers - 1) + [self.bottleneck_dim]
-        self.mlp = [Dense((w,), self.precision, self.mlp_bias) for w in widths]
+        self.mlp = [Dense((w,), self.precision, self.mlp_bias, pinned=True) for w in widths]
         shape = (self.bottleneck_dim, self.prototypes)
         init = nn.initializers.normal(INIT_STD)
         if self.weight_norm:  # PyTorch's default for linear layers, which DINOv2 leaves as it is
@@ -54,8 +54,8 @@ class DinoHead(nn.Module):
 
     def to_logits(self, bottleneck: Float[Array, "... bottleneck"]) -> Float[Array, "... K"]:
         """Prototype logits of a bottleneck feature, which is not normalised again."""
-        columns = self.prototype_columns()
-        logits = linear(bottleneck, columns, compute=self.precision.compute, tensor_axis=-1)
+        columns, compute = self.prototype_columns(), self.precision.compute
+        logits = linear(bottleneck, columns, compute=compute, tensor_axis=-1, pinned=True)
         return widen(logits)
 
     def prototype_columns(self) -> Float[Array, "bottleneck K"]:

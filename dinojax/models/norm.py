@@ -6,6 +6,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax.numpy as jnp
 
+from dinojax.kernels.linear import spread
 from dinojax.precision import Precision, widen
 from dinojax.typing import Array, Float
 
@@ -38,7 +39,7 @@ class RMSNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], self.precision.param)
         wide = widen(x)
         normed = wide / jnp.sqrt(jnp.square(wide).mean(axis=-1, keepdims=True) + self.epsilon)
-        return normed.astype(x.dtype) * scale.astype(x.dtype)
+        return normed.astype(x.dtype) * spread(scale, x.shape, x.dtype)
 
 
 NORM_LAYERS: dict[str, Callable[..., nn.Module]] = {

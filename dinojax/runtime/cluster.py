@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
-from absl import logging
+from absl import flags, logging
 
 # The key-value store of the processes. It has no public name; Orbax takes it from here as well.
 from jax._src.distributed import global_state
@@ -42,6 +42,13 @@ FAREWELL_S = 5
 STOP = "dinojax/stop"
 
 _asked = itertools.count()
+
+
+def define_flags() -> None:
+    """Those that `start` takes, of the program that calls this."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, the same for all processes.")
+    flags.DEFINE_integer("num_processes", None, "Processes of this run, one or more on each host.")
+    flags.DEFINE_integer("process_id", None, "Which of them this is: 0 .. num_processes - 1.")
 
 
 def start(

@@ -107,6 +107,14 @@ def moving_centers(
     )
 
 
+class Seen(NamedTuple):
+    """What a teacher made of all micro-batches, along a leading axis."""
+
+    features: Bottlenecks
+    patches: Float[Array, "*m G b P D"] | None
+    """Only where they are the Gram targets."""
+
+
 class AccumulatedLoss(NamedTuple):
     """Takes the place of `Loss`; the update is the same for every number of micro-batches.
 
@@ -121,8 +129,26 @@ class AccumulatedLoss(NamedTuple):
     gram: GramAnchor | None = None
     frozen: SslModel | None = None
 
+    def see(self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]) -> Seen:
+        """What the teacher makes of a batch, micro-batch by micro-batch."""
+        model, teacher = self.frozen or self.model, state.target_teacher
+        # Of the EMA teacher as the Gram teacher; another one looks at a part when it is its turn.
+        keep_patches = self.gram is not None and state.gram_teacher is None
+
+        def part(index: Int[Array, ""]) -> Seen:
+            with jax.named_scope("views"):
+                inputs = make_inputs(batch, state.step, MicroBatch(index, self.micro_batches))
+            features, patches = teacher_bottlenecks(model, teacher, inputs)
+            return Seen(features, patches if keep_patches else None)
+
+        return jax.lax.map(part, jnp.arange(self.micro_batches))
+
     def gradients(
-        self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
+        self,
+        state: TrainState,
+        batch: Any,
+        make_inputs: Callable[..., StepInputs],
+        seen: Seen | None = None,
     ) -> tuple[Params, Metrics, Centers | None]:
         """By the student's parameters, summed in their dtype; loss terms and the next centres.
 
@@ -131,26 +157,16 @@ class AccumulatedLoss(NamedTuple):
         """
         step = state.step
         temperature = self.schedules.teacher_temp(step)
-        model, teacher = self.frozen or self.model, state.target_teacher
-        columns = prototypes_of(model, teacher)
+        columns = prototypes_of(self.frozen or self.model, state.target_teacher)
+        seen = self.see(state, batch, make_inputs) if seen is None else seen
+        centers, next_centers = self.centering(seen.features, columns, temperature, state.centers)
 
         def inputs_of(index: Int[Array, ""]) -> StepInputs:
             with jax.named_scope("views"):
                 return make_inputs(batch, step, MicroBatch(index, self.micro_batches))
 
-        indices = jnp.arange(self.micro_batches)
-        # Of the EMA teacher as the Gram teacher; another one looks at a part when it is its turn.
-        keep_patches = self.gram is not None and state.gram_teacher is None
-
-        def see(index: Int[Array, ""]) -> tuple[Bottlenecks, Array | None]:
-            features, patches = teacher_bottlenecks(model, teacher, inputs_of(index))
-            return features, patches if keep_patches else None
-
-        features, ema_patches = jax.lax.map(see, indices)
-        centers, next_centers = self.centering(features, columns, temperature, state.centers)
-
-        def part(given: tuple[Int[Array, ""], Bottlenecks, Any]) -> tuple[Params, Metrics]:
-            index, features, ema_patches = given
+        def part(given: tuple[Int[Array, ""], Seen]) -> tuple[Params, Metrics]:
+            index, (features, ema_patches) = given
             inputs = inputs_of(index)
             cls = to_views(features.cls, inputs.global_crops.shape[0])
             targets = Targets(
@@ -171,7 +187,8 @@ class AccumulatedLoss(NamedTuple):
             return jax.grad(loss, has_aux=True)(state.student)
 
         grads, terms = jax.tree.map(
-            lambda x: x / self.micro_batches, _sum_over(part, (indices, features, ema_patches))
+            lambda x: x / self.micro_batches,
+            _sum_over(part, (jnp.arange(self.micro_batches), seen)),
         )
         return grads, terms, next_centers
 

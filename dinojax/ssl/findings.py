@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dinojax import trees
+from dinojax.mesh import gather
 from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.state import TrainState
@@ -63,7 +64,7 @@ def make_findings(
     def counts(state: TrainState, batch: Any) -> list[dict[str, Array]]:
         tensors = _tensors(loss, step_loss, make_inputs, state, batch)
         return [
-            {name: _count(name, leaf) for name, leaf in trees.flatten(tree).items()}
+            {name: gather(_count(name, leaf)) for name, leaf in trees.flatten(tree).items()}
             for tree in tensors
         ]
 

@@ -1,13 +1,27 @@
-"""Model FLOPs of one training step, for the share of the devices' peak that a run reaches."""
+"""Model FLOPs of training, for the share of the devices' peak that a run reaches."""
+
+from typing import NamedTuple
 
 from dinojax.models.flops import backbone_flops, head_flops
 from dinojax.ssl.forward import SslModel
 
 
-def train_step_flops(
+class ImageFlops(NamedTuple):
+    """Matmul FLOPs of one image of a batch, in all its crops."""
+
+    student_backbone: float
+    student_heads: float
+    teacher_backbone: float
+    teacher_heads: float
+
+    @property
+    def total(self) -> float:
+        return sum(self)
+
+
+def image_flops(
     model: SslModel,
     *,
-    batch: int,
     global_px: int,
     local_px: int,
     local_crops: int,
@@ -18,8 +32,9 @@ def train_step_flops(
     gram_px: int = 0,
     frozen: SslModel | None = None,
     teacher_px: int | None = None,
-) -> float:
-    """Matmul FLOPs of student and teachers over a global batch of `batch` images.
+    students: int = 1,
+) -> ImageFlops:
+    """Of student and teachers.
 
     The student costs three forward passes (a backward pass is two), the teacher one, on whole
     global crops. Recomputation under `remat` is not counted: model FLOPs are what the method needs.
@@ -31,21 +46,27 @@ def train_step_flops(
         gram_px: side of the crops of a Gram teacher; 0 if there is none but the EMA teacher.
         frozen: the model that gives the targets, if it is not the student's own.
         teacher_px: side of the crops that give the targets; None: `global_px`.
+        students: how many share the teacher; this one has its part of it.
     """
 
-    def forward(model: SslModel, image_px: int, rate: float = 0.0) -> float:
-        """Of one crop and its CLS token."""
-        flops = backbone_flops(model.backbone, image_px, channels=channels, drop_path_rate=rate)
-        return flops + head_flops(model.dino_head, model.backbone.embed_dim)
+    def backbone(model: SslModel, image_px: int, rate: float = 0.0) -> float:
+        return backbone_flops(model.backbone, image_px, channels=channels, drop_path_rate=rate)
 
-    def patches(model: SslModel) -> float:
-        return masked_patches * head_flops(model.patch_head, model.backbone.embed_dim)
+    def heads(model: SslModel, crops: int) -> float:
+        width = model.backbone.embed_dim
+        patches = masked_patches * head_flops(model.patch_head, width)
+        return crops * head_flops(model.dino_head, width) + patches
 
     seen = frozen or model
-    teacher = global_crops * forward(seen, teacher_px or global_px) + patches(seen)
-    student = global_crops * forward(model, global_px, drop_path_rate) + patches(model)
-    if local_crops:
-        student += local_crops * forward(model, local_px, drop_path_rate)
+    teacher = global_crops * backbone(seen, teacher_px or global_px) / students
     if gram_px:
-        teacher += global_crops * backbone_flops(model.backbone, gram_px, channels=channels)
-    return batch * (3 * student + teacher)
+        teacher += global_crops * backbone(model, gram_px)
+    student = global_crops * backbone(model, global_px, drop_path_rate)
+    if local_crops:
+        student += local_crops * backbone(model, local_px, drop_path_rate)
+    return ImageFlops(
+        student_backbone=3 * student,
+        student_heads=3 * heads(model, global_crops + local_crops),
+        teacher_backbone=teacher,
+        teacher_heads=heads(seen, global_crops) / students,
+    )

@@ -71,14 +71,18 @@ class GramAnchor(NamedTuple):
     compute_stats: bool = False
     refresh: Refresh = Refresh()
 
-    def targets(self, params: Params | None, ema_patches: Patches, inputs: StepInputs) -> Patches:
+    def targets(
+        self, params: Params | None, ema_patches: Patches | None, inputs: StepInputs
+    ) -> Patches:
         """The teacher's patches on the student's grid; without `params` the EMA teacher's."""
         if params is None:
+            assert ema_patches is not None
             return jax.lax.stop_gradient(ema_patches)
         groups = inputs.mask_indices.shape[0]
         crops = inputs.global_crops if inputs.gram_crops is None else inputs.gram_crops
         grid, student_grid = (
-            patch_grid(*x.shape[2:4], self.backbone.stride) for x in (crops, inputs.global_crops)
+            patch_grid(x.shape[2], x.shape[3], self.backbone.stride)
+            for x in (crops, inputs.global_crops)
         )
         output = self.backbone.apply({"params": params}, to_groups(crops, groups))
         (features,) = cast(tuple[Features, ...], output)

@@ -51,16 +51,26 @@ class Loss(NamedTuple):
     """The model of `TrainState.frozen_teacher`."""
 
     def __call__(
-        self, student: Params, state: TrainState, inputs: StepInputs
+        self,
+        student: Params,
+        state: TrainState,
+        inputs: StepInputs,
+        seen: TeacherOutputs | None = None,
     ) -> tuple[Float[Array, ""], tuple[Metrics, Centers | None]]:
-        """Total loss of `student` in place of the state's; terms and next centres ride along."""
-        theirs = teacher_forward(self.frozen or self.model, state.target_teacher, inputs)
+        """Total loss of `student` in place of the state's; terms and next centres ride along.
+
+        `seen` are the outputs of the teacher where they are known.
+        """
+        theirs = self._see(state, inputs) if seen is None else seen
         temperature = self.schedules.teacher_temp(state.step)
         targets, centers = self.centering(theirs, temperature, state.centers)
         targets, centers = jax.lax.stop_gradient((targets, centers))
         ours = student_forward(self.model, student, inputs)
         total, terms = self.compare(ours, theirs, targets, state, inputs)
         return total, (terms, centers)
+
+    def _see(self, state: TrainState, inputs: StepInputs) -> TeacherOutputs:
+        return teacher_forward(self.frozen or self.model, state.target_teacher, inputs)
 
     def compare(
         self,
@@ -79,13 +89,23 @@ class Loss(NamedTuple):
         given = {"teacher": patches, "inputs": inputs, "step": state.step}
         return self.gram.add_to(total, terms, student=student.patches, **given)
 
-    def gradients(
+    def see(
         self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
+    ) -> TeacherOutputs:
+        """What the teacher makes of a batch."""
+        return self._see(state, make_inputs(batch, state.step))
+
+    def gradients(
+        self,
+        state: TrainState,
+        batch: Any,
+        make_inputs: Callable[..., StepInputs],
+        seen: TeacherOutputs | None = None,
     ) -> tuple[Params, Metrics, Centers | None]:
         """By the student's parameters; the loss terms and the next centres."""
         with jax.named_scope("views"):
             inputs = make_inputs(batch, state.step)
-        grads, (terms, centers) = jax.grad(self, has_aux=True)(state.student, state, inputs)
+        grads, (terms, centers) = jax.grad(self, has_aux=True)(state.student, state, inputs, seen)
         return grads, terms, centers
 
 
@@ -99,8 +119,14 @@ class LossGradients(Protocol):
     @property
     def gram(self) -> GramAnchor | None: ...
 
+    def see(self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]) -> Any: ...
+
     def gradients(
-        self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
+        self,
+        state: TrainState,
+        batch: Any,
+        make_inputs: Callable[..., StepInputs],
+        seen: Any = None,
     ) -> tuple[Params, Metrics, Centers | None]: ...
 
 
@@ -113,46 +139,55 @@ def make_train_step(
     steps: the schedules and the data move on, so the bad batch does not come back. Its metrics
     report ``finite = 0``.
     """
-    schedules = loss.schedules
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        step = state.step
         grads, terms, centers = loss.gradients(state, batch, make_inputs)
-        rates = Rates(
-            schedules.lr(step), schedules.last_layer_lr(step), schedules.weight_decay(step)
-        )
-        momentum = schedules.momentum(step)
-        with jax.named_scope("optimizer"):
-            updated, norms, finite = apply_gradients(
-                optimizer, state, grads, terms["total_loss"], rates, momentum
-            )
-        gram_teacher = state.gram_teacher
-        if loss.gram is not None:
-            gram_teacher = loss.gram.refreshed(gram_teacher, updated.teacher["backbone"], step + 1)
-        refused = state.refused_steps + jnp.logical_not(finite)
-        in_a_row = jnp.where(finite, 0, state.refused_in_a_row + 1)
-        metrics = {
-            **terms,
-            **{f"{name}_grad_norm": norm for name, norm in norms.items()},
-            "lr": rates.lr,
-            "last_layer_lr": rates.last_layer_lr,
-            "weight_decay": rates.weight_decay,
-            "momentum": momentum,
-            "teacher_temp": schedules.teacher_temp(step),
-            "dino_local_loss_weight": schedules.dino_local_loss_weight(step),
-            "finite": finite,
-            "refused_steps": refused,
-            "refused_in_a_row": in_a_row,
-        }
-        return updated._replace(
-            step=step + 1,
-            centers=trees.where(finite, centers, state.centers),
-            refused_steps=refused,
-            refused_in_a_row=in_a_row,
-            gram_teacher=gram_teacher,
-        ), metrics
+        return learn(loss, optimizer, state, grads, terms, centers)
 
     return train_step
+
+
+def learn(
+    loss: LossGradients,
+    optimizer: AdamW,
+    state: TrainState,
+    grads: Params,
+    terms: Metrics,
+    centers: Centers | None,
+) -> tuple[TrainState, Metrics]:
+    """The state after a step with these gradients, and what is to be said about it."""
+    step, schedules = state.step, loss.schedules
+    rates = Rates(schedules.lr(step), schedules.last_layer_lr(step), schedules.weight_decay(step))
+    momentum = schedules.momentum(step)
+    with jax.named_scope("optimizer"):
+        updated, norms, finite = apply_gradients(
+            optimizer, state, grads, terms["total_loss"], rates, momentum
+        )
+    gram_teacher = state.gram_teacher
+    if loss.gram is not None:
+        gram_teacher = loss.gram.refreshed(gram_teacher, updated.teacher["backbone"], step + 1)
+    refused = state.refused_steps + jnp.logical_not(finite)
+    in_a_row = jnp.where(finite, 0, state.refused_in_a_row + 1)
+    metrics = {
+        **terms,
+        **{f"{name}_grad_norm": norm for name, norm in norms.items()},
+        "lr": rates.lr,
+        "last_layer_lr": rates.last_layer_lr,
+        "weight_decay": rates.weight_decay,
+        "momentum": momentum,
+        "teacher_temp": schedules.teacher_temp(step),
+        "dino_local_loss_weight": schedules.dino_local_loss_weight(step),
+        "finite": finite,
+        "refused_steps": refused,
+        "refused_in_a_row": in_a_row,
+    }
+    return updated._replace(
+        step=step + 1,
+        centers=trees.where(finite, centers, state.centers),
+        refused_steps=refused,
+        refused_in_a_row=in_a_row,
+        gram_teacher=gram_teacher,
+    ), metrics
 
 
 def apply_gradients(

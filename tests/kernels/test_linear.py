@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.kernels.linear import linear
+from dinojax.kernels.linear import linear, spread
 
 
 def operands(outputs=(5,), dtype=jnp.float32):
@@ -92,3 +92,40 @@ def test_several_input_axes(channels):
     ours = jax.grad(lambda w: jnp.sin(product(w, 3)).sum())(kernel)
     expected = jax.grad(lambda w: jnp.sin(product(w, 1)).sum())(flat)
     np.testing.assert_array_equal(ours, expected.reshape(kernel.shape))
+
+
+def test_axes_of_the_input_may_lie_apart():
+    """Rows and columns of patches inside an image: as if the patches had been cut out first."""
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(2), 2)
+        x = jax.random.normal(keys[0], (3, 2, 4, 6), jnp.float64)
+        kernel = jax.random.normal(keys[1], (2, 2, 3, 5), jnp.float64)
+
+        def apart(x, kernel):
+            return linear(x, kernel, compute=jnp.float64, axes=(1, 3), input_axes=3)
+
+        def cut(x, kernel):
+            patches = x.swapaxes(1, 2).reshape(3, 4, -1)
+            return linear(patches, kernel.reshape(-1, 5), compute=jnp.float64)
+
+        np.testing.assert_allclose(apart(x, kernel), cut(x, kernel), rtol=1e-13, atol=1e-13)
+        ours, expected = (
+            jax.grad(lambda args, f=f: jnp.sin(f(*args)).sum())((x, kernel)) for f in (apart, cut)
+        )
+        for a, b in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_spread_sums_its_gradient_in_float32():
+    """A gain or token used in bf16 by a thousand rows: a bf16 sum of ones stops at 256."""
+    x = jnp.ones((10, 100, 3), jnp.bfloat16)
+    gain = jnp.asarray([1.0, 2.0, 3.0])
+    assert spread(gain, x.shape, x.dtype).dtype == x.dtype
+    np.testing.assert_array_equal(spread(gain, x.shape, x.dtype)[4, 7], gain)
+
+    def total(gain):
+        return (x * spread(gain, x.shape, x.dtype)).sum(dtype=jnp.float32)
+
+    grad = jax.grad(total)(gain)
+    assert grad.dtype == gain.dtype
+    np.testing.assert_array_equal(grad, 1000.0)

@@ -9,7 +9,7 @@ from dinojax.models.head import DinoHead
 from dinojax.models.presets import get_preset
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import POLICIES
-from dinojax.ssl.flops import train_step_flops
+from dinojax.ssl.flops import image_flops
 from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
 from dinojax.ssl.inputs import StepInputs
 
@@ -55,16 +55,15 @@ def step(model, student, teacher, inputs):
 def test_train_step_is_what_xla_counts(ffn):
     model = make_model(**ffn)
     params = jax.eval_shape(model.init, jax.random.key(0))
-    counted = train_step_flops(
+    counted = image_flops(
         model,
-        batch=BATCH,
         global_px=96,
         local_px=48,
         local_crops=LOCALS,
         masked_patches=float(MASKED),
     )
     measured = xla_flops(lambda s, t, i: step(model, s, t, i), params, params, make_inputs())
-    assert counted == pytest.approx(measured, rel=0.1)
+    assert BATCH * counted.total == pytest.approx(measured, rel=0.1)
 
 
 @pytest.mark.parametrize("image_px", [64, 192])
@@ -83,21 +82,19 @@ def test_published_models():
     assert flops / 2 == pytest.approx(61.6e9, rel=0.01)
 
 
-def test_depth_batch_and_drop_path_scale():
-    def flops(depth=1, batch=1, rate=0.0, locals_=8):
-        return train_step_flops(
+def test_depth_and_drop_path_scale():
+    def flops(depth=1, rate=0.0, locals_=8):
+        return image_flops(
             make_model(depth=depth),
-            batch=batch,
             global_px=96,
             local_px=48,
             local_crops=locals_,
             masked_patches=0.0,
             drop_path_rate=rate,
-        )
+        ).total
 
     layer = flops(depth=2) - flops(depth=1)
     assert flops(depth=12) == pytest.approx(flops(depth=1) + 11 * layer)
-    assert flops(batch=5) == pytest.approx(5 * flops())
     # A quarter of the student's layers is saved, none of the teacher's.
     backbone = make_model().backbone
     layers = {
@@ -121,3 +118,16 @@ def test_convnext_as_published(name, giga):
     """Multiply-adds at 224 px of arXiv:2201.03545, table 9 (with a classifier of under 0.1 %)."""
     model = get_preset(f"convnext_{name}").build(F32)
     assert backbone_flops(model, 224) / 2e9 == pytest.approx(giga, rel=0.01)
+
+
+def test_parts_of_an_image():
+    """The student costs three passes over all crops, the teacher one over global crops."""
+    model = make_model()
+    sizes = {"global_px": 96, "local_px": 48, "local_crops": LOCALS, "masked_patches": 5.0}
+    parts = image_flops(model, **sizes)
+    assert parts.total == sum(parts)
+    assert parts.teacher_backbone == 2 * backbone_flops(model.backbone, 96)
+    students = parts.teacher_backbone + LOCALS * backbone_flops(model.backbone, 48)
+    assert parts.student_backbone == 3 * students
+    local = LOCALS * head_flops(model.dino_head, WIDTH)
+    assert parts.student_heads == 3 * (parts.teacher_heads + local)

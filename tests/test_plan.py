@@ -1,0 +1,120 @@
+"""The command: numbers in JSON and in words, without an accelerator or its compiler."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dinojax import mesh as meshes
+from dinojax.build import build_flops
+from dinojax.config import default_config, parse_config
+from dinojax.plan import make_plan
+from dinojax.planning.rates import predict_rates
+from dinojax.planning.topologies import parse_topology
+from dinojax.shrink import shrink
+
+V5E = parse_topology("v5e:2x2")
+
+
+def config(**mesh):
+    config = shrink(default_config())
+    config.train.batch_size, config.train.draw_group_size = 16, 2
+    config.mesh.update(mesh)
+    return parse_config(config)
+
+
+def test_json_has_what_the_issue_names():
+    given = config()
+    plan = make_plan(given, V5E, name="x.py")
+    found = json.loads(json.dumps(plan.to_json()))
+    assert found["fits"] is True
+    assert found["devices"] == 4
+    assert found["hbm_bytes_per_device"] == int(15.75 * 2**30)
+    assert found["hbm_bytes_predicted"] == sum(found["hbm_bytes_by_category"].values())
+    assert found["hbm_bytes_compiled"] is None
+    assert found["flops_per_image"] == pytest.approx(build_flops(given) / 16)
+    assert sum(found["flops_per_image_by_part"].values()) == found["flops_per_image"]
+    assert set(found["collectives"][0]) == {"kind", "dtype", "in_layer_loop", "count", "bytes"}
+    assert found["mesh"] == {"data": 4, "fsdp": 1, "tensor": 1}
+    # Parameters, teacher and two moments, 4 bytes each, and a few counters.
+    state = 16 * sum(found["parameters"].values())
+    assert state <= found["checkpoint_bytes"] < state + 64
+
+
+def test_analytic_collectives_follow_the_mesh():
+    """Two layers with four large weights: gathered in three passes, reduced once."""
+    rows = make_plan(config(fsdp=4, tensor=1), V5E, name="x").collectives
+    inside = {row["kind"]: row for row in rows if row["in_layer_loop"]}
+    assert inside["all-gather"]["count"] == 3 * 2 * 4
+    assert inside["reduce-scatter"]["count"] == 2 * 4
+    weights = 2 * 12 * 64**2
+    assert inside["all-gather"]["bytes"] == 3 * 4 * weights  # the shrunk recipe is in float32
+    assert inside["reduce-scatter"]["bytes"] == 4 * weights
+    replicated = make_plan(config(fsdp=1, tensor=1), V5E, name="x").collectives
+    assert {row["kind"] for row in replicated} == {"all-reduce"}
+
+
+def test_words_say_the_same():
+    plan = make_plan(config(), V5E, name="x.py")
+    text = plan.to_text()
+    assert "x.py on v5e:2x2: 4 devices, 1 hosts" in text
+    assert "mesh data=4 x fsdp=1 x tensor=1: the least sharding" in text
+    assert "of HBM: fits" in text
+    assert "warning: memory and collectives are predictions" in text
+    gpu = make_plan(config(), parse_topology("gpu:8xh200"), name="x.py")
+    assert "JAX takes 75%" in gpu.to_text()
+
+
+def test_rates():
+    topology = parse_topology("v5e:4x4")
+    rates = predict_rates(topology, 1e12, 1_000_000, mfu=(0.25, 0.5))
+    per_second = 16 * 197e12 / 1e12
+    assert rates.images_per_second == pytest.approx((per_second / 4, per_second / 2))
+    assert rates.device_hours[0] == pytest.approx(16 * 1e6 / (per_second / 4) / 3600)
+    assert rates.decode_cores == (2, 3)  # of 788 and 1,576 images/s at 743 each
+
+
+def test_gpus_are_not_compiled_for():
+    with pytest.raises(ValueError, match=r"--compile needs a TPU topology, and gpu:8xh200 is not"):
+        make_plan(config(), parse_topology("gpu:8xh200"), name="x", effort=-1.0)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dinojax.plan", "--config=configs/dinov3_vitl16_in1k.py:debug"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_command():
+    done = run("--topology=v5e:1x1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["config"] == "configs/dinov3_vitl16_in1k.py:debug"
+
+
+def test_oversized_batch_fails_with_the_shortfall():
+    done = run("--topology=v5e:1x1", "--config.train.batch_size=131072")
+    assert done.returncode == 2
+    assert "train.batch_size=131072 is predicted to need" in done.stderr
+    assert "GiB more than its 15.75" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_compiler_says_what_to_install(monkeypatch):
+    """As where libtpu is not installed."""
+    from jax.experimental import topologies
+
+    from dinojax.planning import tpu_compiler
+
+    def absent(**_):
+        raise RuntimeError("Unable to find libtpu")
+
+    monkeypatch.setattr(topologies, "get_topology_desc", absent)
+    with pytest.raises(ValueError, match=r"libtpu; --compile needs .*pip install 'jax\[tpu\]"):
+        tpu_compiler.tpu_devices(V5E)
+
+
+def test_fixed_mesh_that_does_not_fit_is_planned_all_the_same():
+    """So that `--compile` can be asked about it; the verdict and the exit code say no."""
+    given = config(fsdp=1, tensor=1)
+    plan = make_plan(given, V5E, name="x")
+    assert plan.mesh == {"data": meshes.fill_sizes(4, -1, 1, 1)[0], "fsdp": 1, "tensor": 1}

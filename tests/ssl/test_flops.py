@@ -117,7 +117,7 @@ def test_heads_count_each_of_their_layers():
 def test_convnext_as_published(name, giga):
     """Multiply-adds at 224 px of arXiv:2201.03545, table 9 (with a classifier of under 0.1 %)."""
     model = get_preset(f"convnext_{name}").build(F32)
-    assert backbone_flops(model, 224) / 2e9 == pytest.approx(giga, rel=0.01)
+    assert backbone_flops(model, 224) / 2e9 == pytest.approx(giga, abs=0.05)
 
 
 def test_parts_of_an_image():

@@ -283,9 +283,12 @@ def _weight_copies(mesh: AbstractMesh, student: PyTree, precision: Precision) ->
     """In the compute dtype and whole but for tensor: both heads, and one layer."""
     whole = AbstractMesh((1, 1, mesh.shape["tensor"]), (*meshes.BATCH_AXES, "tensor"))
     narrow = np.dtype(precision.compute).itemsize / np.dtype(precision.param).itemsize
-    heads = sum(sharded_bytes(whole, student[name]) for name in ("dino_head", "ibot_head"))
-    blocks = {"blocks": student["backbone"]["blocks"]}
-    layer = sharded_bytes(whole, blocks) / jax.tree.leaves(blocks)[0].shape[0]
+    heads = sum(sharded_bytes(whole, student[name]) for name in student if name != "backbone")
+    stacks = {k: v for k, v in student["backbone"].items() if k.startswith(("blocks", "stage_"))}
+    layer = max(
+        sharded_bytes(whole, {name: layers}) / jax.tree.leaves(layers)[0].shape[0]
+        for name, layers in stacks.items()
+    )
     return int(narrow * heads), int(narrow * layer)
 
 

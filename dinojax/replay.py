@@ -172,4 +172,5 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_bool("json", False, "Print one JSON document.")
     cluster.define_flags()
+    logging.set_verbosity(logging.WARNING)
     app.run(main)

@@ -74,6 +74,7 @@ def check_config(config: Config) -> None:
         check_students(config)
     for one in students.values():
         check_config(one)
+    _check_rollback(config)
     for resolution in resolutions(config):
         _check_sizes(resolution)
         check_gram(resolution, _patch_size(resolution))
@@ -215,6 +216,19 @@ def _check_schedules(config: Config) -> None:
 
 def _patch_size(config: Config) -> int:
     return build_backbone(config, get_precision(config.train.precision)).stride
+
+
+def _check_rollback(config: Config) -> None:
+    """The checkpoint before the first bad step must still be there when the last is noticed."""
+    saves, train = config.checkpoint, config.train
+    back = train.rollback_after + 2 * train.log_every_steps
+    if train.rollback_after and (saves.keep_last - 1) * saves.every_steps < back:
+        raise ValueError(
+            f"checkpoint.keep_last={saves.keep_last} at checkpoint.every_steps={saves.every_steps} "
+            f"reaches back less than the {back} steps after which train.rollback_after="
+            f"{train.rollback_after} is noticed; use checkpoint.keep_last="
+            f"{-(-back // saves.every_steps) + 1}"
+        )
 
 
 def _check_sizes(config: Config) -> None:

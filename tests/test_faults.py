@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from recorded import PLAIN
 
 from dinojax import build, mesh, replay, shrink, trees
@@ -42,6 +43,11 @@ def tiny() -> Config:
     config.checkpoint.keep_last = 20
     config.checkpoint.snapshot_every_steps = 2
     return parse_config(config)
+
+
+def one_device() -> Mesh:
+    """Compiles faster."""
+    return mesh.make_mesh(devices=jax.devices()[:1])
 
 
 class PoisonedGradients(NamedTuple):
@@ -90,8 +96,6 @@ def run(tmp_path_factory, patch) -> Path:
             compiled[config] = compile_step(config, *on)
         return compiled[config]
 
-    one_device = mesh.make_mesh(devices=jax.devices()[:1])  # compiles faster
-    patch.setattr(mesh, "make_mesh", lambda *sizes: one_device)
     patch.setattr(build, "make_step_inputs", poisoned_inputs)
     for module in (build, replay):
         patch.setattr(
@@ -99,6 +103,7 @@ def run(tmp_path_factory, patch) -> Path:
         )
     for module in (app, replay):
         patch.setattr(module, "compile_step", compile_once)
+        patch.setattr(module, "run_mesh", lambda config: one_device())
     patch.setattr(replay, "step_findings", functools.cache(replay.step_findings))
     workdir = tmp_path_factory.mktemp("faults") / "run"
     summary = train(tiny(), str(workdir))
@@ -108,7 +113,7 @@ def run(tmp_path_factory, patch) -> Path:
 
 def wanted() -> TrainState:
     shapes = jax.eval_shape(build_init(tiny()))
-    return abstract(shapes, mesh.shardings(mesh.make_mesh(), shapes))
+    return abstract(shapes, mesh.shardings(one_device(), shapes))
 
 
 def state_at(workdir: Path, step: int) -> TrainState:

@@ -111,6 +111,8 @@ def test_a_run_leaves_its_summary(tmp_path):
         ({"student__norm_layer": "batchnorm"}, "norm_layer='batchnorm'.*layernorm"),
         ({"student__ffn_layer": "gated"}, "ffn_layer='gated'.*swiglu"),
         ({"checkpoint__every_steps": 0}, "checkpoint.every_steps=0"),
+        ({"train__rollback_after": -1}, "rollback_after=-1 must be at least 0; 0 switches"),
+        ({"train__rollback_after": 5}, "keep_last=3 .* less than the 7 steps .*keep_last=4"),
         ({"data__bad_budget": 1.5}, "data.bad_budget=1.5.*0..1"),
         ({"data__read_timeout_s": 0.0}, "data.read_timeout_s=0.0.*300.0"),
         ({"student__in_chans": 0}, "student.in_chans=0"),

@@ -257,7 +257,8 @@ def test_what_one_host_cannot_read_no_host_uses(tmp_path):
 
 @pytest.mark.slow
 def test_all_hosts_go_back_together(tmp_path):
-    options = {"train__steps": 12, "train__rollback_after": 3, "checkpoint__every_steps": 2}
+    options = {"train__steps": 12, "train__rollback_after": 3}
+    options |= {"checkpoint__every_steps": 2, "checkpoint__keep_last": 9}
     done = hosts.wait(start_toys(tmp_path, options, env={"BAD": "5"}))
     assert [one.code for one in done] == [0, 0], done[0].err
     windows = [{"first": 4, "end": 8}]

@@ -29,6 +29,7 @@ from dinojax.ssl.step import Loss, LossGradients, Metrics, make_train_step
 from dinojax.ssl.students import Learner, Students, make_students_step
 from dinojax.students import student_configs
 from dinojax.typing import Step
+from dinojax.views.masks import mask_ratio_bounds
 from dinojax.views.recipe import ViewRecipe, without_rgb_operations
 
 CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
@@ -141,6 +142,7 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
         groups=config.train.batch_size // group,
         side=predicted_grid(config),
         counts=build_mask_counts(config),
+        ratio_bounds=build_ratio_bounds(config) if config.ibot.mask_rule == "dinov2" else None,
         circular_shift=config.ibot.mask_random_circular_shift,
         draws=draws,
         dtype=precision.param,
@@ -155,8 +157,16 @@ def predicted_grid(config: Config) -> int:
     return build_views(config).global_crops_size // patch
 
 
+def build_ratio_bounds(config: Config) -> np.ndarray:
+    """Least and greatest share of masked patches of each global crop of one group (DINOv2)."""
+    crops = GLOBAL_VIEWS * draw_group_size(config)
+    return mask_ratio_bounds(
+        crops, config.ibot.mask_sample_probability, config.ibot.mask_ratio_min_max
+    )
+
+
 def build_mask_counts(config: Config) -> np.ndarray:
-    """Masked patches of each global crop of one group."""
+    """Masked patches of each global crop of one group, or by DINOv2's rule the most of them."""
     return group_mask_counts(
         group_size=draw_group_size(config),
         num_patches=predicted_grid(config) ** 2,
@@ -212,7 +222,7 @@ def _build_init(config: Config) -> Callable[[], TrainState]:
         if config.train.centering == "softmax":
             centers = Centers(
                 jnp.zeros(config.dino.head.n_prototypes, param),
-                jnp.zeros(config.ibot.head.n_prototypes, param),
+                jnp.zeros(model.patch_head.prototypes, param),
             )
         state = init_state(student, optimizer.init(student), centers)
         if has_gram_teacher(config.gram):

@@ -52,7 +52,7 @@ def build_model(config: Config) -> SslModel:
     return SslModel(
         build_backbone(config, precision),
         build_head(config.dino.head, precision),
-        build_head(config.ibot.head, precision),
+        build_head(config.ibot.head, precision) if config.ibot.separate_head else None,
     )
 
 

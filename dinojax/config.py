@@ -70,7 +70,12 @@ class IbotConfig:
     loss_weight: float = 1.0
     mask_sample_probability: float = 0.5
     mask_ratio_min_max: tuple[float, float] = (0.1, 0.5)
+    mask_rule: str = "dinov3"
+    """"dinov3": a mask has just as many patches as its ratio asks for. "dinov2": it ends at the
+    blocks that fit, and its ratio is drawn."""
     mask_random_circular_shift: bool = False
+    separate_head: bool = True
+    """False: the CLS head is that of the patches too, and `head` must equal dino.head."""
     head: HeadConfig = HeadConfig()
 
 

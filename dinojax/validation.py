@@ -18,6 +18,8 @@ from dinojax.students import student_configs
 from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
 
+MASK_RULES = ("dinov3", "dinov2")
+
 
 def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
     """Check everything that can be checked without arrays: `check_config`, then `check_mesh`."""
@@ -59,7 +61,8 @@ def check_config(config: Config) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
-    _check_rope(config)
+    _check_backbone(config)
+    _check_patch_objective(config)
     for name, value in (
         ("train.rollback_after", config.train.rollback_after),
         ("train.hang_timeout_s", config.train.hang_timeout_s),
@@ -153,9 +156,14 @@ def _check_reading(config: Config) -> None:
         )
 
 
-def _check_rope(config: Config) -> None:
-    """Its augmentation needs a backbone that has it."""
+def _check_backbone(config: Config) -> None:
+    """What it is asked to do needs a backbone that can."""
     backbone = build_backbone(config, get_precision(config.train.precision))
+    if isinstance(backbone, ConvNeXt) and config.distillation.teacher is None:
+        raise ValueError(
+            f"student.arch={config.student.arch!r} has no mask token, so it cannot predict masked "
+            "patches; distil it: set distillation.teacher"
+        )
     if isinstance(backbone, VisionTransformer) and backbone.pos_embed_grid is None:
         return
     for name in ("shift", "jitter", "rescale"):
@@ -166,6 +174,18 @@ def _check_rope(config: Config) -> None:
                 f"student.{key}={value} is for backbones with RoPE, which "
                 f"arch={config.student.arch!r} does not have; set it to None"
             )
+
+
+def _check_patch_objective(config: Config) -> None:
+    if config.ibot.mask_rule not in MASK_RULES:
+        raise ValueError(
+            f"ibot.mask_rule={config.ibot.mask_rule!r} is unknown; use one of {list(MASK_RULES)}"
+        )
+    if not config.ibot.separate_head and config.ibot.head != config.dino.head:
+        raise ValueError(
+            "ibot.separate_head=False sends patches through the head of dino.head, and ibot.head "
+            "differs from it; make them equal, or set ibot.separate_head to True"
+        )
 
 
 def _check_schedules(config: Config) -> None:

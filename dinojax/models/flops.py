@@ -30,7 +30,7 @@ def backbone_flops(
     ViT; the rounding of that count in small groups is left out. A ConvNeXt runs all of them.
     """
     if isinstance(backbone, ConvNeXt):
-        return convnext_flops(backbone, image_px, channels=channels)
+        return float(convnext_flops(backbone, image_px, channels=channels))
     rows, columns = patch_grid(image_px, image_px, backbone.patch_size)
     patches = rows * columns
     embed = 2 * patches * backbone.patch_size**2 * channels * backbone.embed_dim

@@ -270,7 +270,7 @@ def _gathered_bytes(mesh: AbstractMesh, student: PyTree, precision) -> tuple[int
     """Weights of both heads, and twice those of a layer, whole but for tensor, in compute dtype."""
     whole = AbstractMesh((1, 1, mesh.shape["tensor"]), (*meshes.BATCH_AXES, "tensor"))
     scale = np.dtype(precision.compute).itemsize / np.dtype(precision.param).itemsize
-    heads = sum(sharded_bytes(whole, student[name]) for name in ("dino_head", "ibot_head"))
+    heads = sum(sharded_bytes(whole, student[name]) for name in student if name != "backbone")
     blocks = sharded_bytes(whole, {"blocks": student["backbone"]["blocks"]})
     depth = jax.tree.leaves(student["backbone"]["blocks"])[0].shape[0]
     return int(heads * scale), int(2 * blocks / depth * scale)

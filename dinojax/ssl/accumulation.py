@@ -8,15 +8,16 @@ teacher's logits are computed again instead of kept, and so are the views.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
-from dinojax.losses.centering import update_center
+from dinojax.losses.centering import mean_of_rows, update_center
 from dinojax.losses.chunked import Rows, TeacherRows
 from dinojax.losses.chunked_sinkhorn import sinkhorn_center
 from dinojax.losses.chunks import per_shard
+from dinojax.models.head import DinoHead
 from dinojax.precision import widen
 from dinojax.ssl.forward import (
     Bottlenecks,
@@ -31,7 +32,7 @@ from dinojax.ssl.micro_batch import MicroBatch
 from dinojax.ssl.objective import Objective, Targets
 from dinojax.ssl.state import Centers, TrainState
 from dinojax.ssl.step import Metrics, Schedules
-from dinojax.typing import Array, Float, Int, Params, PyTree
+from dinojax.typing import Array, Bool, Float, Int, Params, PyTree
 
 
 class Prototypes(NamedTuple):
@@ -41,8 +42,13 @@ class Prototypes(NamedTuple):
     ibot: Float[Array, "E J"]
 
 
-def prototypes_of(params: Params) -> Prototypes:
-    return Prototypes(params["dino_head"]["last_layer"], params["ibot_head"]["last_layer"])
+def prototypes_of(model: SslModel, params: Params) -> Prototypes:
+    def columns(head: DinoHead, name: str) -> Float[Array, "F K"]:
+        return cast(Array, head.apply({"params": params[name]}, method="prototype_columns"))
+
+    return Prototypes(
+        columns(model.dino_head, "dino_head"), columns(model.patch_head, model.patch_head_name)
+    )
 
 
 Centering = Callable[
@@ -62,13 +68,19 @@ def sinkhorn_centers(
 ) -> tuple[Centers, None]:
     """As `sinkhorn_centering`; by default a micro-batch's logits exist at a time."""
 
-    def center(x: Float[Array, "m G n F"], columns: Float[Array, "F K"]) -> Float[Array, " K"]:
+    def center(
+        x: Float[Array, "m G n F"],
+        columns: Float[Array, "F K"],
+        real: Bool[Array, "m G n"] | None = None,
+    ) -> Float[Array, " K"]:
         rows = per_shard("m (Z g) n F -> Z (m g n) F", x)
+        real = None if real is None else per_shard("m (Z g) n -> Z (m g n)", real)
         size = rows.shape[1] // len(x) if chunk is None else chunk
-        return sinkhorn_center(rows, columns, temperature, chunk=size)
+        return sinkhorn_center(rows, columns, temperature, chunk=size, real=real)
 
     return Centers(
-        center(features.cls, prototypes.dino), center(features.patches, prototypes.ibot)
+        center(features.cls, prototypes.dino),
+        center(features.patches, prototypes.ibot, features.real),
     ), None
 
 
@@ -81,14 +93,17 @@ def moving_centers(
     """As `softmax_centering`: the mean logit is the logit of the mean feature."""
 
     def moved(
-        center: Float[Array, " K"], x: Float[Array, "m G n F"], columns: Float[Array, "F K"]
+        center: Float[Array, " K"],
+        x: Float[Array, "m G n F"],
+        columns: Float[Array, "F K"],
+        real: Bool[Array, "m G n"] | None = None,
     ) -> Float[Array, " K"]:
-        mean = widen(x).mean(axis=(0, 1, 2))
+        mean = mean_of_rows(widen(x), real)
         return update_center(center, (mean @ widen(columns.astype(x.dtype)))[None])
 
     return centers, Centers(
         moved(centers.dino, features.cls, prototypes.dino),
-        moved(centers.ibot, features.patches, prototypes.ibot),
+        moved(centers.ibot, features.patches, prototypes.ibot, features.real),
     )
 
 
@@ -142,7 +157,7 @@ class AccumulatedLoss(NamedTuple):
         """
         step = state.step
         temperature = self.schedules.teacher_temp(step)
-        columns = prototypes_of(state.target_teacher)
+        columns = prototypes_of(self.frozen or self.model, state.target_teacher)
         seen = self.see(state, batch, make_inputs) if seen is None else seen
         centers, next_centers = self.centering(seen.features, columns, temperature, state.centers)
 
@@ -182,7 +197,7 @@ def student_rows(model: SslModel, params: Params, inputs: StepInputs) -> Student
     """As `student_forward`, with logits that are not computed yet."""
     whole, features = student_bottlenecks(model, params, inputs)
     views, local_views = inputs.global_crops.shape[0], inputs.local_crops.shape[0]
-    cls, columns = to_views(features.cls, views + local_views), prototypes_of(params)
+    cls, columns = to_views(features.cls, views + local_views), prototypes_of(model, params)
     return StudentOutputs(
         to_views(whole.cls, views),
         global_logits=Rows(cls[:views], columns.dino),

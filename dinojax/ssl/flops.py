@@ -54,7 +54,7 @@ def image_flops(
 
     def heads(model: SslModel, crops: int) -> float:
         width = model.backbone.embed_dim
-        patches = masked_patches * head_flops(model.ibot_head, width)
+        patches = masked_patches * head_flops(model.patch_head, width)
         return crops * head_flops(model.dino_head, width) + patches
 
     seen = frozen or model

@@ -10,24 +10,36 @@ from dinojax.models.head import DinoHead
 from dinojax.models.presets import Backbone
 from dinojax.models.vit import Features
 from dinojax.ssl.inputs import StepInputs, gather_patches, to_groups, to_views
-from dinojax.typing import Array, Float, Key, Params
+from dinojax.typing import Array, Bool, Float, Key, Params
 
 
 class SslModel(NamedTuple):
-    """A backbone and its two heads; parameters are a dict with the same three names."""
+    """A backbone and its two heads; parameters are a dict with the same names."""
 
     backbone: Backbone
     dino_head: DinoHead
-    ibot_head: DinoHead
+    ibot_head: DinoHead | None
+    """None: the DINO head is that of the patches too (DINOv2's default); there are no parameters of
+    this name then."""
+
+    @property
+    def patch_head_name(self) -> str:
+        """Whose parameters the patches' logits are made with."""
+        return "dino_head" if self.ibot_head is None else "ibot_head"
+
+    @property
+    def patch_head(self) -> DinoHead:
+        return self.dino_head if self.ibot_head is None else self.ibot_head
 
     def init(self, key: Key, channels: int = 3) -> Params:
-        """Parameters of all three, independent of any image size."""
+        """Parameters of all, independent of any image size."""
         side, width = self.backbone.stride, self.backbone.embed_dim
         examples = {
             "backbone": jnp.zeros((1, 1, side, side, channels)),
             "dino_head": jnp.zeros((1, width)),
-            "ibot_head": jnp.zeros((1, width)),
         }
+        if self.ibot_head is not None:
+            examples["ibot_head"] = jnp.zeros((1, width))
         keys = jax.random.split(key, len(examples))
         return {
             name: getattr(self, name).init(k, example)["params"]
@@ -41,6 +53,8 @@ class Bottlenecks(NamedTuple):
     cls: Float[Array, "*m G b F"]
     patches: Float[Array, "*m G M E"]
     """Only the patches that are masked for the student."""
+    real: Bool[Array, "*m G M"] | None
+    """See `StepInputs.mask_real`."""
 
 
 class TeacherOutputs(NamedTuple):
@@ -50,6 +64,8 @@ class TeacherOutputs(NamedTuple):
     patch_logits: Float[Array, "G M J"]
     patches: Float[Array, "G b P D"]
     """All of them, normed, before the head: for Gram anchoring."""
+    patch_real: Bool[Array, "G M"] | None = None
+    """See `StepInputs.mask_real`."""
 
 
 class StudentOutputs(NamedTuple):
@@ -72,8 +88,9 @@ def teacher_forward(model: SslModel, params: Params, inputs: StepInputs) -> Teac
             _logits(model.dino_head, params["dino_head"], features.cls),
             inputs.global_crops.shape[0],
         ),
-        _logits(model.ibot_head, params["ibot_head"], features.patches),
+        _logits(model.patch_head, params[model.patch_head_name], features.patches),
         patches,
+        features.real,
     )
 
 
@@ -87,7 +104,7 @@ def student_forward(model: SslModel, params: Params, inputs: StepInputs) -> Stud
         to_views(whole.cls, views),
         global_logits=logits[:views],
         local_logits=logits[views:],
-        patch_logits=_logits(model.ibot_head, params["ibot_head"], features.patches),
+        patch_logits=_logits(model.patch_head, params[model.patch_head_name], features.patches),
         patches=whole.patches,
     )
 
@@ -137,7 +154,9 @@ def _bottlenecks(
         return cast(Array, head.apply({"params": params[name]}, x, method="to_bottleneck"))
 
     masked = gather_patches(patches, inputs.mask_indices)
-    return Bottlenecks(reduced("dino_head", cls), reduced("ibot_head", masked))
+    return Bottlenecks(
+        reduced("dino_head", cls), reduced(model.patch_head_name, masked), inputs.mask_real
+    )
 
 
 def _logits(head: DinoHead, params: Params, x: Float[Array, "*R F"]) -> Float[Array, "*R K"]:

@@ -37,6 +37,9 @@ class StepInputs(NamedTuple):
     """Stochastic depth and RoPE augmentation of the student, for global and local crops."""
     teacher_crops: Float[Array, "V B S S C"] | None = None
     """What the teacher sees; None: the global crops."""
+    mask_real: Bool[Array, "G M"] | None = None
+    """Which of the entries for masked patches stand for one; None: all (DINOv3's rule). The rest
+    fill them up to the most that DINOv2's rule can mask, and have weight 0."""
     gram_crops: Float[Array, "V B T T C"] | None = None
     """What the Gram teacher sees; None: the global crops."""
 

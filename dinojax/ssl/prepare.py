@@ -21,6 +21,7 @@ from dinojax.views.masks import (
     masked_indices,
     max_block_patches,
     sample_masks,
+    sample_masks_up_to,
 )
 from dinojax.views.recipe import ViewRecipe
 from dinojax.views.render import Crops, make_crops
@@ -51,6 +52,7 @@ def make_step_inputs(
     groups: int,
     side: int,
     counts: np.ndarray,
+    ratio_bounds: np.ndarray | None = None,
     circular_shift: bool,
     draws: Callable[[Step, Int[Array, " G"]], tuple[CropDraws | None, ...]],
     dtype: DTypeLike,
@@ -64,6 +66,8 @@ def make_step_inputs(
 
     Args:
         side: of the grid of patches of the global crops.
+        counts: masked patches of each global crop of a group, or the most that there can be.
+        ratio_bounds: for masks by DINOv2's rule (`views.masks.sample_masks_up_to`).
         hide_masked: whether the student is not shown the masked patches that it predicts.
         teacher_scale: the teacher sees crops with sides smaller by this factor.
     """
@@ -79,13 +83,19 @@ def make_step_inputs(
         crops = split_batch(crops, axis=1)
 
         def group_masks(key):
-            masks = sample_masks(key, counts, (side, side), block, circular_shift=circular_shift)
-            indices = masked_indices(masks, int(counts.sum()))
-            return masks, indices, mask_weights(masks, indices)
+            total, how = int(counts.sum()), {"circular_shift": circular_shift}
+            if ratio_bounds is None:
+                masks, real = sample_masks(key, counts, (side, side), block, **how), None
+            else:
+                masks = sample_masks_up_to(key, ratio_bounds, (side, side), block, **how)
+                real = jnp.arange(total) < masks.sum()
+            indices = masked_indices(masks, total)
+            weights = mask_weights(masks, indices)
+            return masks, indices, weights if real is None else jnp.where(real, weights, 0), real
 
         group_slots = micro_batch.of(jnp.arange(groups))
         group_keys = split_batch(slot_keys(key_for(seed, step, "masks"), group_slots))
-        masks, indices, weights = split_batch(jax.vmap(group_masks)(group_keys))
+        masks, indices, weights, real = split_batch(jax.vmap(group_masks)(group_keys))
         return StepInputs(
             global_crops=crops.global_crops,
             local_crops=crops.local_crops,
@@ -94,6 +104,7 @@ def make_step_inputs(
             masks=masks if hide_masked else None,
             mask_indices=indices,
             mask_weights=weights.astype(jnp.promote_types(dtype, jnp.float32)),
+            mask_real=real,
             draws=draws(step, group_slots),  # type: ignore[arg-type]
         )
 

@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     student: Params
-    """``backbone``, ``dino_head`` and ``ibot_head``."""
+    """``backbone``, ``dino_head`` and, unless heads are tied, ``ibot_head``."""
     teacher: Params
     """Exponential moving average of the student, same structure."""
     moments: optax.ScaleByAdamState

@@ -16,8 +16,8 @@ from dinojax.planning.memory import MeshShape
 from dinojax.planning.topologies import GIB, Topology
 
 QUICK = -1.0
-"""`exec_time_optimization_effort` of a compile that is to be read, not run. Of a ViT-L's forward
-pass: 6 s of processor time instead of 20, and a fifth more temporary memory than the 0.0 of a run."""
+"""`exec_time_optimization_effort` of a compile that is read, not run. Of a ViT-L forward pass:
+6 s of processor time instead of 20, and a fifth more temporary memory than the 0.0 of a run."""
 TOO_LARGE = re.compile(
     r"Used ([\d.]+)([MG]) of [\d.]+[MG] hbm|temporaries \(([\d.]+)([MG])\) exceeds available HBM"
 )

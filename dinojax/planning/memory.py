@@ -215,24 +215,24 @@ def _kept_for_backward(config: Config, shape: MeshShape) -> int:
         return convnext_memory.kept_for_backward(backbone, _crop_streams(config, shape), item)
     total = 0
     for crops, kept, length in token_streams(config, shape):
-        stream = crops * _padded(length, SUBLANES) * backbone.embed_dim
-        saved = kept * _saved_per_crop(backbone, shape, length)
-        total += backbone.depth * item * (stream + saved)
+        stream = crops * _padded(length, SUBLANES) * backbone.embed_dim * item
+        total += backbone.depth * (stream + kept * _saved_per_crop(backbone, shape, length))
     return total
 
 
 def _saved_per_crop(backbone: VisionTransformer, shape: MeshShape, length: int) -> int:
-    """Numbers of the compute dtype that a layer keeps of one crop besides its input."""
+    """Bytes that a layer keeps of one crop besides its input."""
     if backbone.remat == "full":
         return 0
     width, hidden = backbone.embed_dim, _hidden(backbone) // shape.tensor
     inputs = 2 if backbone.ffn_layer != "mlp" else 1
-    tokens = _padded(length, SUBLANES)
+    item, tokens = np.dtype(backbone.precision.compute).itemsize, _padded(length, SUBLANES)
     if backbone.remat == "dots":
-        return tokens * (3 * width // shape.tensor + inputs * hidden + 2 * width)
-    heads = backbone.num_heads // shape.tensor
-    attention = 3 * heads * length * _padded(length)  # weights in both dtypes
-    return tokens * (22 * width + 4 * inputs * hidden) + attention
+        return item * tokens * (3 * width // shape.tensor + inputs * hidden + 2 * width)
+    # Everything that is not fused: six widths of it, and attention's weights, in float32 as well.
+    branches = tokens * (item * (4 * inputs * hidden + 10 * width) + 4 * 6 * width)
+    weights = backbone.num_heads // shape.tensor * length * _padded(length)
+    return branches + weights * (item if item >= 4 else item + 4)
 
 
 def _layer_workspace(config: Config, shape: MeshShape) -> int:

@@ -147,6 +147,7 @@ def lines_of(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_gram_stage(earlier, mesh, tmp_path, monkeypatch):
     """The training app goes on at the step of the earlier run, anchored to it, and resumes."""
     monkeypatch.setattr(app, "run_mesh", lambda config: mesh)
@@ -171,6 +172,7 @@ def test_a_gram_stage(earlier, mesh, tmp_path, monkeypatch):
     assert not same(state.gram_teacher, earlier[1].teacher["backbone"])
 
 
+@pytest.mark.slow
 def test_two_students_of_one_teacher(earlier, mesh, tmp_path, monkeypatch):
     """In one run of the training app: each of its own size, with its own rate."""
     monkeypatch.setattr(app, "run_mesh", lambda config: mesh)

@@ -12,6 +12,7 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dinojax.export.names import from_torch
 from dinojax.models.presets import get_preset
@@ -72,6 +73,22 @@ TIMM_NAMES = (
     (r"blocks\.(\d+)\.mlp\.fc1\.(.*)", r"blocks.\1.mlp.up.\2"),
     (r"blocks\.(\d+)\.mlp\.fc2\.(.*)", r"blocks.\1.mlp.down.\2"),
 )
+
+
+def wide_ones_are_slow(presets: Mapping[str, str]) -> pytest.MarkDecorator:
+    """Parameters ``name`` of a test, by the preset of each: a CI run checks up to base size."""
+    return pytest.mark.parametrize(
+        "name",
+        [
+            pytest.param(name, marks=pytest.mark.slow if _width(preset) > 768 else ())
+            for name, preset in presets.items()
+        ],
+    )
+
+
+def _width(preset: str) -> int:
+    model = get_preset(preset).model
+    return model["dims"][-1] if "dims" in model else model["embed_dim"]
 
 
 @functools.cache

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from parity import peers
 
+from dinojax.models.presets import PRESETS
+
 pytestmark = pytest.mark.parity
 
 DINOV3 = {  # theirs: (our preset, with biases of q and v)
@@ -44,7 +46,7 @@ def check_vit(name: str, preset: str, their_options: dict, **changes) -> None:
         peers.assert_same(peers.our_features(preset, state, images, depth=depth, **changes), theirs)
 
 
-@pytest.mark.parametrize("name", DINOV3)
+@peers.wide_ones_are_slow({name: preset for name, (preset, _) in DINOV3.items()})
 def test_dinov3(name):
     preset, qkv_bias = DINOV3[name]
     check_vit(
@@ -52,7 +54,7 @@ def test_dinov3(name):
     )
 
 
-@pytest.mark.parametrize("name", DINOV2)
+@peers.wide_ones_are_slow(DINOV2)
 def test_dinov2(name):
     """timm resamples all position tables as the reference does those of models with registers."""
     check_vit(
@@ -65,12 +67,11 @@ def test_dinov2(name):
     )
 
 
-@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
-def test_convnext(size):
+@peers.wide_ones_are_slow({name: name for name in PRESETS if name.startswith("convnext")})
+def test_convnext(name):
     """Maps before the final norm, and the normed mean that stands for CLS."""
     import torch
 
-    name = f"convnext_{size}"
     module = peers.import_timm().create_model(
         name, pretrained=False, num_classes=0, depths=peers.CONVNEXT_DEPTHS
     )

@@ -43,7 +43,7 @@ def make_vit(transformers, name: str, depth: int):
     return getattr(transformers, f"{kind}Model")(config).eval()
 
 
-@pytest.mark.parametrize("name", VITS)
+@peers.wide_ones_are_slow({name: name for name in VITS})
 def test_vit(name):
     """The image that is not square with masks."""
     import torch
@@ -66,7 +66,7 @@ def test_vit(name):
         peers.assert_same(ours, output.last_hidden_state.numpy())
 
 
-@pytest.mark.parametrize("name", CONVNEXTS)
+@peers.wide_ones_are_slow({name: name for name in CONVNEXTS})
 def test_convnext(name):
     import torch
 

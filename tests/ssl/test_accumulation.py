@@ -20,8 +20,8 @@ from dinojax.ssl.micro_batch import WHOLE_BATCH, MicroBatch
 from dinojax.ssl.state import Centers, TrainState
 
 BATCH, GROUP, KOLEO_GROUP = 32, 2, 4
-SPLITS = [(2, None), (1, 7), (4, 9)]
-"""(micro-batches, prototype chunk): each alone, and both."""
+SPLITS = [(4, 9), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, None), (1, 7)))]
+"""(micro-batches, prototype chunk): both, and each alone."""
 
 
 def config(
@@ -173,7 +173,7 @@ def test_the_update_is_that_of_the_whole_batch(micro_batches, chunk):
 
 @pytest.mark.parametrize(
     ("micro_batches", "chunk"),
-    [(4, None), pytest.param(2, 9, marks=pytest.mark.slow)],
+    [pytest.param(*one, marks=pytest.mark.slow) for one in ((4, None), (2, 9))],
 )
 def test_moving_centers(micro_batches, chunk):
     found, expected = run(micro_batches, chunk, "softmax"), run(1, None, "softmax")
@@ -183,7 +183,7 @@ def test_moving_centers(micro_batches, chunk):
 
 @pytest.mark.parametrize(
     ("micro_batches", "chunk", "gram"),
-    [(2, None, "copy"), pytest.param(4, 9, "ema", marks=pytest.mark.slow)],
+    [pytest.param(*one, marks=pytest.mark.slow) for one in ((2, None, "copy"), (4, 9, "ema"))],
 )
 def test_gram_anchoring(micro_batches, chunk, gram):
     """Its teacher sees a part when the student does; the EMA teacher's patches are kept."""

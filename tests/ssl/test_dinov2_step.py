@@ -272,7 +272,13 @@ def named(params) -> dict[str, np.ndarray]:
     return {f"{m}.{k}": v for m, tree in params.items() for k, v in to_torch(tree).items()}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(name, marks=pytest.mark.slow if chunked else ())
+        for name, (_, _, chunked) in CASES.items()
+    ],
+)
 def test_losses_gradients_and_update(case):
     tied, centering, chunked = CASES[case]
     model = make_model(tied)

@@ -21,17 +21,22 @@ from dinojax.build import (
 )
 from dinojax.config import Config
 from dinojax.models.block import kept_count
+from dinojax.models.convnext import ConvNeXt
 from dinojax.models.embed import patch_grid
 from dinojax.models.ffn import hidden_width
 from dinojax.models.vit import VisionTransformer
+from dinojax.planning import convnext_memory
 from dinojax.precision import Precision, get_precision
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
+from dinojax.students import student_configs
 from dinojax.typing import PyTree
 from dinojax.views.recipe import ViewRecipe
 
 LANES, SUBLANES = 128, 8
 """TPUs fill the last two axes of an array, the last one first, up to multiples of these."""
 GLOBAL_VIEWS = 2
+MESH_AXES = (*meshes.BATCH_AXES, "tensor")
 
 
 class MeshShape(NamedTuple):
@@ -78,23 +83,28 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def predict_memory(config: Config, shape: MeshShape, state: TrainState) -> Memory:
+def predict_memory(config: Config, shape: MeshShape, state: TrainState | Students) -> Memory:
     """The highest of `high_points`."""
     return max(high_points(config, shape, state).values(), key=lambda memory: memory.total)
 
 
-def high_points(config: Config, shape: MeshShape, state: TrainState) -> dict[str, Memory]:
+def high_points(
+    config: Config, shape: MeshShape, state: TrainState | Students
+) -> dict[str, Memory]:
     """A step's three, of a configuration of one resolution (`dinojax.resolutions`).
 
     The views; the losses, with all that the forward pass keeps; the backward pass of the last
-    layer, with all gradients laid out. `state`: shapes of `build_init`.
+    layer, with all gradients laid out. `state`: shapes of `build_init`. Several students are there
+    at once and take their steps in turn.
     """
-    mesh = AbstractMesh(shape, (*meshes.BATCH_AXES, "tensor"))
+    if isinstance(state, Students):
+        return _of_students(config, shape, state)
+    mesh = AbstractMesh(shape, MESH_AXES)
     student = sharded_bytes(mesh, state.student)
     several = config.train.micro_batches > 1
     base = Memory(
         student=student,
-        teacher=sharded_bytes(mesh, state.teacher),
+        teacher=sharded_bytes(mesh, (state.teacher, state.gram_teacher, state.frozen_teacher)),
         moments=sharded_bytes(mesh, state.moments),
         batch=_images(config, shape) * config.data.canvas_px**2 * config.student.in_chans,
         views=0,
@@ -113,6 +123,22 @@ def high_points(config: Config, shape: MeshShape, state: TrainState) -> dict[str
         "backward": kept._replace(
             layer=_layer_workspace(config, shape) + layer, gradients=base.gradients + student
         ),
+    }
+
+
+def _of_students(config: Config, shape: MeshShape, state: Students) -> dict[str, Memory]:
+    ones = [
+        high_points(one, shape, state.students[name])
+        for name, one in student_configs(config).items()
+    ]
+    there = {
+        name: sum(getattr(one["views"], name) for one in ones)
+        for name in ("student", "teacher", "moments")
+    }
+    there["teacher"] += sharded_bytes(AbstractMesh(shape, MESH_AXES), state.frozen_teacher)
+    return {
+        stage: max((one[stage] for one in ones), key=lambda memory: memory.total)._replace(**there)
+        for stage in ones[0]
     }
 
 
@@ -136,15 +162,25 @@ def token_streams(config: Config, shape: MeshShape) -> list[Tokens]:
         (views.local_crops_number, views.local_crops_size),
     ):
         kept = kept_count(crops * group, config.student.drop_path_rate) if crops else 0
-        length = math.prod(patch_grid(size, size, backbone.patch_size))
+        length = math.prod(patch_grid(size, size, backbone.stride))
         streams.append(
             Tokens(
                 crops * images,
                 kept * images // group,
-                length + 1 + backbone.n_storage_tokens,
+                length + 1 + getattr(backbone, "n_storage_tokens", 0),
             )
         )
     return [stream for stream in streams if stream.crops]
+
+
+def _crop_streams(config: Config, shape: MeshShape) -> list[tuple[int, int]]:
+    """(crops of a micro-batch on one device, their side in px)."""
+    views, images = build_views(config), _images(config, shape) // config.train.micro_batches
+    sizes = (
+        (GLOBAL_VIEWS, views.global_crops_size),
+        (views.local_crops_number, views.local_crops_size),
+    )
+    return [(crops * images, side) for crops, side in sizes if crops]
 
 
 def _images(config: Config, shape: MeshShape) -> int:
@@ -154,6 +190,9 @@ def _images(config: Config, shape: MeshShape) -> int:
 def _crop_bytes(config: Config, shape: MeshShape) -> int:
     views: ViewRecipe = build_views(config)
     pixels = GLOBAL_VIEWS * _padded(views.global_crops_size) * views.global_crops_size
+    if config.gram.use_loss and views.gram_teacher_crops_size is not None:
+        side = views.gram_teacher_crops_size
+        pixels += GLOBAL_VIEWS * _padded(side) * side
     pixels += views.local_crops_number * _padded(views.local_crops_size) * views.local_crops_size
     item = np.dtype(get_precision(config.train.precision).param).itemsize
     images = _images(config, shape) // config.train.micro_batches
@@ -172,6 +211,8 @@ def _kept_for_backward(config: Config, shape: MeshShape) -> int:
     """Per layer: its input, and what the remat policy keeps of the rows that branches run on."""
     backbone = build_model(config).backbone
     item = np.dtype(backbone.precision.compute).itemsize
+    if isinstance(backbone, ConvNeXt):
+        return convnext_memory.kept_for_backward(backbone, _crop_streams(config, shape), item)
     total = 0
     for crops, kept, length in token_streams(config, shape):
         stream = crops * _padded(length, SUBLANES) * backbone.embed_dim * item
@@ -201,6 +242,8 @@ def _layer_workspace(config: Config, shape: MeshShape) -> int:
     in float32; the residual branch in the compute dtype; attention weights in float32.
     """
     backbone = build_model(config).backbone
+    if isinstance(backbone, ConvNeXt):
+        return convnext_memory.layer_workspace(backbone, _crop_streams(config, shape))
     heads, hidden = backbone.num_heads // shape.tensor, _hidden(backbone) // shape.tensor
     item = np.dtype(backbone.precision.compute).itemsize
     width = backbone.embed_dim
@@ -240,9 +283,12 @@ def _weight_copies(mesh: AbstractMesh, student: PyTree, precision: Precision) ->
     """In the compute dtype and whole but for tensor: both heads, and one layer."""
     whole = AbstractMesh((1, 1, mesh.shape["tensor"]), (*meshes.BATCH_AXES, "tensor"))
     narrow = np.dtype(precision.compute).itemsize / np.dtype(precision.param).itemsize
-    heads = sum(sharded_bytes(whole, student[name]) for name in ("dino_head", "ibot_head"))
-    blocks = {"blocks": student["backbone"]["blocks"]}
-    layer = sharded_bytes(whole, blocks) / jax.tree.leaves(blocks)[0].shape[0]
+    heads = sum(sharded_bytes(whole, student[name]) for name in student if name != "backbone")
+    stacks = {k: v for k, v in student["backbone"].items() if k.startswith(("blocks", "stage_"))}
+    layer = max(
+        sharded_bytes(whole, {name: layers}) / jax.tree.leaves(layers)[0].shape[0]
+        for name, layers in stacks.items()
+    )
     return int(narrow * heads), int(narrow * layer)
 
 

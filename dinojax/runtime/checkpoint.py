@@ -20,6 +20,8 @@ from dinojax.runtime.errors import CheckpointError
 from dinojax.runtime.stored_state import DIGESTS, NOTES, STATE, read_state
 from dinojax.typing import PyTree
 
+DIRECTORY = "checkpoints"
+"""Of a workdir, with what its run resumes from."""
 DAMAGED = ".damaged"
 HALF_WRITTEN = ".orbax-checkpoint-tmp"
 
@@ -106,13 +108,14 @@ class Checkpoints:
             return False
         if self._part is not None:
             state = self._part(state)
+        metadata: Any = {DIGESTS: digests(state), NOTES: self._notes(step)}
         with _writing(step, self._orbax.directory):
             response = self._orbax.save_async(
                 step,
                 state,
                 checkpointable_name=STATE,
                 force=True,
-                custom_metadata={DIGESTS: digests(state), NOTES: self._notes(step)},
+                custom_metadata=metadata,
             )
         assert response is not None  # forced
         self._saving = self._thread.submit(_finish, response, step, self._orbax.directory)

@@ -211,8 +211,8 @@ def _say_why(client: Any, code: int, text: str) -> None:
 
 def _last_words(code: int, text: str) -> None:
     if code == HUNG:
-        faulthandler.dump_traceback(sys.__stderr__)
-    print(text, file=sys.__stderr__, flush=True)
+        faulthandler.dump_traceback()
+    print(text, file=sys.stderr, flush=True)
 
 
 def _watch(client: Any, finished: threading.Event) -> None:

@@ -114,10 +114,9 @@ class NonfiniteSteps:
         if source is not None and "://" not in source:
             _copy(Path(source), draft / CHECKPOINT)
             source = None
-        finite = {k: v if math.isfinite(v) else str(v) for k, v in refused.values.items()}
         content = {
             "step": refused.step,
-            "metrics": finite,
+            "metrics": as_json(refused.values),
             "checkpoint": {"step": checkpoint, "elsewhere": source},
             **self._describe(refused.step),
         }
@@ -128,6 +127,11 @@ class NonfiniteSteps:
             refused.step,
             path,
         )
+
+
+def as_json(values: Mapping[str, float]) -> dict[str, float | str]:
+    """JSON has no NaN and no infinity: as text, which `float` reads."""
+    return {name: v if math.isfinite(v) else str(v) for name, v in values.items()}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from dinojax import trees
 from dinojax.runtime.cluster import gather
@@ -46,6 +47,7 @@ def read_state(path: str | os.PathLike[str], abstract: PyTree, *, part: bool = F
     except (ValueError, CheckpointError) as own:
         error = own
     reasons = gather("checkpoint", "" if error is None else str(error))
+    _count_alike()
     if error is not None:
         raise error
     for process, reason in enumerate(reasons):
@@ -58,6 +60,16 @@ def read_state(path: str | os.PathLike[str], abstract: PyTree, *, part: bool = F
             f"checkpoint {path} is damaged: {_first(different)} have other bits than were saved"
         )
     return state
+
+
+def _count_alike() -> None:
+    """Orbax numbers its operations in each process, and later saves meet under these numbers.
+
+    A load that failed before it began has none.
+    """
+    furthest = max(map(int, gather("operations", OperationIdGenerator.get_current_operation_id())))
+    while int(OperationIdGenerator.get_current_operation_id()) < furthest:
+        OperationIdGenerator.next_operation_id()
 
 
 def read_notes(path: str | os.PathLike[str]) -> Any:

@@ -59,9 +59,8 @@ def teacher_part(backbone: PyTree) -> PyTree:
 
 def advance(state: State, step: int, refresh: Refresh) -> State:
     """The same state at another step; a Gram teacher is refreshed as the steps between would."""
-    passed = range(int(state.step) + 1, step + 1)
-    anchored = isinstance(state, TrainState) and state.gram_teacher is not None
-    if anchored and any(refresh.due(done) for done in passed):
+    due = any(refresh.due(done) for done in range(int(state.step) + 1, step + 1))
+    if due and isinstance(state, TrainState) and state.gram_teacher is not None:
         copies = jax.tree.map(
             lambda new, old: jax.device_put(jnp.copy(new), old.sharding),
             state.teacher["backbone"],

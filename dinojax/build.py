@@ -1,126 +1,38 @@
 """From a configuration to the collaborators of a train step."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dinojax.config import Config, HeadConfig, ScheduleConfig, StudentConfig
+from dinojax.build_gram import build_gram, has_gram_teacher
+from dinojax.build_model import build_backbone, build_frozen_model, build_model
+from dinojax.build_schedules import build_schedule, build_schedules
+from dinojax.config import Config
 from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
-from dinojax.models.head import DinoHead
-from dinojax.models.presets import get_preset
-from dinojax.models.vit import VisionTransformer
+from dinojax.models.convnext import ConvNeXt
 from dinojax.optim.optimizer import AdamW
-from dinojax.precision import Precision, get_precision
+from dinojax.precision import get_precision
 from dinojax.prng import key_for
-from dinojax.schedules import (
-    Schedule,
-    cosine_schedule,
-    linear_warmup_cosine_decay,
-    scale_by_batch,
-    zero_before,
-)
 from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
 from dinojax.ssl.flops import ImageFlops, image_flops
 from dinojax.ssl.forward import SslModel
-from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws
+from dinojax.ssl.gram import GramAnchor
+from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws, make_gain_draws
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
 from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_inputs
 from dinojax.ssl.state import Centers, TrainState, init_state
-from dinojax.ssl.step import Loss, LossGradients, Metrics, Schedules, make_train_step
+from dinojax.ssl.step import Loss, LossGradients, Metrics, make_train_step
+from dinojax.ssl.students import Learner, Students, make_students_step
+from dinojax.students import student_configs
 from dinojax.typing import Step
+from dinojax.views.masks import mask_ratio_bounds
 from dinojax.views.recipe import ViewRecipe, without_rgb_operations
 
 CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
-
-MODEL_FIELDS = [
-    field.name
-    for field in dataclasses.fields(StudentConfig)
-    if field.name in VisionTransformer.__dataclass_fields__
-]
-"""Keys of ``student`` that the backbone takes under the same name."""
-
-
-def build_backbone(config: Config, precision: Precision) -> VisionTransformer:
-    """The preset with the fields that the configuration overrides."""
-    fields = dict(get_preset(config.student.arch).model)
-    for name in MODEL_FIELDS:
-        value = getattr(config.student, name)
-        if value is not None:
-            fields[name] = value
-    if fields.get("pos_embed_rope_base") == 0:
-        fields["pos_embed_rope_base"] = None
-    return VisionTransformer(precision=precision, **fields)
-
-
-def build_head(head: HeadConfig, precision: Precision) -> DinoHead:
-    return DinoHead(
-        head.n_prototypes,
-        precision,
-        hidden_dim=head.hidden_dim,
-        bottleneck_dim=head.bottleneck_dim,
-        layers=head.nlayers,
-    )
-
-
-def build_model(config: Config) -> SslModel:
-    precision = get_precision(config.train.precision)
-    return SslModel(
-        build_backbone(config, precision),
-        build_head(config.dino.head, precision),
-        build_head(config.ibot.head, precision),
-    )
-
-
-def build_schedule(
-    schedule: ScheduleConfig,
-    total_steps: int,
-    scale: Callable[[float], float] = lambda value: value,
-) -> Schedule:
-    """A schedule of either family over `total_steps`.
-
-    `scale` applies to the peak, in the dinov3 family also to the end, as in the two references.
-    """
-    if schedule.family == "dinov3":
-        return linear_warmup_cosine_decay(
-            start=schedule.start,
-            peak=scale(schedule.peak),
-            end=scale(schedule.end),
-            warmup_steps=schedule.warmup_steps,
-            total_steps=total_steps,
-            cosine_steps=schedule.cosine_steps,
-        )
-    if schedule.family == "dinov2":
-        return cosine_schedule(
-            base=scale(schedule.peak),
-            final=schedule.end,
-            total_steps=total_steps,
-            warmup_steps=schedule.warmup_steps,
-            start=schedule.start,
-            trunc_extra=schedule.trunc_extra,
-        )
-    raise ValueError(f"schedule family={schedule.family!r} is unknown; use 'dinov3' or 'dinov2'")
-
-
-def build_schedules(config: Config) -> Schedules:
-    """All schedules, the learning rate scaled to the batch size."""
-    optim, steps, batch = config.optim, config.train.steps, config.train.batch_size
-
-    def scaled(value: float) -> float:
-        return scale_by_batch(value, optim.scaling_rule, batch)
-
-    rate = build_schedule(optim.lr, steps, scaled)
-    return Schedules(
-        lr=rate,
-        last_layer_lr=zero_before(rate, optim.freeze_last_layer_steps),
-        weight_decay=build_schedule(optim.weight_decay, steps),
-        momentum=build_schedule(optim.momentum, steps),
-        teacher_temp=build_schedule(optim.teacher_temp, steps),
-        dino_local_loss_weight=build_schedule(config.dino.local_loss_weight, steps),
-    )
 
 
 def build_views(config: Config) -> ViewRecipe:
@@ -147,13 +59,21 @@ def build_objective(config: Config) -> Objective:
     )
 
 
+def _gram(config: Config, model: SslModel) -> GramAnchor | None:
+    weight = build_schedule(config.gram.loss_weight, config.train.steps)
+    return build_gram(config.gram, model.backbone, weight)
+
+
 def build_loss(config: Config) -> Loss:
     """Of the whole batch with all its logits at once: the least work."""
+    model = build_model(config)
     return Loss(
-        build_model(config),
+        model,
         build_objective(config),
         CENTERINGS[config.train.centering],
         build_schedules(config),
+        _gram(config, model),
+        build_frozen_model(config),
     )
 
 
@@ -167,12 +87,15 @@ def build_accumulated_loss(config: Config) -> AccumulatedLoss:
     objective = build_objective(config)._replace(
         dino=partial(chunked_dino_loss, chunk=chunk), ibot=partial(chunked_ibot_loss, chunk=chunk)
     )
+    model = build_model(config)
     return AccumulatedLoss(
-        build_model(config),
+        model,
         objective,
         centerings[config.train.centering],
         build_schedules(config),
         config.train.micro_batches,
+        _gram(config, model),
+        build_frozen_model(config),
     )
 
 
@@ -204,30 +127,49 @@ def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]
     precision = get_precision(config.train.precision)
     backbone, views = build_backbone(config, precision), build_views(config)
     group = draw_group_size(config)
-    draws = make_draws(
-        build_draw_rates(config),
-        seed=config.train.seed,
-        depth=backbone.depth,
-        rows={"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
-    )
+    sizes: dict[str, Any] = {
+        "seed": config.train.seed,
+        "depth": backbone.depth,
+        "rows": {"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
+    }
+    if isinstance(backbone, ConvNeXt):
+        draws = make_gain_draws(config.student.drop_path_rate, **sizes)
+    else:
+        draws = make_draws(build_draw_rates(config), **sizes)
     return make_step_inputs(
         views,
         seed=config.train.seed,
         groups=config.train.batch_size // group,
-        patch_size=backbone.patch_size,
+        side=predicted_grid(config),
         counts=build_mask_counts(config),
+        ratio_bounds=build_ratio_bounds(config) if config.ibot.mask_rule == "dinov2" else None,
         circular_shift=config.ibot.mask_random_circular_shift,
         draws=draws,
         dtype=precision.param,
+        hide_masked=config.distillation.teacher is None,
+        teacher_scale=config.crops.teacher_to_student_resolution_scale,
+    )
+
+
+def predicted_grid(config: Config) -> int:
+    """Patches along a side of the global crops, which teacher and student have in common."""
+    patch = build_backbone(config, get_precision(config.train.precision)).stride
+    return build_views(config).global_crops_size // patch
+
+
+def build_ratio_bounds(config: Config) -> np.ndarray:
+    """Least and greatest share of masked patches of each global crop of one group (DINOv2)."""
+    crops = GLOBAL_VIEWS * draw_group_size(config)
+    return mask_ratio_bounds(
+        crops, config.ibot.mask_sample_probability, config.ibot.mask_ratio_min_max
     )
 
 
 def build_mask_counts(config: Config) -> np.ndarray:
-    """Masked patches of each global crop of one group."""
-    patch = build_backbone(config, get_precision(config.train.precision)).patch_size
+    """Masked patches of each global crop of one group, or by DINOv2's rule the most of them."""
     return group_mask_counts(
         group_size=draw_group_size(config),
-        num_patches=(build_views(config).global_crops_size // patch) ** 2,
+        num_patches=predicted_grid(config) ** 2,
         sample_probability=config.ibot.mask_sample_probability,
         ratio_min_max=config.ibot.mask_ratio_min_max,
     )
@@ -239,18 +181,38 @@ def build_step_loss(config: Config) -> LossGradients:
     return build_loss(config) if whole else build_accumulated_loss(config)
 
 
-def build_train_step(config: Config) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
-    """The train step of a configuration, not yet jitted."""
-    return make_train_step(
-        loss=build_step_loss(config),
-        optimizer=build_optimizer(config),
-        make_inputs=build_inputs(config),
-    )
+def build_train_step(config: Config) -> Callable[[Any, Any], tuple[Any, Metrics]]:
+    """The train step of a configuration, not yet jitted: of a `TrainState`, or of `Students`."""
+    learners = {
+        name: Learner(build_step_loss(one), build_optimizer(one), build_inputs(one))
+        for name, one in (student_configs(config) or {"": config}).items()
+    }
+    if "" not in learners:
+        return make_students_step(learners)
+    return make_train_step(**learners[""]._asdict())
 
 
-def build_init(config: Config) -> Callable[[], TrainState]:
-    """A function that makes the state before the first step, to be jitted with shardings."""
+def build_init(config: Config) -> Callable[[], TrainState | Students]:
+    """A function that makes the state before the first step, to be jitted with shardings.
+
+    Its frozen teacher knows nothing, and neither does the Gram teacher (`dinojax.initial_state`).
+    """
+    students = {name: _build_init(one) for name, one in student_configs(config).items()}
+    if not students:
+        return _build_init(config)
+
+    def init() -> Students:
+        states = {name: init_one() for name, init_one in students.items()}
+        teacher = next(iter(states.values())).target_teacher
+        alone = {name: state._replace(frozen_teacher=None) for name, state in states.items()}
+        return Students(jnp.zeros((), jnp.int32), alone, teacher)
+
+    return init
+
+
+def _build_init(config: Config) -> Callable[[], TrainState]:
     model, optimizer = build_model(config), build_optimizer(config)
+    frozen = build_frozen_model(config)
     param = get_precision(config.train.precision).param
 
     def init() -> TrainState:
@@ -260,24 +222,41 @@ def build_init(config: Config) -> Callable[[], TrainState]:
         if config.train.centering == "softmax":
             centers = Centers(
                 jnp.zeros(config.dino.head.n_prototypes, param),
-                jnp.zeros(config.ibot.head.n_prototypes, param),
+                jnp.zeros(model.patch_head.prototypes, param),
             )
-        return init_state(student, optimizer.init(student), centers)
+        state = init_state(student, optimizer.init(student), centers)
+        if has_gram_teacher(config.gram):
+            state = state._replace(gram_teacher=jax.tree.map(jnp.copy, student["backbone"]))
+        if frozen is not None:
+            key = key_for(config.train.seed, 0, "frozen teacher")
+            state = state._replace(frozen_teacher=frozen.init(key, config.student.in_chans))
+        return state
 
     return init
 
 
 def build_image_flops(config: Config) -> ImageFlops:
-    """Model FLOPs per image, by part."""
+    """Model FLOPs per image, by part; of all students together."""
+    students = student_configs(config) or {"": config}
+    parts = [_image_flops(one, len(students)) for one in students.values()]
+    return ImageFlops(*(sum(part) for part in zip(*parts, strict=True)))
+
+
+def _image_flops(config: Config, students: int) -> ImageFlops:
     views, counts = build_views(config), build_mask_counts(config)
+    side, gram_side = views.global_crops_size, views.gram_teacher_crops_size
     return image_flops(
         build_model(config),
-        global_px=views.global_crops_size,
+        global_px=side,
         local_px=views.local_crops_size,
         local_crops=views.local_crops_number,
         masked_patches=float(counts.sum() / draw_group_size(config)),
         channels=config.student.in_chans,
         drop_path_rate=config.student.drop_path_rate,
+        gram_px=(gram_side or side) if has_gram_teacher(config.gram) else 0,
+        frozen=build_frozen_model(config),
+        students=students,
+        teacher_px=round(side / config.crops.teacher_to_student_resolution_scale),
     )
 
 

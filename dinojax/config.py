@@ -11,7 +11,8 @@ from typing import Any
 
 import ml_collections
 
-from dinojax.config_parse import parse, to_config_dict
+from dinojax.config_backbone import BackboneConfig, StudentConfig
+from dinojax.config_parse import key_of, parse, to_config_dict
 from dinojax.views.recipe import ViewRecipe
 
 
@@ -36,46 +37,6 @@ def _flat(value: float) -> ScheduleConfig:
 
 
 @dataclass(frozen=True)
-class StudentConfig:
-    """The backbone: a preset, and what differs from it. None keeps the preset's value."""
-
-    arch: str = "vitl16"
-    in_chans: int = 3
-    embed_dim: int | None = None
-    depth: int | None = None
-    num_heads: int | None = None
-    patch_size: int | None = None
-    ffn_layer: str | None = None
-    ffn_ratio: float | None = None
-    qkv_bias: bool | None = None
-    proj_bias: bool | None = None
-    ffn_bias: bool | None = None
-    mask_k_bias: bool | None = None
-    norm_layer: str | None = None
-    layerscale: float | None = None
-    """0 means no LayerScale."""
-    init_std: float | None = None
-    """Of the layers' weights. The reference's 0.02 suits widths near 1,000; narrow models wait long
-    on the uniform plateau with it and want about 1 / sqrt(embed_dim)."""
-    n_storage_tokens: int | None = None
-    untie_cls_and_patch_norms: bool | None = None
-    untie_global_and_local_cls_norm: bool | None = None
-    pos_embed_rope_base: float | None = None
-    """0 means: take the periods from the two bounds."""
-    pos_embed_rope_min_period: float | None = None
-    pos_embed_rope_max_period: float | None = None
-    pos_embed_rope_normalize_coords: str | None = None
-    pos_embed_rope_shift_coords: float | None = None
-    pos_embed_rope_jitter_coords: float | None = None
-    pos_embed_rope_rescale_coords: float | None = None
-    drop_path_rate: float = 0.3
-    remat: str = "none"
-    """What layers keep for the backward pass: none, dots or full rematerialisation."""
-    scan_unroll: int = 1
-    """Layers per iteration of the scan over depth."""
-
-
-@dataclass(frozen=True)
 class HeadConfig:
     """Size of a projection head."""
 
@@ -83,6 +44,8 @@ class HeadConfig:
     bottleneck_dim: int = 256
     nlayers: int = 3
     hidden_dim: int = 2048
+    weight_norm: bool = False
+    """Prototypes as a direction and a gain (DINOv2)."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +70,70 @@ class IbotConfig:
     loss_weight: float = 1.0
     mask_sample_probability: float = 0.5
     mask_ratio_min_max: tuple[float, float] = (0.1, 0.5)
+    mask_rule: str = "dinov3"
+    """"dinov3": a mask has just as many patches as its ratio asks for. "dinov2": it ends at the
+    blocks that fit, and its ratio is drawn."""
     mask_random_circular_shift: bool = False
+    separate_head: bool = True
+    """False: the CLS head is that of the patches too, and `head` must equal dino.head."""
     head: HeadConfig = HeadConfig()
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """A frozen teacher gives the targets; the EMA of the student is what is evaluated and kept.
+
+    The student sees all patches; those that would be masked are the ones that it predicts.
+    """
+
+    teacher: str | None = None
+    """A checkpoint as in init.from, whose EMA teacher with its heads is the frozen teacher; or
+    "random", to try a recipe out. None: no distillation."""
+    backbone: BackboneConfig = BackboneConfig()
+    """Of the frozen teacher, as are the heads. They have as many prototypes as the student's."""
+    dino_head: HeadConfig = HeadConfig()
+    ibot_head: HeadConfig = HeadConfig()
+    students: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
+    """Several students at once: ``("vits16", (("student.arch", "vits16"), ...))`` for each, its
+    name and what it has other than the run in student, dino, ibot and optim. Empty: one student."""
+
+
+@dataclass(frozen=True)
+class GramConfig:
+    """Gram anchoring (DINOv3, section 4.2): patch similarities stay near those of a Gram teacher.
+
+    Its crops are ``crops.gram_teacher_crops_size``; None: the student's global crops.
+    """
+
+    use_loss: bool = False
+    loss_weight: ScheduleConfig = _flat(1.0)
+    teacher: str | None = None
+    """"ema": the EMA teacher itself, as it moves; or a checkpoint, as in init.from. None: a copy of
+    the EMA teacher that is made at load_ema_step."""
+    load_ema_step: int | None = None
+    """After this many steps the Gram teacher becomes a copy of the EMA teacher, once. Without a
+    checkpoint there is no Gram teacher before, and the weight is 0."""
+    update_every_steps: int | None = None
+    """It becomes one again at every multiple of this. None: never."""
+    first_update_step: int = 0
+    """The earliest multiple that counts."""
+    max_updates: int | None = None
+    """None: as many as there are."""
+    img_level: bool = False
+    """One matrix of similarities per image; else one over all global crops of a draw group."""
+    normalized: bool = True
+    """Cosines, not inner products."""
+    remove_neg: bool = False
+    """Negative similarities count as 0, in student and teacher."""
+    remove_only_teacher_neg: bool = False
+    """In the teacher alone. (The reference intends more and does this.)"""
+    tokens_used: str = "all"
+    """"all", or those that are "masked" or "unmasked" for the student; the last two per group."""
+    global_teacher_resize_method: str = "bicubic"
+    """From the grid of its crops to the student's: "bicubic" or "bilinear", as torch does it."""
+    global_teacher_resize_antialias: bool = False
+    compute_stats: bool = False
+    """Also log the loss, per group, of masked and of unmasked tokens."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +149,9 @@ class CropsConfig(ViewRecipe):
     gram_teacher_crops_size: int | tuple[int, ...] | None = None
     global_local_crop_pairs_ratios: float | tuple[float, ...] = 1.0
     """Share of the steps that each resolution gets, in any unit; stratified (`data.strata`)."""
+    teacher_to_student_resolution_scale: float = 1.0
+    """The teacher sees the global crops with sides smaller by this factor, so that a student with
+    larger patches has the same grid: 2.0 for a ConvNeXt (stride 32) and a teacher of patches 16."""
 
 
 @dataclass(frozen=True)
@@ -264,12 +292,27 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class InitConfig:
+    """What a run starts from, as long as it has no checkpoint of its own."""
+
+    from_: str | None = None
+    """The key is ``init.from``: a workdir, for its newest checkpoint, or one of its checkpoints, as
+    in runs/x/checkpoints/400. Student and EMA teacher become copies of the EMA teacher there, heads
+    included; the optimizer and the steps start anew. None: random weights."""
+    resume: bool = False
+    """Take the whole state over instead: the run goes on at the step of the checkpoint, under this
+    configuration. Schedules are then those of the whole run, train.steps counts from its start."""
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything a run depends on."""
 
     student: StudentConfig = StudentConfig()
     dino: DinoConfig = DinoConfig()
     ibot: IbotConfig = IbotConfig()
+    gram: GramConfig = GramConfig()
+    distillation: DistillationConfig = DistillationConfig()
     crops: CropsConfig = CropsConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
@@ -277,6 +320,7 @@ class Config:
     data: DataConfig = DataConfig()
     knn: KnnConfig = KnnConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    init: InitConfig = InitConfig()
 
 
 # Any: ml_collections has no types, and what checkers infer for its attributes is wrong.
@@ -296,7 +340,9 @@ def parse_config(config: ml_collections.ConfigDict) -> Config:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Plain nested dict, as stored in ``config.json``."""
-    return dataclasses.asdict(config)
+    return dataclasses.asdict(
+        config, dict_factory=lambda pairs: {key_of(name): value for name, value in pairs}
+    )
 
 
 def from_dict(values: dict[str, Any]) -> Config:

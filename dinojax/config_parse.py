@@ -10,6 +10,14 @@ import ml_collections
 from ml_collections import config_dict
 
 
+def key_of(field: str) -> str:
+    """The key of a field: without the underscore at the end of names that Python keeps to itself.
+
+    So ``from_`` is ``--config.init.from``, and ``config.init["from"]`` in a recipe.
+    """
+    return field.removesuffix("_")
+
+
 def to_config_dict(node: Any) -> ml_collections.ConfigDict:
     """A dataclass as a ConfigDict; values that may be None keep their type in a placeholder.
 
@@ -19,6 +27,7 @@ def to_config_dict(node: Any) -> ml_collections.ConfigDict:
     hints = typing.get_type_hints(type(node))
     for item in dataclasses.fields(node):
         value = getattr(node, item.name)
+        name = key_of(item.name)
         if dataclasses.is_dataclass(value):
             value = to_config_dict(value)
         else:
@@ -26,8 +35,8 @@ def to_config_dict(node: Any) -> ml_collections.ConfigDict:
             if isinstance(hints[item.name], types.UnionType) and len(kinds) > 1:
                 value = config_dict.FieldReference(value, field_type=object)
             elif value is None:
-                value = config_dict.placeholder(kinds[0])
-        out[item.name] = value
+                value = config_dict.placeholder(typing.get_origin(kinds[0]) or kinds[0])
+        out[name] = value
     return out
 
 
@@ -42,7 +51,8 @@ def parse(kind: type, values: Any, where: str = "") -> Any:
     """
     if not isinstance(values, dict):
         raise ValueError(f"config {where or 'root'} must be a section with keys, not {values!r}")
-    hints = typing.get_type_hints(kind)
+    hints = {key_of(name): hint for name, hint in typing.get_type_hints(kind).items()}
+    names = {key_of(item.name): item.name for item in dataclasses.fields(kind)}
     for key in values:
         if key not in hints:
             near = difflib.get_close_matches(key, hints, n=1)
@@ -52,9 +62,9 @@ def parse(kind: type, values: Any, where: str = "") -> Any:
     for key, value in values.items():
         name, hint = f"{where}{key}", hints[key]
         if dataclasses.is_dataclass(hint):
-            parsed[key] = parse(typing.cast(type, hint), value, f"{name}.")
+            parsed[names[key]] = parse(typing.cast(type, hint), value, f"{name}.")
         else:
-            parsed[key] = _check_type(value, hint, name)
+            parsed[names[key]] = _check_type(value, hint, name)
     return kind(**parsed)
 
 

@@ -1,23 +1,51 @@
 """From a configuration to the kNN monitor of a run."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from absl import logging
 
-from dinojax.build import build_backbone
+from dinojax.build_model import build_backbone
 from dinojax.config import Config
 from dinojax.data.source import Source
 from dinojax.evaluation.features import make_encoder
 from dinojax.evaluation.monitor import KnnMonitor, evenly
 from dinojax.precision import get_precision
+from dinojax.ssl.students import Students
+from dinojax.students import student_configs
+
+Monitor = Callable[[Any], Mapping[str, float]]
+"""Scores of a state by name."""
 
 
-def make_monitor(config: Config, bank: Source | None, queries: Source | None) -> KnnMonitor | None:
-    """The kNN monitor, or None where the data have no labels or the config wants none."""
+def make_monitor(config: Config, bank: Source | None, queries: Source | None) -> Monitor | None:
+    """The kNN monitor, or None where the data have no labels or the config wants none.
+
+    Of several students there is one each, whose scores are ``NAME/knn``.
+    """
     if not config.knn.every_steps:
         return None
-    classes = None if bank is None else bank.class_names
-    if bank is None or queries is None or classes is None:
+    if bank is None or queries is None or bank.class_names is None:
         logging.warning("the data have no labels: no kNN monitor")
         return None
+    monitors = {
+        name: _make_monitor(one, bank, queries, len(bank.class_names))
+        for name, one in student_configs(config).items()
+    }
+    if not monitors:
+        return _make_monitor(config, bank, queries, len(bank.class_names))
+
+    def evaluate(state: Students) -> dict[str, float]:
+        return {
+            f"{name}/{score}": value
+            for name, monitor in monitors.items()
+            for score, value in monitor(state.students[name]).items()
+        }
+
+    return evaluate
+
+
+def _make_monitor(config: Config, bank: Source, queries: Source, classes: int) -> KnnMonitor:
     encode = make_encoder(
         build_backbone(config, get_precision(config.train.precision)),
         image_px=config.knn.image_px,
@@ -28,7 +56,7 @@ def make_monitor(config: Config, bank: Source | None, queries: Source | None) ->
         encode,
         evenly(bank, config.knn.max_bank),
         evenly(queries, config.knn.max_queries),
-        num_classes=len(classes),
+        num_classes=classes,
         canvas_px=config.data.canvas_px,
         batch_size=config.knn.batch_size,
         read_timeout_s=config.data.read_timeout_s,

@@ -25,13 +25,15 @@ from dinojax.trees import map_named
 from dinojax.typing import Array, PyTree
 
 BATCH_AXES = ("data", "fsdp")
-STACKED = re.compile(r"(^|/)blocks/")
+STACKED = re.compile(r"(^|/)(blocks|stage_\d)/")
 TENSOR_RULES = {
     re.compile(r"(^|/)qkv/(kernel|bias)$"): -2,  # heads
     re.compile(r"(^|/)attn/proj/kernel$"): -2,  # the heads' outputs
     re.compile(r"(^|/)mlp/(fc1|w1|w2)/(kernel|bias)$"): -1,  # hidden features
     re.compile(r"(^|/)mlp/(fc2|w3)/kernel$"): -2,
-    re.compile(r"(^|/)last_layer$"): -1,  # prototypes
+    re.compile(r"(^|/)stage_\d/pwconv1/(kernel|bias)$"): -1,
+    re.compile(r"(^|/)stage_\d/pwconv2/kernel$"): -2,
+    re.compile(r"(^|/)last_layer(_gain)?$"): -1,  # prototypes
 }
 """Path -> the axis that is split over tensor (Megatron-LM, arXiv:1909.08053, section 3): layers
 come in pairs, the first split by its outputs and the second by its inputs, with one sum after it.

@@ -18,7 +18,7 @@ from dinojax import trees
 from dinojax.build import build_image_flops, build_init
 from dinojax.config import Config, parse_config
 from dinojax.planning.communication import predict_collectives
-from dinojax.planning.memory import MeshShape
+from dinojax.planning.memory import MeshShape, high_points
 from dinojax.planning.mesh_choice import choose_mesh, largest_resolution, shortfall
 from dinojax.planning.rates import predict_rates
 from dinojax.planning.report import Plan
@@ -56,7 +56,7 @@ def make_plan(
         "mesh": choice.shape._asdict(),
         "mesh_reason": choice.reason,
         "flops": flops,
-        "memory": choice.memory,
+        "stages": high_points(largest, choice.shape, state),
         "rates": predict_rates(topology, flops.total, images),
         "state_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
         "images": images,

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float
 
-from dinojax.build import build_inputs, build_views
+from dinojax.build import build_inputs, build_views, draw_group_size, predicted_grid
 from dinojax.config import Config
 from dinojax.data.pipeline import TrainBatch
 from dinojax.resolutions import resolution_at
@@ -37,7 +38,8 @@ class Seen:
         gone: what is wrong with the records that were shown in some slots and cannot be read any
             more. Sizes, crops and choices of these slots mean nothing; masks need no image.
         global_crops, local_crops: normalised.
-        masks: True for the masked patches of the global crops.
+        masks: True for the patches of the global crops that are predicted; they are masked for the
+            student, but in distillation.
         params: the choices behind the crops, every leaf ``[n, ...]``.
     """
 
@@ -103,12 +105,16 @@ def rebuild(run: Run, step: int, images: int) -> Seen:
 def make_rebuild(config: Config) -> Callable[..., tuple[Any, ...]]:
     """A jitted ``(canvas, size, step) -> (global crops, local crops, masks, choices)``."""
     make_inputs, views = build_inputs(config), build_views(config)
+    group, patches = draw_group_size(config), predicted_grid(config) ** 2
 
     @jax.jit
     def inputs_and_choices(canvas: Any, size: Any, step: Step) -> tuple[Any, ...]:
         images = canvas.shape[0]
         inputs = make_inputs({"canvas": canvas, "size": size}, step)
-        masks = rearrange(inputs.masks, "G (V g) P -> V (G g) P", V=GLOBAL_VIEWS)[:, :images]
+        indices = inputs.mask_indices  # also where the student is shown what it predicts
+        flat = jnp.zeros((len(indices), GLOBAL_VIEWS * group * patches), bool)
+        flat = jax.vmap(lambda row, index: row.at[index].set(True))(flat, indices)
+        masks = rearrange(flat, "G (V g P) -> V (G g) P", V=GLOBAL_VIEWS, g=group)[:, :images]
         keys = crop_keys(config.train.seed, step, images)
         choices = jax.vmap(lambda key, hw: sample_params(key, hw, views))(keys, size)
         return inputs.global_crops, inputs.local_crops, masks, choices

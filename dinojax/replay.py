@@ -18,6 +18,7 @@ from dinojax import mesh as meshes
 from dinojax.build import build_init, build_inputs, build_loss, build_step_loss
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config
+from dinojax.initial_state import make_initial_state
 from dinojax.resolutions import resolution_at
 from dinojax.run_mesh import run_mesh
 from dinojax.runs import open_contract
@@ -64,6 +65,11 @@ def replay(path: str | Path) -> dict[str, Any]:
     bundle = read_bundle(path)
     run = open_contract(bundle["run"], bundle["workdir"])
     config, step = run.config, bundle["step"]
+    if config.distillation.students:
+        raise ValueError(
+            f"{path} is of a run with several students (distillation.students), which a replay "
+            "cannot look into; the metrics of the bundle name the student that was not finite"
+        )
     mesh = run_mesh(config)
     devices = {"kind": mesh.devices.flat[0].device_kind, "mesh": dict(mesh.shape)}
     then = {name: bundle["devices"][name] for name in devices}
@@ -108,14 +114,15 @@ def step_findings(config: Config) -> Callable[[TrainState, Any], list[Finding]]:
 
 def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) -> TrainState:
     """The state that the replay starts from, at the step that it starts with."""
-    init = build_init(config)
-    shapes = jax.eval_shape(init)
-    layout = meshes.shardings(mesh, shapes)
+    shapes = jax.eval_shape(build_init(config))
+    wanted = abstract(shapes, meshes.shardings(mesh, shapes))
     saved = bundle["checkpoint"]
     if saved["step"] is None:
-        return jax.jit(init, out_shardings=layout)()
+        state = make_initial_state(config, wanted)
+        assert isinstance(state, TrainState)
+        return state
     where = saved["elsewhere"] or path / CHECKPOINT
-    state = read_state(where, abstract(shapes, layout))
+    state = read_state(where, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]
     return advance(state, after_windows(saved["step"], windows))
 

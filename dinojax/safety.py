@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dinojax.config import CheckpointConfig
-from dinojax.runtime.checkpoint import Checkpoints
+from dinojax.runtime.checkpoint import DIRECTORY, Checkpoints
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.quarantine import read_ledger
 from dinojax.runtime.rollback import read_windows
@@ -27,7 +27,7 @@ def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
 
     series = [
         Checkpoints(
-            f"{workdir}/checkpoints",
+            f"{workdir}/{DIRECTORY}",
             every_steps=config.every_steps,
             notes=skipped,
             keep_last=config.keep_last,

@@ -22,6 +22,7 @@ from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
 from dinojax.data.pipeline import make_loader
+from dinojax.initial_state import first_step, make_initial_state
 from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
@@ -43,6 +44,7 @@ from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.runtime.watchdog import Watchdog
 from dinojax.safety import advance, make_series, step_teller
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 from dinojax.training_data import open_data
 from dinojax.views.recipe import RGB_ONLY
 
@@ -95,10 +97,8 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         report = Path(workdir) / f"hang.{jax.process_index()}.txt"
         progress = stack.enter_context(Watchdog(config.train.hang_timeout_s, report))
         stack.enter_context(jax.set_mesh(mesh))
-        init = build_init(config)
-        shapes = jax.eval_shape(init)
-        layout = meshes.shardings(mesh, shapes)
-        wanted = abstract(shapes, layout)
+        shapes = jax.eval_shape(build_init(config))
+        wanted = abstract(shapes, meshes.shardings(mesh, shapes))
         logging.info("%.1f M student parameters on %s", trees.count(shapes.student) / 1e6, mesh)
 
         series = [stack.enter_context(one) for one in make_series(config.checkpoint, workdir)]
@@ -121,22 +121,24 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             cluster.gather("compiled", "")  # collectives do not wait long for those who come late
             return compiled
 
-        def resume() -> tuple[int | None, TrainState]:
+        def resume() -> tuple[int | None, TrainState | Students]:
             agree("checkpoints", {"checkpoints": checkpoints.steps()})
             resumed = checkpoints.restore_newest(wanted)
             if resumed is None:
-                return None, jax.jit(init, out_shardings=layout)()
+                return None, make_initial_state(config, wanted)
             logging.info("resuming from step %d", resumed[0])
             return resumed
 
-        def attempt(latest: int | None, state: TrainState, first_step: int, until: int) -> Outcome:
-            """Steps ``first_step .. until - 1``."""
+        def attempt(
+            latest: int | None, state: TrainState | Students, first: int, until: int
+        ) -> Outcome:
+            """Steps ``first .. until - 1``."""
             steps = train_steps()
             loader = make_loader(
                 data.source,
                 data.order,
                 canvas_px=config.data.canvas_px,
-                start_step=first_step,
+                start_step=first,
                 num_workers=config.data.num_workers,
                 prefetch_mb=config.data.prefetch_mb,
                 slots=placement.rows,
@@ -146,7 +148,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             quarantine = Quarantine(
                 workdir,
                 global_batch=config.train.batch_size,
-                first_step=first_step,
+                first_step=first,
                 budget=config.data.bad_budget,
                 slots=placement.rows,
                 process_index=jax.process_index(),
@@ -158,7 +160,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             ):
                 return run(
                     state,
-                    first_step=first_step,
+                    first_step=first,
                     until=until,
                     total_steps=config.train.steps,
                     train_step_at=lambda step: steps[choice.at(step)[0]],
@@ -168,7 +170,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                     series=series,
                     writer=writer,
                     throughput=Throughput(
-                        first_step,
+                        first,
                         total_steps=config.train.steps,
                         images_per_step=config.train.batch_size,
                         flops_at=lambda step: flops[choice.at(step)[0]],
@@ -186,6 +188,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             series=series,
             workdir=workdir,
             total_steps=config.train.steps,
+            first_step=first_step(config.init),
         )
     if jax.process_index():
         return {}

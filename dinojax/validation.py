@@ -4,21 +4,21 @@ import math
 
 import jax
 
-from dinojax.build import (
-    CENTERINGS,
-    build_backbone,
-    build_init,
-    build_schedules,
-    build_views,
-    draw_group_size,
-)
+from dinojax.build import CENTERINGS, build_init, build_views, draw_group_size
+from dinojax.build_model import build_backbone
+from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config, DataConfig
-from dinojax.models.ffn import hidden_width
+from dinojax.models.convnext import ConvNeXt
+from dinojax.models.vit import VisionTransformer
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
+from dinojax.stage_validation import check_distillation, check_gram, check_init, check_students
+from dinojax.students import student_configs
 from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
+
+MASK_RULES = ("dinov3", "dinov2")
 
 
 def validate(config: Config, *, batch_shards: int, tensor: int = 1) -> None:
@@ -37,6 +37,8 @@ def check_mesh(config: Config, *, batch_shards: int, tensor: int) -> None:
     Raises:
         ValueError: names the key, its value, the rule and a value that works.
     """
+    for one in student_configs(config).values():
+        check_mesh(one, batch_shards=batch_shards, tensor=tensor)
     for resolution in resolutions(config):
         _check_groups(resolution, batch_shards)
     _check_tensor(config, tensor)
@@ -59,16 +61,24 @@ def check_config(config: Config) -> None:
     ):
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
+    _check_backbone(config)
+    _check_patch_objective(config)
     for name, value in (
         ("train.rollback_after", config.train.rollback_after),
         ("train.hang_timeout_s", config.train.hang_timeout_s),
     ):
         if value < 0:
             raise ValueError(f"{name}={value} must be at least 0; 0 switches it off")
+    students = student_configs(config)
+    if students:
+        check_students(config)
+    for one in students.values():
+        check_config(one)
     _check_rollback(config)
     for resolution in resolutions(config):
         _check_sizes(resolution)
-        _check_later_stages(resolution)
+        check_gram(resolution, _patch_size(resolution))
+        check_distillation(resolution)
         validate_recipe(build_views(resolution), config.student.in_chans)
     _check_canvas(config)
     resolution_order(config)
@@ -78,6 +88,7 @@ def check_config(config: Config) -> None:
         raise ValueError(
             f"train.centering={config.train.centering!r} is unknown; use one of {list(CENTERINGS)}"
         )
+    check_init(config.init)
     _check_memory(config)
     _check_reading(config)
     _check_schedules(config)
@@ -146,15 +157,36 @@ def _check_reading(config: Config) -> None:
         )
 
 
-def _check_later_stages(config: Config) -> None:
-    """Keys that pretraining would have to ignore."""
-    for name, absent in (("gram_teacher_crops_size", None), ("gram_teacher_no_distortions", False)):
-        value = getattr(config.crops, name)
-        if value != absent:
+def _check_backbone(config: Config) -> None:
+    """What it is asked to do needs a backbone that can."""
+    backbone = build_backbone(config, get_precision(config.train.precision))
+    if isinstance(backbone, ConvNeXt) and config.distillation.teacher is None:
+        raise ValueError(
+            f"student.arch={config.student.arch!r} has no mask token, so it cannot predict masked "
+            "patches; distil it: set distillation.teacher"
+        )
+    if isinstance(backbone, VisionTransformer) and backbone.pos_embed_grid is None:
+        return
+    for name in ("shift", "jitter", "rescale"):
+        key = f"pos_embed_rope_{name}_coords"
+        value = getattr(config.student, key)
+        if value is not None:
             raise ValueError(
-                f"crops.{name}={value} is for the Gram anchoring stage, which pretraining does not "
-                f"have; set it to {absent}"
+                f"student.{key}={value} is for backbones with RoPE, which "
+                f"arch={config.student.arch!r} does not have; set it to None"
             )
+
+
+def _check_patch_objective(config: Config) -> None:
+    if config.ibot.mask_rule not in MASK_RULES:
+        raise ValueError(
+            f"ibot.mask_rule={config.ibot.mask_rule!r} is unknown; use one of {list(MASK_RULES)}"
+        )
+    if not config.ibot.separate_head and config.ibot.head != config.dino.head:
+        raise ValueError(
+            "ibot.separate_head=False sends patches through the head of dino.head, and ibot.head "
+            "differs from it; make them equal, or set ibot.separate_head to True"
+        )
 
 
 def _check_schedules(config: Config) -> None:
@@ -165,6 +197,7 @@ def _check_schedules(config: Config) -> None:
         "optim.momentum": optim.momentum,
         "optim.teacher_temp": optim.teacher_temp,
         "dino.local_loss_weight": config.dino.local_loss_weight,
+        "gram.loss_weight": config.gram.loss_weight,
     }
     for name, schedule in schedules.items():
         if schedule.family == "dinov3" and schedule.trunc_extra:
@@ -178,6 +211,11 @@ def _check_schedules(config: Config) -> None:
                 f"'dinov2'; set it to None or {name}.family to 'dinov3'"
             )
     build_schedules(config)
+    build_schedule(config.gram.loss_weight, config.train.steps)
+
+
+def _patch_size(config: Config) -> int:
+    return build_backbone(config, get_precision(config.train.precision)).stride
 
 
 def _check_rollback(config: Config) -> None:
@@ -195,7 +233,7 @@ def _check_rollback(config: Config) -> None:
 
 def _check_sizes(config: Config) -> None:
     backbone = build_backbone(config, get_precision(config.train.precision))
-    patch, views = backbone.patch_size, build_views(config)
+    patch, views = backbone.stride, build_views(config)
     size = views.global_crops_size
     if size < patch or size % patch:
         below = max(size // patch * patch, patch)
@@ -216,6 +254,8 @@ def _check_sizes(config: Config) -> None:
         )
     if backbone.init_std <= 0:
         raise ValueError(f"student.init_std={backbone.init_std} must be above 0; use 0.02")
+    if isinstance(backbone, ConvNeXt):
+        return
     if backbone.embed_dim % backbone.num_heads:
         raise ValueError(
             f"student.embed_dim={backbone.embed_dim} is not a multiple of "
@@ -225,10 +265,8 @@ def _check_sizes(config: Config) -> None:
 
 def _check_tensor(config: Config, tensor: int) -> None:
     backbone = build_backbone(config, get_precision(config.train.precision))
-    hidden = hidden_width(backbone.embed_dim, backbone.ffn_ratio, backbone.ffn_layer)
     parts = {
-        "num_heads": backbone.num_heads,
-        "the hidden width": hidden,
+        **backbone.tensor_sizes,
         "dino.head.n_prototypes": config.dino.head.n_prototypes,
         "ibot.head.n_prototypes": config.ibot.head.n_prototypes,
     }
@@ -246,7 +284,7 @@ def _check_groups(config: Config, batch_shards: int) -> None:
     koleo = config.dino.koleo_group_size or group
     _check_split(config, batch_shards, "train.draw_group_size", group, smallest=1)
     _check_split(config, batch_shards, "dino.koleo_group_size", koleo, smallest=topk + 1)
-    patch = build_backbone(config, get_precision(config.train.precision)).patch_size
+    patch = build_backbone(config, get_precision(config.train.precision)).stride
     patches = (build_views(config).global_crops_size // patch) ** 2
     counts = group_mask_counts(
         group_size=group,

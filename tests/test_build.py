@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from dinojax import trees
-from dinojax.build import build_init, build_inputs, build_loss
+from dinojax.build import build_init, build_inputs, build_loss, build_train_step
 from dinojax.config import Config, default_config, parse_config
 from dinojax.shrink import shrink
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.state import TrainState
+from dinojax.validation import validate
 
 
 def small(**overrides: Any) -> Config:
@@ -43,7 +44,7 @@ def start() -> Start:
 def loss_and_gradients(config: Config, start: Start) -> dict[str, np.ndarray]:
     state, inputs = start
     compute = jax.jit(jax.value_and_grad(build_loss(config), has_aux=True))
-    (total, _), grads = compute(state.student, state.teacher, state.centers, inputs, state.step)
+    (total, _), grads = compute(state.student, state, inputs)
     return {name: np.asarray(x) for name, x in trees.flatten({"loss": total, **grads}).items()}
 
 
@@ -68,3 +69,31 @@ def test_free_keys_do_not_change_the_step(free, start, expected):
         scale = np.abs(value).max()
         assert scale > 0 or "mask" in name, name
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("chunk", [None, 8])
+@pytest.mark.parametrize("centering", ["softmax", "sinkhorn_knopp"])
+def test_dinov2(centering, chunk):
+    """Patch 14, positions by table, tied weight-normalised heads, its masks: the step traces."""
+    config = default_config()
+    config.student.arch = "vits14"
+    config = shrink(config)
+    assert config.crops.global_crops_size == 56
+    config.student.pos_embed_grid = 4
+    config.ibot.mask_rule, config.ibot.separate_head = "dinov2", False
+    config.dino.head.weight_norm = config.ibot.head.weight_norm = True
+    config.train.centering, config.train.prototype_chunk = centering, chunk
+    given = parse_config(config)
+    validate(given, batch_shards=1)
+    state = jax.eval_shape(build_init(given))
+    assert set(state.student) == {"backbone", "dino_head"}
+    assert state.student["backbone"]["embed"]["pos_embed"].shape == (17, 64)
+    count = given.train.batch_size
+    batch = {
+        "canvas": jax.ShapeDtypeStruct((count, 64, 64, 3), np.uint8),
+        "size": jax.ShapeDtypeStruct((count, 2), np.int32),
+    }
+    after, metrics = jax.eval_shape(build_train_step(given), state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {"ibot_loss", "dino_head_grad_norm"} <= metrics.keys()
+    assert "ibot_head_grad_norm" not in metrics

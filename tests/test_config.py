@@ -12,6 +12,7 @@ import pytest
 from images import encode
 from jax.sharding import Mesh
 
+from dinojax import initial_state
 from dinojax import train as app
 from dinojax.build import build_init, build_train_step
 from dinojax.config import Config, ScheduleConfig, default_config, parse_config
@@ -24,8 +25,9 @@ from dinojax.views import render
 LATER_STAGES = {
     "crops.gram_teacher_crops_size": 64,
     "crops.gram_teacher_no_distortions": True,
+    "crops.teacher_to_student_resolution_scale": 2.0,
 }
-"""Keys of stages that pretraining does not have, and values that it must refuse."""
+"""Keys of stages, and values that are refused where nobody would read them."""
 
 
 def small(**overrides: Any) -> Config:
@@ -105,8 +107,13 @@ def keys_read(config: Config, workdir: str, monkeypatch: pytest.MonkeyPatch) -> 
     return reads.names
 
 
+def zeros(like: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+
+
 def test_every_key_has_a_reader(tmp_path, monkeypatch):
-    """One run on `scenes` with the families of the defaults, one on a folder with the others."""
+    """On `scenes` with the families of the defaults, on a folder with the others, and a run of each
+    later stage."""
     config = small()
     read = keys_read(config, str(tmp_path / "scenes"), monkeypatch)
 
@@ -124,7 +131,31 @@ def test_every_key_has_a_reader(tmp_path, monkeypatch):
     other = small(**swapped, data__source=str(folder))
     read |= keys_read(other, str(tmp_path / "folder"), monkeypatch)
 
-    dead = leaves(config) - read - set(LATER_STAGES)
+    # A stage of each kind: anchored and continued, and distilled.
+    checkpoint = str(tmp_path / "scenes" / "checkpoints" / "0")
+    gram = small(
+        gram__use_loss=True,
+        gram__teacher=checkpoint,
+        gram__update_every_steps=2,
+        crops__gram_teacher_crops_size=64,
+        crops__gram_teacher_no_distortions=True,
+        init__from=checkpoint,
+        init__resume=True,
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(initial_state, "read_state", lambda path, like, part: zeros(like))
+        read |= keys_read(gram, str(tmp_path / "gram"), monkeypatch)
+    heads = {
+        f"distillation__{name}_head__{key}": value
+        for name in ("dino", "ibot")
+        for key, value in (("n_prototypes", 64), ("hidden_dim", 64), ("bottleneck_dim", 16))
+    }
+    sizes = (("embed_dim", 64), ("depth", 1), ("num_heads", 2))
+    backbone = {f"distillation__backbone__{key}": value for key, value in sizes}
+    distilled = small(distillation__teacher="random", **backbone, **heads)
+    read |= keys_read(distilled, str(tmp_path / "distilled"), monkeypatch)
+
+    dead = leaves(config) - read
     assert not dead, f"nobody reads {sorted(dead)}: wire or delete them"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from reference import schedule_v2, schedules_from_reference
 
-from dinojax.build import build_schedule, build_schedules
+from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config, OptimConfig, TrainConfig
 from dinojax.schedules import cosine_schedule, linear_warmup_cosine_decay
 

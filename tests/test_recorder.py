@@ -44,7 +44,12 @@ def statistics(channels: int) -> dict[str, object]:
 OTHER_RUNS = ("one channel, two resolutions", "five channels", "mixture")
 
 
-@pytest.fixture(params=OTHER_RUNS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name == "five channels" else ())
+        for name in OTHER_RUNS
+    ]
+)
 def other_run(request, tmp_path) -> Trained:
     """Of every other kind of images, order and step; with unreadable records where files are."""
     folder = str(write_folder(tmp_path / "images", FILES | BAD))

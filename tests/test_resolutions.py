@@ -85,7 +85,7 @@ def test_steps_take_resolutions_by_ratio_and_seed():
         ),
         ({"global_crops_size": (64, 65)}, "crops.global_crops_size=65 is not a multiple"),
         ({"local_crops_size": (32, 15)}, "crops.local_crops_size=15 is smaller than patch_size=16"),
-        ({"gram_teacher_crops_size": (64, 80)}, "crops.gram_teacher_crops_size=64 is for the Gram"),
+        ({"gram_teacher_crops_size": (64, 80)}, "crops.gram_teacher_crops_size=64 is for Gram"),
     ],
 )
 def test_impossible_lists(crops, words):

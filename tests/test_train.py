@@ -24,7 +24,8 @@ from images import encode
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax import trees
-from dinojax.build import build_init, build_schedules
+from dinojax.build import build_init
+from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config, default_config, parse_config, to_dict
 from dinojax.data.threads import StorageError
 from dinojax.models.presets import get_preset
@@ -251,7 +252,12 @@ def test_ids_choose_the_records(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["quickstart", "quickstart:32px", "dinov3_vitl16_in1k", "dinov3_vit7b16_pretrain"],
+    [
+        *("quickstart", "quickstart:32px", "dinov3_vitl16_in1k", "dinov3_vit7b16_pretrain"),
+        *("dinov3_vit7b16_gram_anchor", "dinov3_vit7b16_high_res_adapt"),
+        *("dinov3_vitl16_lvd1689m_distilled", "dinov3_multi_distilled"),
+        *(f"dinov3_convnext_distilled:{size}" for size in ("tiny", "small", "base", "large")),
+    ],
 )
 def test_recipes_resolve_to_their_golden_text(name):
     """Any change of a recipe shows in review: UPDATE_RECIPES=1 pytest rewrites the text."""
@@ -273,6 +279,16 @@ def test_recipes_resolve_to_their_golden_text(name):
         ("dinov3_vitl16_in1k:debug", 1),
         ("dinov3_vit7b16_pretrain", 256),
         ("dinov3_vit7b16_pretrain:debug", 1),
+        ("dinov3_vit7b16_gram_anchor", 256),
+        ("dinov3_vit7b16_gram_anchor:debug", 1),
+        ("dinov3_vit7b16_high_res_adapt", 128),
+        ("dinov3_vit7b16_high_res_adapt:debug", 1),
+        ("dinov3_vitl16_lvd1689m_distilled", 120),
+        ("dinov3_vitl16_lvd1689m_distilled:debug", 1),
+        ("dinov3_convnext_distilled:large", 128),
+        ("dinov3_convnext_distilled:debug", 1),
+        ("dinov3_multi_distilled", 120),
+        ("dinov3_multi_distilled:debug", 1),
     ],
 )
 def test_recipes_are_possible_on_their_hardware(name, devices):
@@ -287,16 +303,43 @@ def test_published_recipe():
     assert float(schedules.last_layer_lr(1249)) == 0 < float(schedules.last_layer_lr(1250))
 
 
-def test_published_recipe_of_7b():
-    """Against the schedules that the reference builds from its own file, and its parameters."""
+@pytest.mark.parametrize(
+    ("name", "file", "images"),
+    [
+        ("dinov3_vit7b16_pretrain", "dinov3_vit7b16_pretrain", 4096),
+        ("dinov3_vit7b16_gram_anchor", "dinov3_vit7b16_gram_anchor", 4096),
+        ("dinov3_vit7b16_high_res_adapt", "dinov3_vit7b16_high_res_adapt", 2048),
+        # The numbers of images that the learning rates are scaled to here and there.
+        ("dinov3_vitl16_lvd1689m_distilled", "dinov3_vitl16_lvd1689m_distilled", 296 * 6),
+        ("dinov3_convnext_distilled:tiny", "distillation_convnext__convnext_tiny_p16", 4096),
+        ("dinov3_convnext_distilled:large", "distillation_convnext__convnext_large_p16", 4096),
+    ],
+)
+def test_published_schedules(name, file, images):
+    """Against those that the reference builds from its own file."""
+    config = parse_config(recipe(name.split(":")[0])(*name.split(":")[1:]))
+    path = f"schedules/{file}.npz"
+    stored, options = goldens.arrays(path), goldens.options(path)
+    assert config.train.steps == options["total_iterations"]
+    there = options["world_size"] * options["batch_size_per_gpu"]
+    schedules = build_schedules(config)._asdict()
+    weight = build_schedule(config.gram.loss_weight, config.train.steps)
+    schedules["gram_loss_weight"] = weight
+    with jax.enable_x64(True):
+        steps = jnp.asarray(stored["iteration"])
+        for schedule in stored.keys() - {"iteration"}:
+            values = np.asarray(jax.vmap(schedules[schedule])(steps))
+            expected = stored[schedule]
+            if schedule.endswith("lr"):  # the start of a warm-up is not scaled
+                scale = (images / there) ** 0.5
+                warmup = steps < config.optim.lr.warmup_steps
+                expected = np.where(warmup & (scale != 1), values, scale * expected)
+            values = np.broadcast_to(values, expected.shape)
+            np.testing.assert_allclose(values, expected, rtol=1e-6, err_msg=schedule)
+
+
+def test_published_model_of_7b():
     config = parse_config(recipe("dinov3_vit7b16_pretrain")())
-    schedules = build_schedules(config)
-    stored = goldens.arrays("schedules/dinov3_vit7b16_pretrain.npz")
-    for name in ("lr", "last_layer_lr", "weight_decay", "momentum", "teacher_temp"):
-        values = jax.vmap(getattr(schedules, name))(jnp.asarray(stored["iteration"]))
-        np.testing.assert_allclose(
-            np.broadcast_to(values, stored[name].shape), stored[name], rtol=1e-5, err_msg=name
-        )
     backbone = jax.eval_shape(build_init(config)).student["backbone"]
     assert trees.count(backbone) == get_preset("vit7b16").parameters
 

@@ -94,7 +94,7 @@ def test_nothing_is_compiled_once_data_is_taken(config, toy, tmp_path, monkeypat
             compiled_by_then.append(counted)
 
     one_device = meshes.make_mesh(1, 1, devices=jax.devices()[:1])  # compiles faster
-    monkeypatch.setattr(meshes, "make_mesh", lambda *sizes: one_device)
+    monkeypatch.setattr(app, "run_mesh", lambda config: one_device)
     monkeypatch.setattr(app, "compile_step", watched_step)
     monkeypatch.setattr(app, "global_batches", watched_batches)
     before = counted
@@ -148,9 +148,10 @@ def test_gram_sizes_are_compiled_ahead_too(monkeypatch):
     monkeypatch.setattr(compiled_step, "build_train_step", build_gram_step)
     mesh = meshes.make_mesh(1, 1, devices=jax.devices()[:1])
     state = jax.device_put(jnp.zeros((), int), meshes.replicated(mesh))
+    side = several.data.canvas_px
     batch = {
-        "canvas": np.zeros((4, 64, 64, 3), np.uint8),
-        "size": np.full((4, 2), 64, np.int32),
+        "canvas": np.zeros((4, side, side, 3), np.uint8),
+        "size": np.full((4, 2), side, np.int32),
     }
     batch = jax.device_put(batch, meshes.batch_sharding(mesh))
     before = counted

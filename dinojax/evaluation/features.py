@@ -9,7 +9,8 @@ import numpy as np
 
 from dinojax.data.pipeline import EvalBatch
 from dinojax.mesh import gather, split_batch
-from dinojax.models.vit import Features, VisionTransformer
+from dinojax.models.presets import Backbone
+from dinojax.models.vit import Features
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int, Params, UInt8
 from dinojax.views.colour import WHITE
@@ -43,7 +44,7 @@ def extract(
 
 
 def make_encoder(
-    backbone: VisionTransformer,
+    backbone: Backbone,
     *,
     image_px: int,
     mean: Sequence[float],

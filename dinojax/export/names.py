@@ -2,7 +2,8 @@
 
 Only names and layouts change, never values: linear weights are ``[out, in]`` there and
 ``[in, *out]`` here, convolutions ``[D, C, p, p]`` there and ``[p, p, C, D]`` here, and the blocks
-that the reference numbers are stacked along a leading layer axis here.
+that the reference numbers are stacked along a leading layer axis here. Names are DINOv3's, or for
+models of DINOv2 its own (`dinov2_names`).
 """
 
 import re
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dinojax.export.dinov2_names import is_dinov2, to_dinov2, to_plain
 from dinojax.trees import flatten
 from dinojax.typing import Params
 
@@ -40,27 +42,57 @@ def _flat(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1)
 
 
+def _conv_to_torch(kernel: np.ndarray) -> np.ndarray:
+    return kernel.transpose(3, 2, 0, 1)
+
+
+def _conv_from_torch(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return weight.transpose(2, 3, 1, 0)
+
+
 RULES = (
     Rule(r"embed/cls_token", "cls_token", lambda x: x[None], _reshape),
+    Rule(r"embed/pos_embed", "pos_embed", lambda x: x[None], _reshape),
     Rule(r"embed/storage_tokens", "storage_tokens", lambda x: x[None], _reshape),
     Rule(r"embed/mask_token", "mask_token", lambda x: x[None], _reshape),
-    Rule(
-        r"embed/patch_embed/kernel",
-        "patch_embed.proj.weight",
-        lambda x: x.transpose(3, 2, 0, 1),
-        lambda x, _: x.transpose(2, 3, 1, 0),
-    ),
+    Rule(r"embed/patch_embed/kernel", "patch_embed.proj.weight", _conv_to_torch, _conv_from_torch),
     Rule(r"embed/patch_embed/bias", "patch_embed.proj.bias", _flat, _reshape),
+    # ConvNeXt's stem is a convolution and a norm, its later downsampling a norm and a convolution.
+    Rule(
+        r"downsample_0/conv/kernel",
+        "downsample_layers.0.0.weight",
+        _conv_to_torch,
+        _conv_from_torch,
+    ),
+    Rule(r"downsample_0/conv/bias", "downsample_layers.0.0.bias", _flat, _reshape),
+    Rule(r"downsample_0/norm/scale", "downsample_layers.0.1.weight", _flat, _reshape),
+    Rule(r"downsample_0/norm/bias", "downsample_layers.0.1.bias", _flat, _reshape),
+    Rule(
+        r"downsample_(\d)/conv/kernel",
+        r"downsample_layers.\1.1.weight",
+        _conv_to_torch,
+        _conv_from_torch,
+    ),
+    Rule(r"downsample_(\d)/conv/bias", r"downsample_layers.\1.1.bias", _flat, _reshape),
+    Rule(r"downsample_(\d)/norm/scale", r"downsample_layers.\1.0.weight", _flat, _reshape),
+    Rule(r"downsample_(\d)/norm/bias", r"downsample_layers.\1.0.bias", _flat, _reshape),
+    Rule(r"dwconv/kernel", "dwconv.weight", _conv_to_torch, _conv_from_torch),
+    Rule(r"ls/gamma", "gamma", _flat, _reshape),
     Rule(r"(.*norm\d?)/scale", r"\1.weight", _flat, _reshape),
     Rule(r"mlp_(\d+)/(kernel)", r"mlp.#\1.weight", _linear_to_torch, _linear_from_torch),
     Rule(r"mlp_(\d+)/(bias)", r"mlp.#\1.bias", _flat, _reshape),
     Rule(r"last_layer", "last_layer.weight", _linear_to_torch, _linear_from_torch),
+    Rule(r"last_layer_gain", "last_layer.weight_g", lambda x: x[:, None], _reshape),
     Rule(r"(.*)/kernel", r"\1.weight", _linear_to_torch, _linear_from_torch),
     Rule(r"(.*)/(bias|gamma)", r"\1.\2", _flat, _reshape),
 )
 
-BUFFERS = re.compile(r"(^|.*\.)(rope_embed\.periods|attn\.qkv\.bias_mask)$")
-"""Entries of a reference state dict that are constants, not parameters."""
+BUFFERS = re.compile(r"(^|.*\.)(rope_embed\.periods|attn\.qkv\.bias_mask|norms\.3\.\w+)$")
+"""Entries of a reference state dict that are constants, not parameters, or ConvNeXt's final norm
+under a second name."""
+
+STACKED = re.compile(r"(blocks|stage_(\d))/(.*)")
+"""Our paths whose leaves have a layer axis."""
 
 
 def _rule_for(path: str) -> tuple[Rule, str]:
@@ -78,6 +110,17 @@ def _torch_name(path: str, head_layers: int) -> tuple[Rule, str]:
         index = int(name.split("#")[1].split(".")[0])
         name = name.replace(f".#{index}", "" if head_layers == 1 else f".{2 * index}")
     return rule, name
+
+
+def _layer_names(path: str, layers: int, head_layers: int) -> tuple[Rule, list[str]]:
+    """Rule and reference names of the layers of a stacked path, or of the only one otherwise."""
+    match = STACKED.fullmatch(path)
+    if match is None:
+        rule, name = _torch_name(path, head_layers)
+        return rule, [name]
+    rule, name = _torch_name(match[3], 0)
+    prefix = "blocks" if match[2] is None else f"stages.{match[2]}"
+    return rule, [f"{prefix}.{layer}.{name}" for layer in range(layers)]
 
 
 def _nest(leaves: Mapping[str, Any]) -> Params:
@@ -102,22 +145,19 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
     state = {}
     for path, leaf in leaves.items():
         leaf = np.asarray(leaf)
-        if path.startswith("blocks/"):
-            rule, name = _torch_name(path.removeprefix("blocks/"), 0)
-            for layer, values in enumerate(leaf):
-                state[f"blocks.{layer}.{name}"] = np.ascontiguousarray(rule.to_torch(values))
-        else:
-            rule, name = _torch_name(path, _head_layers(leaves))
-            state[name] = np.ascontiguousarray(rule.to_torch(leaf))
-    return state
+        rule, names = _layer_names(path, len(leaf), _head_layers(leaves))
+        for name, values in zip(names, leaf if STACKED.match(path) else [leaf], strict=True):
+            state[name] = np.ascontiguousarray(rule.to_torch(values))
+    return to_dinov2(state) if is_dinov2(state) else state
 
 
 def from_torch(state: Mapping[str, np.ndarray], like: Params) -> Params:
-    """Our parameters from a reference state dict; `like` gives structure and shapes.
+    """Our parameters from a state dict of either system; `like` gives structure and shapes.
 
     Raises:
         ValueError: an entry is missing, left over, or has another number of elements.
     """
+    state = to_plain(state)
     used: set[str] = set()
 
     def take(rule: Rule, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -132,15 +172,11 @@ def from_torch(state: Mapping[str, np.ndarray], like: Params) -> Params:
     leaves = flatten(like)
     out = {}
     for path, leaf in leaves.items():
-        if path.startswith("blocks/"):
-            rule, name = _torch_name(path.removeprefix("blocks/"), 0)
-            layers = [
-                take(rule, f"blocks.{i}.{name}", leaf.shape[1:]) for i in range(leaf.shape[0])
-            ]
-            out[path] = np.stack(layers)
+        rule, names = _layer_names(path, leaf.shape[0], _head_layers(leaves))
+        if STACKED.match(path):
+            out[path] = np.stack([take(rule, name, leaf.shape[1:]) for name in names])
         else:
-            rule, name = _torch_name(path, _head_layers(leaves))
-            out[path] = take(rule, name, leaf.shape)
+            out[path] = take(rule, names[0], leaf.shape)
     left = sorted(k for k in state if k not in used and not BUFFERS.match(k))
     if left:
         raise ValueError(f"state dict has {len(left)} entries the model lacks: {left[:5]}")

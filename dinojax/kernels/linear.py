@@ -10,11 +10,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
 from dinojax.mesh import gather, scatter
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
+
+PRODUCT = "product"
+"""What remat policies know the results by: they do not see products inside of a custom gradient."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
@@ -85,10 +89,10 @@ def linear(
     """
     summed = tuple(axis % x.ndim for axis in axes)
     y: Any = _matmul(x.astype(compute), weight, summed, input_axes, tensor_axis, pinned)
+    y = checkpoint_name(y, PRODUCT)
     return y if bias is None else y + spread(bias, y.shape, y.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def spread(
     weight: Float[Array, "*O"], shape: tuple[int, ...], dtype: DTypeLike
 ) -> Float[Array, "..."]:
@@ -97,11 +101,17 @@ def spread(
     Its gradient is summed over tokens and devices in its own dtype, at least float32, whatever
     `dtype` is.
     """
+    repeated: Any = _spread(weight, shape, dtype)
+    return repeated
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _spread(weight, shape, dtype):
     return jnp.broadcast_to(weight.astype(dtype), shape)
 
 
 def _spread_fwd(weight, shape, dtype):
-    return spread(weight, shape, dtype), jnp.zeros(weight.shape, weight.dtype)
+    return _spread(weight, shape, dtype), jnp.zeros(weight.shape, weight.dtype)
 
 
 def _spread_bwd(shape, dtype, like, grad):
@@ -110,4 +120,4 @@ def _spread_bwd(shape, dtype, like, grad):
     return (widen(grad).sum(axis=rows).astype(like.dtype),)
 
 
-spread.defvjp(_spread_fwd, _spread_bwd)
+_spread.defvjp(_spread_fwd, _spread_bwd)

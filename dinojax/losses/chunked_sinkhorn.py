@@ -11,7 +11,7 @@ from dinojax.losses.centering import softmax_center
 from dinojax.losses.chunks import to_chunks
 from dinojax.mesh import gather
 from dinojax.precision import widen
-from dinojax.typing import Array, Float
+from dinojax.typing import Array, Bool, Float
 
 
 def sinkhorn_center(
@@ -21,17 +21,20 @@ def sinkhorn_center(
     *,
     iterations: int = 3,
     chunk: int | None = None,
+    real: Bool[Array, "Z R"] | None = None,
 ) -> Float[Array, " K"]:
     """The centre with which `softmax_center` gives `sinkhorn_knopp` of ``features @ prototypes``.
 
     Every iteration makes the logits of all rows once more, `chunk` rows on each device at a time
     (None: all). A sum over a column lies between 1 / K and R / K times its share of the rows, so no
-    logarithm of it overflows.
+    logarithm of it overflows. Rows that are not `real` have no part in it.
     """
     columns = gather(prototypes.astype(features.dtype), tensor_axis=-1, pinned=True)
-    parts = to_chunks((features, jnp.ones(features.shape[:2], bool)), chunk)
     shards, rows = features.shape[:2]
-    share = shards * rows / prototypes.shape[1]
+    count = shards * rows if real is None else real.sum()
+    real = jnp.ones((shards, rows), bool) if real is None else real
+    parts = to_chunks((features, real), chunk)
+    share = count / prototypes.shape[1]
 
     def log_sums(carry, given):
         """Running logarithm of the columns' sums of ``exp(logits / T)``: its peak and the rest."""

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from dinojax.precision import unit_rows, widen
-from dinojax.typing import Array, Bool, Float
+from dinojax.typing import Array, Float
 
 NEGATIVES = ("keep", "remove", "remove_teacher")
 
@@ -14,14 +14,13 @@ def gram_loss(
     *,
     normalized: bool = True,
     negatives: str = "keep",
-    selected: Bool[Array, "*B N"] | None = None,
 ) -> Float[Array, ""]:
     """Mean squared difference of patch-similarity matrices ``X X^T`` (DINOv3, Eq. 2).
 
     One matrix per leading index: pass ``[B, P, D]`` for one per image, ``[G, b * P, D]`` for one
     per group. `normalized` takes cosines. `negatives` sets negative similarities to zero in both
     ("remove") or in the teacher only ("remove_teacher"; the reference's ``remove_only_teacher_neg``
-    intends more but does this). `selected` restricts the mean to pairs of selected tokens.
+    intends more but does this).
 
     Raises:
         ValueError: unknown `negatives`.
@@ -33,11 +32,7 @@ def gram_loss(
         theirs = jnp.maximum(theirs, 0)
     if negatives == "remove":
         ours = jnp.where(ours > 0, ours, 0)
-    squared = jnp.square(ours - theirs)
-    if selected is None:
-        return squared.mean()
-    pairs = selected[..., :, None] & selected[..., None, :]
-    return jnp.where(pairs, squared, 0).sum() / pairs.sum()
+    return jnp.square(ours - theirs).mean()
 
 
 def _similarities(x: Float[Array, "*B N D"], normalized: bool) -> Float[Array, "*B N N"]:

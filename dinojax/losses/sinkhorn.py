@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dinojax.precision import widen
-from dinojax.typing import Array, Float
+from dinojax.typing import Array, Bool, Float
 
 
 def sinkhorn_knopp(
@@ -14,8 +14,11 @@ def sinkhorn_knopp(
     temperature: float | Float[Array, ""],
     *,
     iterations: int = 3,
+    real: Bool[Array, "*R"] | None = None,
 ) -> Float[Array, "*R K"]:
     """Targets with rows that sum to one and prototypes used about equally over all rows (Eq. 3).
+
+    Rows that are not `real` have no part in it; their targets mean nothing, but are finite.
 
     All leading axes together are the rows, over the whole batch. Row and column scales are found by
     matrix-vector products on a matrix that is exponentiated once: each of its rows and each of its
@@ -31,7 +34,12 @@ def sinkhorn_knopp(
     """
     rows = tuple(range(logits.ndim - 1))
     shifted = widen(logits)
-    shifted = shifted - shifted.max(axis=rows)
+    if real is None:
+        shifted = shifted - shifted.max(axis=rows)
+    else:
+        mask = real[..., None]
+        highest = jnp.where(mask, shifted, -jnp.inf).max(axis=rows)
+        shifted = jnp.where(mask, shifted - highest, 0)
     peak = shifted.max(axis=-1)
     kernel = jnp.exp((shifted - peak[..., None]) / temperature)
     dot = functools.partial(jnp.tensordot, precision=jax.lax.Precision.HIGHEST)
@@ -40,8 +48,10 @@ def sinkhorn_knopp(
     # The first column scales undo the shift by column; the shift by row is part of the start.
     row = jnp.exp(peak / temperature)
     column = jnp.ones(logits.shape[-1:], kernel.dtype)
-    share = row.size / column.size  # anything else would make the scales drift apart
+    count = row.size if real is None else real.sum()
+    share = count / column.size  # anything else would make the scales drift apart
     for _ in range(iterations):
-        column = share / dot(row, kernel, axes=len(rows))
+        used = row if real is None else jnp.where(real, row, 0)
+        column = share / dot(used, kernel, axes=len(rows))
         row = 1 / dot(kernel, column, axes=1)
     return row[..., None] * kernel * column

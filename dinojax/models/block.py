@@ -31,7 +31,8 @@ class KeptRows(NamedTuple):
 class LayerInputs(NamedTuple):
     """What one layer needs per crop size besides the tokens."""
 
-    rope: RopeTables
+    rope: RopeTables | None
+    """None: positions are in the tokens already."""
     kept: KeptRows | None
 
 
@@ -73,7 +74,7 @@ class LayerScale(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with RoPE on q and k.
+    """Multi-head self-attention, with RoPE on q and k unless positions are in the tokens.
 
     With `mask_k_bias` the key bias is absent from the sum: it cannot change the softmax, and in
     bf16 a large useless bias costs precision.
@@ -87,7 +88,7 @@ class Attention(nn.Module):
     precision: Precision
 
     @nn.compact
-    def __call__(self, x: Tokens, rope: RopeTables) -> Tokens:
+    def __call__(self, x: Tokens, rope: RopeTables | None) -> Tokens:
         groups, rows, tokens, width = x.shape
         qkv = Dense(
             (3, self.heads, width // self.heads),
@@ -99,7 +100,8 @@ class Attention(nn.Module):
             name="qkv",
         )(x)
         q, k, v = (qkv[:, :, :, i] for i in range(3))
-        q, k = apply_rope(q, rope), apply_rope(k, rope)
+        if rope is not None:
+            q, k = apply_rope(q, rope), apply_rope(k, rope)
         q, k, v = (t.reshape(groups * rows, *t.shape[2:]) for t in (q, k, v))
         out = attention(q, k, v).reshape(groups, rows, tokens, width)
         return Dense(

@@ -1,4 +1,4 @@
-"""Images to tokens: patch projection, mask tokens, CLS and register tokens."""
+"""Images to tokens: patch projection, mask tokens, learned positions, CLS and register tokens."""
 
 import math
 
@@ -8,10 +8,13 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from dinojax.kernels.linear import linear, spread
-from dinojax.precision import Precision
+from dinojax.kernels.resize import resize_grid
+from dinojax.precision import Precision, widen
 from dinojax.typing import Array, Bool, Float
 
 TOKEN_INIT = nn.initializers.normal(0.02)
+DINOV2_TOKEN_INIT = nn.initializers.normal(1e-6)
+"""Of CLS and registers where the position table, which starts like a weight, tells tokens apart."""
 
 
 def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
@@ -26,6 +29,13 @@ def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
             f"patch_size={patch_size} needs at least {patch_size} px on each side"
         )
     return height // patch_size, width // patch_size
+
+
+def to_patches(images: Float[Array, "*b h w C"], size: int) -> Float[Array, "*b r c q"]:
+    """Whole patches as vectors ``(row in patch, column in patch, channel)``."""
+    rows, columns = patch_grid(images.shape[-3], images.shape[-2], size)
+    whole = images[..., : rows * size, : columns * size, :]
+    return rearrange(whole, "... (r p) (c q) C -> ... r c (p q C)", p=size, q=size)
 
 
 class PatchEmbed(nn.Module):
@@ -61,16 +71,42 @@ class PatchEmbed(nn.Module):
         return rearrange(embedded, "G b r c D -> G b (r c) D")
 
 
+def resample_positions(
+    table: Float[Array, "T D"],
+    grid: tuple[int, int],
+    *,
+    offset: float = 0.1,
+    antialias: bool = False,
+) -> Float[Array, "N D"]:
+    """A learned position table for ``(rows, columns)`` patches; the first row is that of CLS.
+
+    DINOv2's `interpolate_pos_encoding`: a table of another shape is resampled bicubically, also one
+    of as many patches. `offset` (`interpolate_offset`) is added to the new sides where the step is
+    taken from them; 0.1 for every model but the released ones with registers, whose rule is 0 with
+    `antialias`.
+    """
+    side = math.isqrt(table.shape[0] - 1)
+    if grid == (side, side):
+        return table
+    old = rearrange(table[1:], "(r c) D -> r c D", r=side)
+    new = resize_grid(widen(old), grid, antialias=antialias, offset=offset).astype(table.dtype)
+    return jnp.concatenate([table[:1], rearrange(new, "r c D -> (r c) D")])
+
+
 class Embed(nn.Module):
     """Token sequence ``[CLS, registers, patches]``; masked patches become the mask token.
 
-    Nothing positional is added: positions enter through RoPE inside the layers.
+    With `pos_embed_grid` a learned table is added to CLS and patches, not to registers (DINOv2).
+    Without, nothing positional is: positions enter through RoPE inside the layers.
     """
 
     width: int
     patch_size: int
     registers: int
     precision: Precision
+    pos_embed_grid: int | None = None
+    interpolate_offset: float = 0.1
+    interpolate_antialias: bool = False
 
     @nn.compact
     def __call__(
@@ -85,9 +121,20 @@ class Embed(nn.Module):
             patches = jnp.where(
                 masks[..., None], spread(mask_token, patches.shape, patches.dtype), patches
             )
-        prefix = self.param("cls_token", TOKEN_INIT, (1, self.width), param)
+        token_init = TOKEN_INIT if self.pos_embed_grid is None else DINOV2_TOKEN_INIT
+        prefix = self.param("cls_token", token_init, (1, self.width), param)
+        if self.pos_embed_grid is not None:
+            rows = 1 + self.pos_embed_grid**2
+            positions = resample_positions(
+                self.param("pos_embed", TOKEN_INIT, (rows, self.width), param),
+                patch_grid(images.shape[2], images.shape[3], self.patch_size),
+                offset=self.interpolate_offset,
+                antialias=self.interpolate_antialias,
+            )
+            prefix = prefix + positions[:1]
+            patches = patches + positions[1:].astype(patches.dtype)
         if self.registers:
-            storage = self.param("storage_tokens", TOKEN_INIT, (self.registers, self.width), param)
+            storage = self.param("storage_tokens", token_init, (self.registers, self.width), param)
             prefix = jnp.concatenate([prefix, storage])
         prefix = spread(prefix, (*patches.shape[:2], *prefix.shape), patches.dtype)
         return jnp.concatenate([prefix, patches], axis=2)

@@ -6,10 +6,11 @@ Norms, activations, softmax, RoPE and biases are left out, as is usual for model
 
 from itertools import pairwise
 
+from dinojax.models.convnext import KERNEL, STRIDES, ConvNeXt
 from dinojax.models.embed import patch_grid
 from dinojax.models.ffn import hidden_width
 from dinojax.models.head import DinoHead
-from dinojax.models.vit import VisionTransformer
+from dinojax.models.presets import Backbone
 
 
 def layer_flops(width: int, hidden: int, gated: bool, tokens: int) -> int:
@@ -21,13 +22,15 @@ def layer_flops(width: int, hidden: int, gated: bool, tokens: int) -> int:
 
 
 def backbone_flops(
-    backbone: VisionTransformer, image_px: int, *, channels: int = 3, drop_path_rate: float = 0.0
+    backbone: Backbone, image_px: int, *, channels: int = 3, drop_path_rate: float = 0.0
 ) -> float:
     """Forward pass of one square image.
 
-    With stochastic depth only ``1 - drop_path_rate`` of the images run each residual branch; the
-    rounding of that count in small groups is left out.
+    With stochastic depth only ``1 - drop_path_rate`` of the images run each residual branch of a
+    ViT; the rounding of that count in small groups is left out. A ConvNeXt runs all of them.
     """
+    if isinstance(backbone, ConvNeXt):
+        return float(convnext_flops(backbone, image_px, channels=channels))
     rows, columns = patch_grid(image_px, image_px, backbone.patch_size)
     patches = rows * columns
     embed = 2 * patches * backbone.patch_size**2 * channels * backbone.embed_dim
@@ -38,6 +41,18 @@ def backbone_flops(
         1 + backbone.n_storage_tokens + patches,
     )
     return embed + (1 - drop_path_rate) * backbone.depth * layer
+
+
+def convnext_flops(backbone: ConvNeXt, image_px: int, *, channels: int = 3) -> int:
+    """Forward pass of one square image: the convolutions between stages and those of each layer."""
+    total, side, width = 0, image_px, channels
+    for dim, depth, stride in zip(backbone.dims, backbone.depths, STRIDES, strict=True):
+        side //= stride
+        downsample = 2 * stride**2 * width * dim
+        layer = 2 * KERNEL**2 * dim + 2 * 2 * dim * 4 * dim
+        total += side**2 * (downsample + depth * layer)
+        width = dim
+    return total
 
 
 def head_flops(head: DinoHead, width: int) -> int:

@@ -1,4 +1,7 @@
-"""The DINOv3 vision transformer (arXiv:2508.10104, sec. 3.1): scan over depth, RoPE, registers."""
+"""The vision transformer of DINOv3 (arXiv:2508.10104, sec. 3.1) and DINOv2: a scan over depth.
+
+They differ in how positions enter: RoPE in every layer, or a learned table added to the tokens.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,10 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dinojax.kernels.linear import PRODUCT
 from dinojax.kernels.rope import CoordinateDraws, RopeTables, rope_periods, rope_tables
 from dinojax.models.block import Block, KeptRows, LayerInputs, Streams, Tokens
 from dinojax.models.dense import INIT_STD
 from dinojax.models.embed import Embed, patch_grid
+from dinojax.models.ffn import hidden_width
 from dinojax.models.norm import NORM_LAYERS
 from dinojax.precision import Precision
 from dinojax.typing import Array, Bool, Float
@@ -18,9 +23,10 @@ from dinojax.typing import Array, Bool, Float
 REMAT_POLICIES = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
 }
-"""What a layer keeps for its backward pass: everything, only its input, or its matmul outputs."""
+"""What a layer keeps for its backward pass: everything, only its input, or the results of `linear`,
+too."""
 
 
 class Features(NamedTuple):
@@ -39,6 +45,8 @@ class CropDraws(NamedTuple):
     """RoPE augmentation, leaves ``[L, G, ..]``."""
     kept: KeptRows | None
     """Stochastic depth, leaves ``[L, G, m]``."""
+    gains: Float[Array, "L G b"] | None = None
+    """Stochastic depth of a ConvNeXt: factors of the residual branches."""
 
 
 class VisionTransformer(nn.Module):
@@ -69,8 +77,24 @@ class VisionTransformer(nn.Module):
     pos_embed_rope_min_period: float | None = None
     pos_embed_rope_max_period: float | None = None
     pos_embed_rope_normalize_coords: str = "separate"
+    pos_embed_grid: int | None = None
+    """Side, in patches, of DINOv2's learned position table, which then takes the place of RoPE."""
+    interpolate_offset: float = 0.1
+    interpolate_antialias: bool = False
+    """How that table is resampled for other grids (`embed.resample_positions`)."""
     remat: str = "none"
     scan_unroll: int = 1
+
+    @property
+    def stride(self) -> int:
+        """Pixels between neighbouring patch tokens."""
+        return self.patch_size
+
+    @property
+    def tensor_sizes(self) -> dict[str, int]:
+        """What a split over the mesh's tensor axis has to divide, by name."""
+        hidden = hidden_width(self.embed_dim, self.ffn_ratio, self.ffn_layer)
+        return {"num_heads": self.num_heads, "the hidden width": hidden}
 
     def setup(self):
         if self.embed_dim % self.num_heads:
@@ -84,7 +108,15 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f"norm_layer={self.norm_layer!r} is unknown; use one of {list(NORM_LAYERS)}"
             )
-        self.embed = Embed(self.embed_dim, self.patch_size, self.n_storage_tokens, self.precision)
+        self.embed = Embed(
+            self.embed_dim,
+            self.patch_size,
+            self.n_storage_tokens,
+            self.precision,
+            self.pos_embed_grid,
+            self.interpolate_offset,
+            self.interpolate_antialias,
+        )
         self.blocks = Block(
             self.num_heads,
             self.ffn_layer,
@@ -157,7 +189,16 @@ class VisionTransformer(nn.Module):
             inputs.append(LayerInputs(self._rope(images.shape[2:4], given.coordinates), given.kept))
         return tuple(streams), tuple(inputs)
 
-    def _rope(self, size: tuple[int, ...], coordinates: CoordinateDraws | None) -> RopeTables:
+    def _rope(
+        self, size: tuple[int, ...], coordinates: CoordinateDraws | None
+    ) -> RopeTables | None:
+        if self.pos_embed_grid is not None:
+            if coordinates is not None:
+                raise ValueError(
+                    f"pos_embed_grid={self.pos_embed_grid} replaces RoPE, so no coordinates can be "
+                    "shifted, jittered or rescaled; set pos_embed_rope_*_coords to None"
+                )
+            return None
         periods = rope_periods(
             self.embed_dim // self.num_heads,
             base=self.pos_embed_rope_base,
@@ -201,7 +242,7 @@ class VisionTransformer(nn.Module):
             layer = nn.remat(layer, prevent_cse=False, policy=policy)
         # Tables with a layer axis are scanned; those without augmentation are shared by all layers.
         axes = tuple(
-            LayerInputs(0 if i.rope.sin.ndim == 4 else nn.broadcast, 0)  # type: ignore[arg-type]
+            LayerInputs(0 if i.rope and i.rope.sin.ndim == 4 else nn.broadcast, 0)  # type: ignore[arg-type]
             for i in inputs
         )
         scan = nn.scan(

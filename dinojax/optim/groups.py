@@ -9,12 +9,16 @@ from dinojax.trees import map_named
 from dinojax.typing import Params, PyTree
 
 UNDECAYED = re.compile(r"(^|/)(bias|gamma)$|norm")
-"""No weight decay: biases, LayerScale, norm gains. Tokens and prototypes are decayed."""
+"""No weight decay: biases, LayerScale, norm gains. Tokens, position tables and prototypes, with
+their gains where they have some, are decayed."""
+
+DECAYED_NORM = re.compile(r"(^|/)downsample_\d/norm/scale$")
+"""Those between ConvNeXt's stages, which the reference finds no "norm" in the name of."""
 
 EMBEDDING = re.compile(r"(^|/)embed/")
 BLOCKS = re.compile(r"(^|/)blocks/")
 PATCH_EMBED = re.compile(r"(^|/)embed/patch_embed/")
-LAST_LAYER = re.compile(r"(^|/)last_layer$")
+LAST_LAYER = re.compile(r"(^|/)last_layer(_gain)?$")
 
 
 def lr_multipliers(
@@ -47,7 +51,11 @@ def lr_multipliers(
 
 def is_decayed(params: Params) -> PyTree:
     """Boolean per leaf: weight decay applies."""
-    return map_named(lambda path, _: UNDECAYED.search(path) is None, params)
+
+    def decayed(path: str, _) -> bool:
+        return UNDECAYED.search(path) is None or DECAYED_NORM.search(path) is not None
+
+    return map_named(decayed, params)
 
 
 def is_last_layer(params: Params) -> PyTree:

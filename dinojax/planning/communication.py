@@ -22,8 +22,9 @@ def predict_collectives(
 ) -> list[dict[str, str | int | bool]]:
     """As `hlo.summary`: arrays and bytes per step, by kind, dtype and place.
 
-    Weights are gathered once in the teacher's pass, the student's, and its backward pass; gradients
-    are reduced once per micro-batch. Small things (statistics, losses, biases) are left out.
+    Weights of layers are gathered once in the teacher's pass, the student's, and its backward pass,
+    which uses those of the heads again; gradients are reduced once per micro-batch. Small things
+    (statistics, losses) are left out.
     """
     precision, parts = get_precision(config.train.precision), config.train.micro_batches
     compute, master = (
@@ -45,7 +46,7 @@ def predict_collectives(
         numbers = math.prod(leaf.shape[1:] if inside else leaf.shape)
         numbers //= shape.tensor if split else 1
         if "fsdp" in layout[path].spec:
-            add("all-gather", compute, inside, 3 * times, numbers)
+            add("all-gather", compute, inside, (3 if inside else 2) * times, numbers)
             add("reduce-scatter", master, inside, times, numbers)
             if shape.data > 1:
                 add("all-reduce", master, inside, times, numbers // shape.fsdp)

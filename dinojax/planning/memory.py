@@ -21,17 +21,22 @@ from dinojax.build import (
 )
 from dinojax.config import Config
 from dinojax.models.block import kept_count
+from dinojax.models.convnext import ConvNeXt
 from dinojax.models.embed import patch_grid
 from dinojax.models.ffn import hidden_width
 from dinojax.models.vit import VisionTransformer
-from dinojax.precision import get_precision
+from dinojax.planning import convnext_memory
+from dinojax.precision import Precision, get_precision
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
+from dinojax.students import student_configs
 from dinojax.typing import PyTree
 from dinojax.views.recipe import ViewRecipe
 
-LANES = 128
-"""TPUs fill the last axis of an array up to a multiple of this."""
+LANES, SUBLANES = 128, 8
+"""TPUs fill the last two axes of an array, the last one first, up to multiples of these."""
 GLOBAL_VIEWS = 2
+MESH_AXES = (*meshes.BATCH_AXES, "tensor")
 
 
 class MeshShape(NamedTuple):
@@ -70,7 +75,7 @@ class Memory(NamedTuple):
     layer: int
     """What one layer's backward pass works on, with its gathered weights."""
     logits: int
-    """Prototype logits and targets, with gathered prototypes."""
+    """Prototype logits and targets, with both heads' gathered weights."""
     gradients: int
 
     @property
@@ -78,43 +83,63 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def predict_memory(config: Config, shape: MeshShape, state: TrainState) -> Memory:
-    """Of one resolution (`dinojax.resolutions`) on a mesh of TPUs or GPUs.
+def predict_memory(config: Config, shape: MeshShape, state: TrainState | Students) -> Memory:
+    """The highest of `high_points`."""
+    return max(high_points(config, shape, state).values(), key=lambda memory: memory.total)
 
-    `state`: shapes of `build_init`.
+
+def high_points(
+    config: Config, shape: MeshShape, state: TrainState | Students
+) -> dict[str, Memory]:
+    """A step's three, of a configuration of one resolution (`dinojax.resolutions`).
+
+    The views; the losses, with all that the forward pass keeps; the backward pass of the last
+    layer, with all gradients laid out. `state`: shapes of `build_init`. Several students are there
+    at once and take their steps in turn.
     """
-    mesh = AbstractMesh(shape, (*meshes.BATCH_AXES, "tensor"))
+    if isinstance(state, Students):
+        return _of_students(config, shape, state)
+    mesh = AbstractMesh(shape, MESH_AXES)
     student = sharded_bytes(mesh, state.student)
-    parts = config.train.micro_batches
+    several = config.train.micro_batches > 1
     base = Memory(
         student=student,
-        teacher=sharded_bytes(mesh, state.teacher),
+        teacher=sharded_bytes(mesh, (state.teacher, state.gram_teacher, state.frozen_teacher)),
         moments=sharded_bytes(mesh, state.moments),
         batch=_images(config, shape) * config.data.canvas_px**2 * config.student.in_chans,
         views=0,
         activations=0,
         layer=0,
         logits=0,
-        gradients=student if parts > 1 else 0,  # the sum so far
+        gradients=student if several else 0,  # the sum so far
     )
-    crops = _crop_bytes(config, shape)
-    activations = _kept_for_backward(config, shape)
-    prototypes, weights = _gathered_bytes(
-        mesh, state.student, get_precision(config.train.precision)
-    )
-    high_points = (
-        base._replace(views=crops + _view_workspace(config, shape)),
-        base._replace(
-            views=crops // 2, activations=activations, logits=_logits(config, shape) + prototypes
+    precision = get_precision(config.train.precision)
+    heads, layer = _weight_copies(mesh, state.student, precision)
+    crops, activations = _crop_bytes(config, shape), _kept_for_backward(config, shape)
+    kept = base._replace(views=crops // 2, activations=activations)
+    return {
+        "views": base._replace(views=crops + _view_workspace(config, shape)),
+        "losses": kept._replace(logits=_logits(config, shape) + heads),
+        "backward": kept._replace(
+            layer=_layer_workspace(config, shape) + layer, gradients=base.gradients + student
         ),
-        base._replace(
-            views=crops // 2,
-            activations=activations,
-            layer=_layer_workspace(config, shape) + weights,
-            gradients=base.gradients + student,
-        ),
-    )
-    return max(high_points, key=lambda memory: memory.total)
+    }
+
+
+def _of_students(config: Config, shape: MeshShape, state: Students) -> dict[str, Memory]:
+    ones = [
+        high_points(one, shape, state.students[name])
+        for name, one in student_configs(config).items()
+    ]
+    there = {
+        name: sum(getattr(one["views"], name) for one in ones)
+        for name in ("student", "teacher", "moments")
+    }
+    there["teacher"] += sharded_bytes(AbstractMesh(shape, MESH_AXES), state.frozen_teacher)
+    return {
+        stage: max((one[stage] for one in ones), key=lambda memory: memory.total)._replace(**there)
+        for stage in ones[0]
+    }
 
 
 def sharded_bytes(mesh: AbstractMesh, tree: PyTree) -> int:
@@ -137,15 +162,25 @@ def token_streams(config: Config, shape: MeshShape) -> list[Tokens]:
         (views.local_crops_number, views.local_crops_size),
     ):
         kept = kept_count(crops * group, config.student.drop_path_rate) if crops else 0
-        length = math.prod(patch_grid(size, size, backbone.patch_size))
+        length = math.prod(patch_grid(size, size, backbone.stride))
         streams.append(
             Tokens(
                 crops * images,
                 kept * images // group,
-                length + 1 + backbone.n_storage_tokens,
+                length + 1 + getattr(backbone, "n_storage_tokens", 0),
             )
         )
     return [stream for stream in streams if stream.crops]
+
+
+def _crop_streams(config: Config, shape: MeshShape) -> list[tuple[int, int]]:
+    """(crops of a micro-batch on one device, their side in px)."""
+    views, images = build_views(config), _images(config, shape) // config.train.micro_batches
+    sizes = (
+        (GLOBAL_VIEWS, views.global_crops_size),
+        (views.local_crops_number, views.local_crops_size),
+    )
+    return [(crops * images, side) for crops, side in sizes if crops]
 
 
 def _images(config: Config, shape: MeshShape) -> int:
@@ -155,6 +190,9 @@ def _images(config: Config, shape: MeshShape) -> int:
 def _crop_bytes(config: Config, shape: MeshShape) -> int:
     views: ViewRecipe = build_views(config)
     pixels = GLOBAL_VIEWS * _padded(views.global_crops_size) * views.global_crops_size
+    if config.gram.use_loss and views.gram_teacher_crops_size is not None:
+        side = views.gram_teacher_crops_size
+        pixels += GLOBAL_VIEWS * _padded(side) * side
     pixels += views.local_crops_number * _padded(views.local_crops_size) * views.local_crops_size
     item = np.dtype(get_precision(config.train.precision).param).itemsize
     images = _images(config, shape) // config.train.micro_batches
@@ -173,77 +211,90 @@ def _kept_for_backward(config: Config, shape: MeshShape) -> int:
     """Per layer: its input, and what the remat policy keeps of the rows that branches run on."""
     backbone = build_model(config).backbone
     item = np.dtype(backbone.precision.compute).itemsize
+    if isinstance(backbone, ConvNeXt):
+        return convnext_memory.kept_for_backward(backbone, _crop_streams(config, shape), item)
     total = 0
     for crops, kept, length in token_streams(config, shape):
-        stream = crops * length * backbone.embed_dim
-        total += backbone.depth * item * (stream + kept * _saved_per_row(backbone, shape, length))
+        stream = crops * _padded(length, SUBLANES) * backbone.embed_dim * item
+        total += backbone.depth * (stream + kept * _saved_per_crop(backbone, shape, length))
     return total
 
 
-def _saved_per_row(backbone: VisionTransformer, shape: MeshShape, length: int) -> int:
-    """Numbers that a layer keeps of one image besides its input."""
+def _saved_per_crop(backbone: VisionTransformer, shape: MeshShape, length: int) -> int:
+    """Bytes that a layer keeps of one crop besides its input."""
     if backbone.remat == "full":
         return 0
-    width, hidden = backbone.embed_dim, _hidden(backbone)
-    gated = backbone.ffn_layer != "mlp"
-    split = (3 * width + hidden * (2 if gated else 1)) // shape.tensor
-    dots = length * (split + 2 * width)
+    width, hidden = backbone.embed_dim, _hidden(backbone) // shape.tensor
+    inputs = 2 if backbone.ffn_layer != "mlp" else 1
+    item, tokens = np.dtype(backbone.precision.compute).itemsize, _padded(length, SUBLANES)
     if backbone.remat == "dots":
-        return dots
-    heads = backbone.num_heads // shape.tensor
-    return 2 * dots + 3 * heads * length * _padded(length) + 4 * length * width
+        return item * tokens * (3 * width // shape.tensor + inputs * hidden + 2 * width)
+    # Everything that is not fused: six widths of it, and attention's weights, in float32 as well.
+    branches = tokens * (item * (4 * inputs * hidden + 10 * width) + 4 * 6 * width)
+    weights = backbone.num_heads // shape.tensor * length * _padded(length)
+    return branches + weights * (item if item >= 4 else item + 4)
 
 
 def _layer_workspace(config: Config, shape: MeshShape) -> int:
-    """Of the larger stream: attention's weights and their gradients, or the hidden features'."""
+    """Of both streams, whose backward passes XLA interleaves.
+
+    Hidden features before and after the activation and their gradients; q, k, v and normed inputs
+    in float32; the residual branch in the compute dtype; attention weights in float32.
+    """
     backbone = build_model(config).backbone
+    if isinstance(backbone, ConvNeXt):
+        return convnext_memory.layer_workspace(backbone, _crop_streams(config, shape))
     heads, hidden = backbone.num_heads // shape.tensor, _hidden(backbone) // shape.tensor
-    gated = backbone.ffn_layer != "mlp"
-    largest = 0
-    for crops, kept, length in token_streams(config, shape):
-        attention = kept * heads * length * _padded(length) * (4 + 4 + 2)
-        ffn = kept * length * hidden * (12 if gated else 8)
-        stream = crops * length * backbone.embed_dim * (4 + 2)
-        largest = max(largest, max(attention, ffn) + stream)
-    return largest
-
-
-def _logits(config: Config, shape: MeshShape) -> int:
-    """Targets in float32 and students' logits in both widths; in chunks, a chunk of each."""
-    images = _images(config, shape)
-    counts = build_mask_counts(config)
-    masked = int(counts.sum()) * images // draw_group_size(config)
-    locals_ = build_views(config).local_crops_number
-    chunk, parts = config.train.prototype_chunk, config.train.micro_batches
+    item = np.dtype(backbone.precision.compute).itemsize
+    width = backbone.embed_dim
     total = 0
-    for rows, students, prototypes, head in (
-        (GLOBAL_VIEWS * images, (GLOBAL_VIEWS + locals_) * images, "dino", config.dino.head),
-        (masked, masked, "ibot", config.ibot.head),
-    ):
-        del prototypes
-        columns = head.n_prototypes // shape.tensor
-        if chunk is None and parts == 1:
-            total += columns * (4 * rows + (4 + 2) * students)
-        else:
-            taken = (rows + students) // parts
-            taken = min(taken, chunk or taken)
-            total = max(total, columns * taken * (4 + 4 + 2))
+    for _, kept, length in token_streams(config, shape):
+        features = (7 if backbone.ffn_layer != "mlp" else 4) * item * hidden
+        features += width * (3 * 4 // shape.tensor + 2 * 4 + 6 * item)
+        total += kept * _padded(length, SUBLANES) * features
+        total += kept * heads * length * _padded(length) * 4
     return total
 
 
-def _gathered_bytes(mesh: AbstractMesh, student: PyTree, precision) -> tuple[int, int]:
-    """Weights of both heads, and twice those of a layer, whole but for tensor, in compute dtype."""
+def _logits(config: Config, shape: MeshShape) -> int:
+    """Of teacher, student and their gradient in the compute dtype, CLS targets in float32.
+
+    In chunks, a chunk of them in float32, and the prototypes' gradients.
+    """
+    images = _images(config, shape)
+    counts = build_mask_counts(config)
+    masked = int(counts.sum()) * images // draw_group_size(config)
+    crops = GLOBAL_VIEWS + build_views(config).local_crops_number
+    chunk, parts = config.train.prototype_chunk, config.train.micro_batches
+    item = np.dtype(get_precision(config.train.precision).compute).itemsize
+    dino = config.dino.head.n_prototypes // shape.tensor
+    ibot = config.ibot.head.n_prototypes // shape.tensor
+    if chunk is None and parts == 1:
+        return images * dino * (4 * GLOBAL_VIEWS + 2 * item * crops) + masked * ibot * 3 * item
+    rows = ((GLOBAL_VIEWS + crops) * images // parts, 2 * masked // parts)
+    rows = tuple(min(taken, chunk or taken) for taken in rows)
+    gradients = 4 * (
+        config.dino.head.bottleneck_dim * dino + config.ibot.head.bottleneck_dim * ibot
+    )
+    return max(rows[0] * dino, rows[1] * ibot) * (4 + 4 + item) + gradients
+
+
+def _weight_copies(mesh: AbstractMesh, student: PyTree, precision: Precision) -> tuple[int, int]:
+    """In the compute dtype and whole but for tensor: both heads, and one layer."""
     whole = AbstractMesh((1, 1, mesh.shape["tensor"]), (*meshes.BATCH_AXES, "tensor"))
-    scale = np.dtype(precision.compute).itemsize / np.dtype(precision.param).itemsize
-    heads = sum(sharded_bytes(whole, student[name]) for name in ("dino_head", "ibot_head"))
-    blocks = sharded_bytes(whole, {"blocks": student["backbone"]["blocks"]})
-    depth = jax.tree.leaves(student["backbone"]["blocks"])[0].shape[0]
-    return int(heads * scale), int(2 * blocks / depth * scale)
+    narrow = np.dtype(precision.compute).itemsize / np.dtype(precision.param).itemsize
+    heads = sum(sharded_bytes(whole, student[name]) for name in student if name != "backbone")
+    stacks = {k: v for k, v in student["backbone"].items() if k.startswith(("blocks", "stage_"))}
+    layer = max(
+        sharded_bytes(whole, {name: layers}) / jax.tree.leaves(layers)[0].shape[0]
+        for name, layers in stacks.items()
+    )
+    return int(narrow * heads), int(narrow * layer)
 
 
 def _hidden(backbone: VisionTransformer) -> int:
     return hidden_width(backbone.embed_dim, backbone.ffn_ratio, backbone.ffn_layer)
 
 
-def _padded(size: int) -> int:
-    return math.ceil(size / LANES) * LANES
+def _padded(size: int, multiple: int = LANES) -> int:
+    return math.ceil(size / multiple) * multiple

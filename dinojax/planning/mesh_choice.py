@@ -18,13 +18,16 @@ from dinojax.resolutions import resolutions
 from dinojax.ssl.state import TrainState
 from dinojax.validation import check_config, check_mesh
 
+ROOM = 0.9
+"""Of the memory: the prediction errs, and evaluation and copies for checkpoints come on top."""
+
 
 class Choice(NamedTuple):
     """A mesh and why it was taken."""
 
     shape: MeshShape
     memory: Memory
-    """Predicted bytes per device, of the largest resolution."""
+    """Predicted bytes per device at the highest point, of the largest resolution."""
     reason: str
 
 
@@ -37,8 +40,9 @@ def choose_mesh(config: Config, devices: int, hbm_bytes: int | None, slices: int
     """Sizes of the axes; 0 in `config.mesh` means chosen here.
 
     Of the meshes whose shards the groups fill: the one with the fewest parts over tensor, then over
-    fsdp, for which the predicted memory is at most `hbm_bytes`. With unknown memory, nothing more
-    is split than it must be. Only data spans TPU `slices`.
+    fsdp, for which the predicted memory is at most `ROOM` of `hbm_bytes`; where there is none, the
+    one that needs least, if that fits. With unknown memory, nothing more is split than it must be.
+    Only data spans TPU `slices`.
 
     Raises:
         ValueError: an impossible configuration; sizes that do not fit the devices or the groups; no
@@ -70,9 +74,9 @@ def choose_mesh(config: Config, devices: int, hbm_bytes: int | None, slices: int
         reason = f"the least sharding for {config.train.batch_size} images on {devices} devices"
         if hbm_bytes is None:
             return Choice(shape, memory, f"{reason}; their memory is unknown")
-        if memory.total <= hbm_bytes:
+        if memory.total <= ROOM * hbm_bytes:
             needed = f"{memory.total / GIB:.2f} of {hbm_bytes / GIB:.2f} GiB"
-            return Choice(shape, memory, f"{reason} that is predicted to fit: {needed}")
+            return Choice(shape, memory, f"{reason} that leaves room: {needed} predicted")
         tried.append(Choice(shape, memory, reason))
     if not tried:
         raise refused or ValueError(
@@ -81,6 +85,8 @@ def choose_mesh(config: Config, devices: int, hbm_bytes: int | None, slices: int
         )
     assert hbm_bytes is not None
     best = min(tried, key=lambda choice: choice.memory.total)
+    if best.memory.total <= hbm_bytes:
+        return best._replace(reason="needs the least memory of all, and most of what is there")
     raise ValueError(shortfall(config, best.shape, best.memory, hbm_bytes))
 
 

@@ -1,5 +1,6 @@
 """A plan: everything `python -m dinojax.plan` knows, as an object, as text and as JSON."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ class Plan:
         mesh: devices per axis.
         mesh_reason: why this mesh.
         flops: model FLOPs per image.
-        memory: predicted, by category.
+        stages: predicted memory at the high points of the step, by category.
         hbm_bytes_compiled: what the TPU compiler allocates; None without ``--compile``.
         compiled_fits: whether the compiler placed the program.
         compile_seconds: the compile took.
@@ -33,7 +34,7 @@ class Plan:
     mesh: dict[str, int]
     mesh_reason: str
     flops: ImageFlops
-    memory: Memory
+    stages: dict[str, Memory]
     collectives: list[dict[str, str | int | bool]]
     rates: Rates
     state_bytes: int
@@ -41,6 +42,11 @@ class Plan:
     hbm_bytes_compiled: int | None = None
     compiled_fits: bool | None = None
     compile_seconds: float | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """Of the highest point."""
+        return max(self.stages.values(), key=lambda memory: memory.total)
 
     @property
     def hbm_bytes(self) -> int:
@@ -87,6 +93,7 @@ class Plan:
             "hbm_bytes_per_device": self.topology.chip.hbm_bytes,
             "hbm_bytes_predicted": self.memory.total,
             "hbm_bytes_by_category": self.memory._asdict(),
+            "hbm_bytes_by_stage": {name: one._asdict() for name, one in self.stages.items()},
             "hbm_bytes_compiled": self.hbm_bytes_compiled,
             "fits": self.fits,
             "compile_seconds": self.compile_seconds,
@@ -115,9 +122,13 @@ class Plan:
             *_table((name, f"{part / 1e9:,.1f}") for name, part in self.flops._asdict().items()),
             *_table([("total", f"{self.flops.total / 1e9:,.1f}")]),
             "",
-            "Bytes per device at the high point, GiB (predicted)",
-            *_table((name, f"{part / GIB:,.2f}") for name, part in self.memory._asdict().items()),
-            *_table([("total", f"{self.memory.total / GIB:,.2f}")]),
+            "GiB per device at the high points of the step (predicted)",
+            *_table([("", *self.stages)]),
+            *_table(
+                (name, *(f"{one[i] / GIB:,.2f}" for one in self.stages.values()))
+                for i, name in enumerate(Memory._fields)
+            ),
+            *_table([("total", *(f"{one.total / GIB:,.2f}" for one in self.stages.values()))]),
         ]
         if self.hbm_bytes_compiled is not None:
             compiled = f"{self.hbm_bytes_compiled / GIB:,.2f} in {self.compile_seconds:.0f} s"
@@ -155,5 +166,8 @@ class Plan:
         return "\n".join(lines)
 
 
-def _table(rows) -> list[str]:
-    return [f"  {name.replace('_', ' '):<18} {value:>12}" for name, value in rows]
+def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    return [
+        f"  {name.replace('_', ' '):<18}" + "".join(f" {value:>12}" for value in values)
+        for name, *values in rows
+    ]

@@ -20,6 +20,8 @@ from dinojax.runtime.errors import CheckpointError
 from dinojax.runtime.stored_state import DIGESTS, NOTES, STATE, read_state
 from dinojax.typing import PyTree
 
+DIRECTORY = "checkpoints"
+"""Of a workdir, with what its run resumes from."""
 DAMAGED = ".damaged"
 HALF_WRITTEN = ".orbax-checkpoint-tmp"
 

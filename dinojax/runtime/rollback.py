@@ -77,6 +77,7 @@ def run_segments(
     series: Sequence[Checkpoints],
     workdir: str | os.PathLike[str],
     total_steps: int,
+    first_step: int = 0,
 ) -> Result:
     """Run to the end, around all windows, with a new window for each `RollBack`.
 
@@ -89,6 +90,7 @@ def run_segments(
         restore: the state of one checkpoint; raises if it cannot be used.
         advance: a state with another step and nothing else changed.
         series: what is saved along the run, the checkpoints that it resumes from first.
+        first_step: of the initial state.
 
     Raises:
         DivergedError: nothing to go back to.
@@ -96,9 +98,10 @@ def run_segments(
     while True:
         windows = _windows_of_all(workdir)
         latest, state = resume()
-        first = after_windows(latest or 0, windows)
-        if first != (latest or 0):
-            logging.info("steps %d to %d are no-ops: %s", latest or 0, first - 1, FILE)
+        begun = first_step if latest is None else latest
+        first = after_windows(begun, windows)
+        if first != begun:
+            logging.info("steps %d to %d are no-ops: %s", begun, first - 1, FILE)
             state = advance(state, first)
         until = min((w.first for w in windows if w.first > first), default=total_steps)
         try:

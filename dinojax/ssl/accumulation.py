@@ -8,15 +8,16 @@ teacher's logits are computed again instead of kept, and so are the views.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 
-from dinojax.losses.centering import update_center
+from dinojax.losses.centering import mean_of_rows, update_center
 from dinojax.losses.chunked import Rows, TeacherRows
 from dinojax.losses.chunked_sinkhorn import sinkhorn_center
 from dinojax.losses.chunks import per_shard
+from dinojax.models.head import DinoHead
 from dinojax.precision import widen
 from dinojax.ssl.forward import (
     Bottlenecks,
@@ -25,12 +26,13 @@ from dinojax.ssl.forward import (
     student_bottlenecks,
     teacher_bottlenecks,
 )
+from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs, to_views
 from dinojax.ssl.micro_batch import MicroBatch
 from dinojax.ssl.objective import Objective, Targets
 from dinojax.ssl.state import Centers, TrainState
 from dinojax.ssl.step import Metrics, Schedules
-from dinojax.typing import Array, Float, Int, Params, PyTree
+from dinojax.typing import Array, Bool, Float, Int, Params, PyTree
 
 
 class Prototypes(NamedTuple):
@@ -40,8 +42,13 @@ class Prototypes(NamedTuple):
     ibot: Float[Array, "E J"]
 
 
-def prototypes_of(params: Params) -> Prototypes:
-    return Prototypes(params["dino_head"]["last_layer"], params["ibot_head"]["last_layer"])
+def prototypes_of(model: SslModel, params: Params) -> Prototypes:
+    def columns(head: DinoHead, name: str) -> Float[Array, "F K"]:
+        return cast(Array, head.apply({"params": params[name]}, method="prototype_columns"))
+
+    return Prototypes(
+        columns(model.dino_head, "dino_head"), columns(model.patch_head, model.patch_head_name)
+    )
 
 
 Centering = Callable[
@@ -61,13 +68,19 @@ def sinkhorn_centers(
 ) -> tuple[Centers, None]:
     """As `sinkhorn_centering`; by default a micro-batch's logits exist at a time."""
 
-    def center(x: Float[Array, "m G n F"], columns: Float[Array, "F K"]) -> Float[Array, " K"]:
+    def center(
+        x: Float[Array, "m G n F"],
+        columns: Float[Array, "F K"],
+        real: Bool[Array, "m G n"] | None = None,
+    ) -> Float[Array, " K"]:
         rows = per_shard("m (Z g) n F -> Z (m g n) F", x)
+        real = None if real is None else per_shard("m (Z g) n -> Z (m g n)", real)
         size = rows.shape[1] // len(x) if chunk is None else chunk
-        return sinkhorn_center(rows, columns, temperature, chunk=size)
+        return sinkhorn_center(rows, columns, temperature, chunk=size, real=real)
 
     return Centers(
-        center(features.cls, prototypes.dino), center(features.patches, prototypes.ibot)
+        center(features.cls, prototypes.dino),
+        center(features.patches, prototypes.ibot, features.real),
     ), None
 
 
@@ -80,15 +93,26 @@ def moving_centers(
     """As `softmax_centering`: the mean logit is the logit of the mean feature."""
 
     def moved(
-        center: Float[Array, " K"], x: Float[Array, "m G n F"], columns: Float[Array, "F K"]
+        center: Float[Array, " K"],
+        x: Float[Array, "m G n F"],
+        columns: Float[Array, "F K"],
+        real: Bool[Array, "m G n"] | None = None,
     ) -> Float[Array, " K"]:
-        mean = widen(x).mean(axis=(0, 1, 2))
+        mean = mean_of_rows(widen(x), real)
         return update_center(center, (mean @ widen(columns.astype(x.dtype)))[None])
 
     return centers, Centers(
         moved(centers.dino, features.cls, prototypes.dino),
-        moved(centers.ibot, features.patches, prototypes.ibot),
+        moved(centers.ibot, features.patches, prototypes.ibot, features.real),
     )
+
+
+class Seen(NamedTuple):
+    """What a teacher made of all micro-batches, along a leading axis."""
+
+    features: Bottlenecks
+    patches: Float[Array, "*m G b P D"] | None
+    """Only where they are the Gram targets."""
 
 
 class AccumulatedLoss(NamedTuple):
@@ -102,9 +126,29 @@ class AccumulatedLoss(NamedTuple):
     centering: Centering
     schedules: Schedules
     micro_batches: int = 1
+    gram: GramAnchor | None = None
+    frozen: SslModel | None = None
+
+    def see(self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]) -> Seen:
+        """What the teacher makes of a batch, micro-batch by micro-batch."""
+        model, teacher = self.frozen or self.model, state.target_teacher
+        # Of the EMA teacher as the Gram teacher; another one looks at a part when it is its turn.
+        keep_patches = self.gram is not None and state.gram_teacher is None
+
+        def part(index: Int[Array, ""]) -> Seen:
+            with jax.named_scope("views"):
+                inputs = make_inputs(batch, state.step, MicroBatch(index, self.micro_batches))
+            features, patches = teacher_bottlenecks(model, teacher, inputs)
+            return Seen(features, patches if keep_patches else None)
+
+        return jax.lax.map(part, jnp.arange(self.micro_batches))
 
     def gradients(
-        self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
+        self,
+        state: TrainState,
+        batch: Any,
+        make_inputs: Callable[..., StepInputs],
+        seen: Seen | None = None,
     ) -> tuple[Params, Metrics, Centers | None]:
         """By the student's parameters, summed in their dtype; loss terms and the next centres.
 
@@ -113,20 +157,16 @@ class AccumulatedLoss(NamedTuple):
         """
         step = state.step
         temperature = self.schedules.teacher_temp(step)
-        columns = prototypes_of(state.teacher)
+        columns = prototypes_of(self.frozen or self.model, state.target_teacher)
+        seen = self.see(state, batch, make_inputs) if seen is None else seen
+        centers, next_centers = self.centering(seen.features, columns, temperature, state.centers)
 
         def inputs_of(index: Int[Array, ""]) -> StepInputs:
             with jax.named_scope("views"):
                 return make_inputs(batch, step, MicroBatch(index, self.micro_batches))
 
-        indices = jnp.arange(self.micro_batches)
-        features = jax.lax.map(
-            lambda index: teacher_bottlenecks(self.model, state.teacher, inputs_of(index)), indices
-        )
-        centers, next_centers = self.centering(features, columns, temperature, state.centers)
-
-        def part(given: tuple[Int[Array, ""], Bottlenecks]) -> tuple[Params, Metrics]:
-            index, features = given
+        def part(given: tuple[Int[Array, ""], Seen]) -> tuple[Params, Metrics]:
+            index, (features, ema_patches) = given
             inputs = inputs_of(index)
             cls = to_views(features.cls, inputs.global_crops.shape[0])
             targets = Targets(
@@ -137,26 +177,33 @@ class AccumulatedLoss(NamedTuple):
             def loss(student: Params) -> tuple[Float[Array, ""], Metrics]:
                 outputs = student_rows(self.model, student, inputs)
                 weight = self.schedules.dino_local_loss_weight(step)
-                return self.objective(outputs, targets, inputs, weight)
+                total, terms = self.objective(outputs, targets, inputs, weight)
+                if self.gram is None:
+                    return total, terms
+                patches = self.gram.targets(state.gram_teacher, ema_patches, inputs)
+                given = {"teacher": patches, "inputs": inputs, "step": step}
+                return self.gram.add_to(total, terms, student=outputs.patches, **given)
 
             return jax.grad(loss, has_aux=True)(state.student)
 
         grads, terms = jax.tree.map(
-            lambda x: x / self.micro_batches, _sum_over(part, (indices, features))
+            lambda x: x / self.micro_batches,
+            _sum_over(part, (jnp.arange(self.micro_batches), seen)),
         )
         return grads, terms, next_centers
 
 
 def student_rows(model: SslModel, params: Params, inputs: StepInputs) -> StudentOutputs:
     """As `student_forward`, with logits that are not computed yet."""
-    global_cls, features = student_bottlenecks(model, params, inputs)
+    whole, features = student_bottlenecks(model, params, inputs)
     views, local_views = inputs.global_crops.shape[0], inputs.local_crops.shape[0]
-    cls, columns = to_views(features.cls, views + local_views), prototypes_of(params)
+    cls, columns = to_views(features.cls, views + local_views), prototypes_of(model, params)
     return StudentOutputs(
-        global_cls,
+        to_views(whole.cls, views),
         global_logits=Rows(cls[:views], columns.dino),
         local_logits=Rows(cls[views:], columns.dino),
         patch_logits=Rows(features.patches, columns.ibot),
+        patches=whole.patches,
     )
 
 

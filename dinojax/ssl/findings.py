@@ -93,12 +93,12 @@ def _tensors(
     step, schedules = state.step, loss.schedules
     inputs = make_inputs(batch, step)
     seen: dict[str, PyTree] = {"teacher": {}, "student": {}}
-    teacher, student = (_watched(loss.model, into) for into in seen.values())
-    outputs = teacher_forward(teacher, state.teacher, inputs)
+    teacher = _watched(loss.frozen or loss.model, seen["teacher"])
+    student = _watched(loss.model, seen["student"])
+    outputs = teacher_forward(teacher, state.target_teacher, inputs)
     targets, _ = loss.centering(outputs, schedules.teacher_temp(step), state.centers)
     predictions = student_forward(student, state.student, inputs)
-    local_weight = schedules.dino_local_loss_weight(step)
-    _, terms = loss.objective(predictions, targets, inputs, local_weight)
+    _, terms = loss.compare(predictions, outputs, targets, state, inputs)
     grads, _, _ = step_loss.gradients(state, batch, make_inputs)
     return [
         state._asdict(),

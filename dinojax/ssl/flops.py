@@ -29,8 +29,12 @@ def image_flops(
     global_crops: int = 2,
     channels: int = 3,
     drop_path_rate: float = 0.0,
+    gram_px: int = 0,
+    frozen: SslModel | None = None,
+    teacher_px: int | None = None,
+    students: int = 1,
 ) -> ImageFlops:
-    """Of student and teacher.
+    """Of student and teachers.
 
     The student costs three forward passes (a backward pass is two), the teacher one, on whole
     global crops. Recomputation under `remat` is not counted: model FLOPs are what the method needs.
@@ -39,20 +43,30 @@ def image_flops(
     Args:
         masked_patches: per image, over all its global crops; the average of the batch.
         local_crops: per image; `local_px` is not read if 0.
+        gram_px: side of the crops of a Gram teacher; 0 if there is none but the EMA teacher.
+        frozen: the model that gives the targets, if it is not the student's own.
+        teacher_px: side of the crops that give the targets; None: `global_px`.
+        students: how many share the teacher; this one has its part of it.
     """
-    width = model.backbone.embed_dim
 
-    def backbone(image_px: int, rate: float) -> float:
+    def backbone(model: SslModel, image_px: int, rate: float = 0.0) -> float:
         return backbone_flops(model.backbone, image_px, channels=channels, drop_path_rate=rate)
 
-    cls = head_flops(model.dino_head, width)
-    patches = masked_patches * head_flops(model.ibot_head, width)
-    student = global_crops * backbone(global_px, drop_path_rate)
+    def heads(model: SslModel, crops: int) -> float:
+        width = model.backbone.embed_dim
+        patches = masked_patches * head_flops(model.patch_head, width)
+        return crops * head_flops(model.dino_head, width) + patches
+
+    seen = frozen or model
+    teacher = global_crops * backbone(seen, teacher_px or global_px) / students
+    if gram_px:
+        teacher += global_crops * backbone(model, gram_px)
+    student = global_crops * backbone(model, global_px, drop_path_rate)
     if local_crops:
-        student += local_crops * backbone(local_px, drop_path_rate)
+        student += local_crops * backbone(model, local_px, drop_path_rate)
     return ImageFlops(
         student_backbone=3 * student,
-        student_heads=3 * ((global_crops + local_crops) * cls + patches),
-        teacher_backbone=global_crops * backbone(global_px, 0.0),
-        teacher_heads=global_crops * cls + patches,
+        student_heads=3 * heads(model, global_crops + local_crops),
+        teacher_backbone=teacher,
+        teacher_heads=heads(seen, global_crops) / students,
     )

@@ -7,26 +7,39 @@ import jax.numpy as jnp
 
 from dinojax.losses.chunked import Rows
 from dinojax.models.head import DinoHead
-from dinojax.models.vit import Features, VisionTransformer
-from dinojax.ssl.inputs import StepInputs, to_groups, to_views
-from dinojax.typing import Array, Float, Int, Key, Params
+from dinojax.models.presets import Backbone
+from dinojax.models.vit import Features
+from dinojax.ssl.inputs import StepInputs, gather_patches, to_groups, to_views
+from dinojax.typing import Array, Bool, Float, Key, Params
 
 
 class SslModel(NamedTuple):
-    """A backbone and its two heads; parameters are a dict with the same three names."""
+    """A backbone and its two heads; parameters are a dict with the same names."""
 
-    backbone: VisionTransformer
+    backbone: Backbone
     dino_head: DinoHead
-    ibot_head: DinoHead
+    ibot_head: DinoHead | None
+    """None: the DINO head is that of the patches too (DINOv2's default); there are no parameters of
+    this name then."""
+
+    @property
+    def patch_head_name(self) -> str:
+        """Whose parameters the patches' logits are made with."""
+        return "dino_head" if self.ibot_head is None else "ibot_head"
+
+    @property
+    def patch_head(self) -> DinoHead:
+        return self.dino_head if self.ibot_head is None else self.ibot_head
 
     def init(self, key: Key, channels: int = 3) -> Params:
-        """Parameters of all three, independent of any image size."""
-        side, width = self.backbone.patch_size, self.backbone.embed_dim
+        """Parameters of all, independent of any image size."""
+        side, width = self.backbone.stride, self.backbone.embed_dim
         examples = {
             "backbone": jnp.zeros((1, 1, side, side, channels)),
             "dino_head": jnp.zeros((1, width)),
-            "ibot_head": jnp.zeros((1, width)),
         }
+        if self.ibot_head is not None:
+            examples["ibot_head"] = jnp.zeros((1, width))
         keys = jax.random.split(key, len(examples))
         return {
             name: getattr(self, name).init(k, example)["params"]
@@ -40,6 +53,8 @@ class Bottlenecks(NamedTuple):
     cls: Float[Array, "*m G b F"]
     patches: Float[Array, "*m G M E"]
     """Only the patches that are masked for the student."""
+    real: Bool[Array, "*m G M"] | None
+    """See `StepInputs.mask_real`."""
 
 
 class TeacherOutputs(NamedTuple):
@@ -47,6 +62,10 @@ class TeacherOutputs(NamedTuple):
 
     cls_logits: Float[Array, "V B K"]
     patch_logits: Float[Array, "G M J"]
+    patches: Float[Array, "G b P D"]
+    """All of them, normed, before the head: for Gram anchoring."""
+    patch_real: Bool[Array, "G M"] | None = None
+    """See `StepInputs.mask_real`."""
 
 
 class StudentOutputs(NamedTuple):
@@ -57,52 +76,60 @@ class StudentOutputs(NamedTuple):
     global_logits: Float[Array, "V B K"] | Rows
     local_logits: Float[Array, "W B K"] | Rows
     patch_logits: Float[Array, "G M J"] | Rows
+    patches: Float[Array, "G b P D"]
+    """All patches of the global crops, normed, before the head: for Gram anchoring."""
 
 
 def teacher_forward(model: SslModel, params: Params, inputs: StepInputs) -> TeacherOutputs:
     """Of whole global crops alone: the pixels of the student, unless the inputs hold others."""
-    features = teacher_bottlenecks(model, params, inputs)
+    features, patches = teacher_bottlenecks(model, params, inputs)
     return TeacherOutputs(
         to_views(
             _logits(model.dino_head, params["dino_head"], features.cls),
             inputs.global_crops.shape[0],
         ),
-        _logits(model.ibot_head, params["ibot_head"], features.patches),
+        _logits(model.patch_head, params[model.patch_head_name], features.patches),
+        patches,
+        features.real,
     )
 
 
 def student_forward(model: SslModel, params: Params, inputs: StepInputs) -> StudentOutputs:
     """Both crop sizes in one pass over depth; one call of the DINO head for all CLS tokens."""
-    global_cls, features = student_bottlenecks(model, params, inputs)
+    whole, features = student_bottlenecks(model, params, inputs)
     views, local_views = inputs.global_crops.shape[0], inputs.local_crops.shape[0]
     logits = _logits(model.dino_head, params["dino_head"], features.cls)
     logits = to_views(logits, views + local_views)
     return StudentOutputs(
-        global_cls,
+        to_views(whole.cls, views),
         global_logits=logits[:views],
         local_logits=logits[views:],
-        patch_logits=_logits(model.ibot_head, params["ibot_head"], features.patches),
+        patch_logits=_logits(model.patch_head, params[model.patch_head_name], features.patches),
+        patches=whole.patches,
     )
 
 
-def teacher_bottlenecks(model: SslModel, params: Params, inputs: StepInputs) -> Bottlenecks:
-    """What `teacher_forward` multiplies with the prototypes."""
-    groups = inputs.masks.shape[0]
+def teacher_bottlenecks(
+    model: SslModel, params: Params, inputs: StepInputs
+) -> tuple[Bottlenecks, Float[Array, "G b P D"]]:
+    """What `teacher_forward` multiplies with the prototypes, and all normed patches."""
+    groups = inputs.mask_indices.shape[0]
     own = inputs.teacher_crops
     crops = to_groups(inputs.global_crops if own is None else own, groups)
     output = model.backbone.apply({"params": params["backbone"]}, crops)
     (features,) = cast(tuple[Features, ...], output)
-    return _bottlenecks(model, params, features.cls, features.patches, inputs)
+    narrow = _bottlenecks(model, params, features.cls, features.patches, inputs)
+    return narrow, features.patches
 
 
 def student_bottlenecks(
     model: SslModel, params: Params, inputs: StepInputs
-) -> tuple[Float[Array, "V B D"], Bottlenecks]:
-    """CLS of the global crops before the head, and what is multiplied with the prototypes.
+) -> tuple[Features, Bottlenecks]:
+    """Features of the global crops before the head, and what is multiplied with the prototypes.
 
     The CLS tokens of a group are those of its global crops, then of its local crops.
     """
-    groups = inputs.masks.shape[0]
+    groups = inputs.mask_indices.shape[0]
     output = model.backbone.apply(
         {"params": params["backbone"]},
         to_groups(inputs.global_crops, groups),
@@ -112,10 +139,7 @@ def student_bottlenecks(
     )
     whole, local = cast(tuple[Features, ...], output)
     cls = jnp.concatenate([whole.cls, local.cls], axis=1)
-    return (
-        to_views(whole.cls, inputs.global_crops.shape[0]),
-        _bottlenecks(model, params, cls, whole.patches, inputs),
-    )
+    return whole, _bottlenecks(model, params, cls, whole.patches, inputs)
 
 
 def _bottlenecks(
@@ -130,16 +154,10 @@ def _bottlenecks(
         return cast(Array, head.apply({"params": params[name]}, x, method="to_bottleneck"))
 
     masked = gather_patches(patches, inputs.mask_indices)
-    return Bottlenecks(reduced("dino_head", cls), reduced("ibot_head", masked))
+    return Bottlenecks(
+        reduced("dino_head", cls), reduced(model.patch_head_name, masked), inputs.mask_real
+    )
 
 
 def _logits(head: DinoHead, params: Params, x: Float[Array, "*R F"]) -> Float[Array, "*R K"]:
     return cast(Array, head.apply({"params": params}, x, method="to_logits"))
-
-
-def gather_patches(
-    patches: Float[Array, "G b P D"], indices: Int[Array, "G M"]
-) -> Float[Array, "G M D"]:
-    """Patches of each group at flat positions in its ``[b * P]``."""
-    flat = patches.reshape(patches.shape[0], -1, patches.shape[-1])
-    return jax.vmap(lambda rows, index: rows[index])(flat, indices)

@@ -14,6 +14,7 @@ from einops import rearrange
 
 from dinojax.kernels.rope import CoordinateDraws
 from dinojax.models.block import KeptRows, kept_count
+from dinojax.models.convnext import drop_path_gains
 from dinojax.models.vit import CropDraws
 from dinojax.prng import key_for, slot_keys
 from dinojax.typing import Array, Bool, Float, Int, Key, Step
@@ -24,16 +25,23 @@ class StepInputs(NamedTuple):
 
     global_crops: Float[Array, "V B S S C"]
     local_crops: Float[Array, "W B s s C"]
-    masks: Bool[Array, "G b P"]
-    """Masked patches of the global crops in group layout."""
+    masks: Bool[Array, "G b P"] | None
+    """Patches of the global crops, in group layout, that the student is not shown; None: it sees
+    all of them (distillation)."""
     mask_indices: Int[Array, "G M"]
-    """Where they are in each group's ``[b * P]`` patches, ascending; a static number."""
+    """Which of each group's ``[b * P]`` patches are predicted, ascending; a static number. The
+    masked ones, where there are any."""
     mask_weights: Float[Array, "G M"]
     """One over the number of masked patches in the token's own crop."""
     draws: tuple[CropDraws | None, CropDraws | None]
     """Stochastic depth and RoPE augmentation of the student, for global and local crops."""
     teacher_crops: Float[Array, "V B S S C"] | None = None
     """What the teacher sees; None: the global crops."""
+    mask_real: Bool[Array, "G M"] | None = None
+    """Which of the entries for masked patches stand for one; None: all (DINOv3's rule). The rest
+    fill them up to the most that DINOv2's rule can mask, and have weight 0."""
+    gram_crops: Float[Array, "V B T T C"] | None = None
+    """What the Gram teacher sees; None: the global crops."""
 
 
 def to_groups(x: Float[Array, "V B *X"], groups: int) -> Float[Array, "G b *X"]:
@@ -47,6 +55,14 @@ def to_groups(x: Float[Array, "V B *X"], groups: int) -> Float[Array, "G b *X"]:
 def to_views(x: Float[Array, "G b *X"], views: int) -> Float[Array, "V B *X"]:
     """The inverse of `to_groups`."""
     return rearrange(x, "G (V g) ... -> V (G g) ...", V=views)
+
+
+def gather_patches(
+    patches: Float[Array, "G b P D"], indices: Int[Array, "G M"]
+) -> Float[Array, "G M D"]:
+    """Patches of each group at flat positions in its ``[b * P]``."""
+    flat = patches.reshape(patches.shape[0], -1, patches.shape[-1])
+    return jax.vmap(lambda rows, index: rows[index])(flat, indices)
 
 
 class DrawRates(NamedTuple):
@@ -80,6 +96,23 @@ def make_draws(
         )
 
     return draws
+
+
+def make_gain_draws(
+    drop_path_rate: float, *, seed: int, depth: int, rows: dict[str, int]
+) -> Callable[[Step, Int[Array, " G"]], tuple[CropDraws | None, ...]]:
+    """As `make_draws`, for a ConvNeXt: stochastic depth for each crop by itself is all it has."""
+    if not drop_path_rate:
+        return lambda step, slots: (None,) * len(rows)
+
+    def crop_draws(step: Step, slots: Int[Array, " G"], name: str, count: int) -> CropDraws:
+        keys = slot_keys(key_for(seed, step, "draws", name), slots)
+        uniform = jax.vmap(lambda key: jax.random.uniform(key, (depth, count)))(keys)
+        return CropDraws(None, None, drop_path_gains(jnp.swapaxes(uniform, 0, 1), drop_path_rate))
+
+    return lambda step, slots: tuple(
+        crop_draws(step, slots, name, count) for name, count in rows.items()
+    )
 
 
 def _layer_major(draws: CropDraws) -> CropDraws:

@@ -36,7 +36,7 @@ def sinkhorn_centering(
     """Sinkhorn-Knopp over the whole batch: one problem of all CLS tokens, one of masked patches."""
     targets = Targets(
         sinkhorn_knopp(teacher.cls_logits, temperature),
-        sinkhorn_knopp(teacher.patch_logits, temperature),
+        sinkhorn_knopp(teacher.patch_logits, temperature, real=teacher.patch_real),
     )
     return targets, None
 
@@ -51,7 +51,7 @@ def softmax_centering(
     )
     moved = Centers(
         update_center(centers.dino, teacher.cls_logits),
-        update_center(centers.ibot, teacher.patch_logits),
+        update_center(centers.ibot, teacher.patch_logits, real=teacher.patch_real),
     )
     return targets, moved
 

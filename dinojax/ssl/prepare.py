@@ -8,21 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from dinojax.kernels.resize import resize_grid
 from dinojax.mesh import split_batch
 from dinojax.models.vit import CropDraws
 from dinojax.prng import key_for, slot_keys
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.micro_batch import WHOLE_BATCH, MicroBatch
-from dinojax.typing import Array, Int, Key, Step
+from dinojax.typing import Array, Float, Int, Key, Step
 from dinojax.views.masks import (
     mask_counts,
     mask_weights,
     masked_indices,
     max_block_patches,
     sample_masks,
+    sample_masks_up_to,
 )
 from dinojax.views.recipe import ViewRecipe
-from dinojax.views.render import make_crops
+from dinojax.views.render import Crops, make_crops
 
 GLOBAL_VIEWS = 2
 
@@ -48,19 +50,28 @@ def make_step_inputs(
     *,
     seed: int,
     groups: int,
-    patch_size: int,
+    side: int,
     counts: np.ndarray,
+    ratio_bounds: np.ndarray | None = None,
     circular_shift: bool,
     draws: Callable[[Step, Int[Array, " G"]], tuple[CropDraws | None, ...]],
     dtype: DTypeLike,
+    hide_masked: bool = True,
+    teacher_scale: float = 1.0,
 ) -> Callable[..., StepInputs]:
     """``(batch, step[, micro_batch]) -> StepInputs`` with crops keyed by (seed, step, slot).
 
     A batch holds ``canvas [B, H, W, C]`` and ``size [B, 2]``; its order is the slots'. Its first
     images alone get the crops that they have in the whole batch, and so do those of a micro-batch.
+
+    Args:
+        side: of the grid of patches of the global crops.
+        counts: masked patches of each global crop of a group, or the most that there can be.
+        ratio_bounds: for masks by DINOv2's rule (`views.masks.sample_masks_up_to`).
+        hide_masked: whether the student is not shown the masked patches that it predicts.
+        teacher_scale: the teacher sees crops with sides smaller by this factor.
     """
-    side = recipe.global_crops_size // patch_size
-    block = max_block_patches(recipe.global_crops_size, patch_size)
+    block = max_block_patches(recipe.global_crops_size, recipe.global_crops_size // side)
 
     def inputs(
         batch: dict[str, Any], step: Step, micro_batch: MicroBatch = WHOLE_BATCH
@@ -72,21 +83,38 @@ def make_step_inputs(
         crops = split_batch(crops, axis=1)
 
         def group_masks(key):
-            masks = sample_masks(key, counts, (side, side), block, circular_shift=circular_shift)
-            indices = masked_indices(masks, int(counts.sum()))
-            return masks, indices, mask_weights(masks, indices)
+            total, how = int(counts.sum()), {"circular_shift": circular_shift}
+            if ratio_bounds is None:
+                masks, real = sample_masks(key, counts, (side, side), block, **how), None
+            else:
+                masks = sample_masks_up_to(key, ratio_bounds, (side, side), block, **how)
+                real = jnp.arange(total) < masks.sum()
+            indices = masked_indices(masks, total)
+            weights = mask_weights(masks, indices)
+            return masks, indices, weights if real is None else jnp.where(real, weights, 0), real
 
         group_slots = micro_batch.of(jnp.arange(groups))
         group_keys = split_batch(slot_keys(key_for(seed, step, "masks"), group_slots))
-        masks, indices, weights = split_batch(jax.vmap(group_masks)(group_keys))
+        masks, indices, weights, real = split_batch(jax.vmap(group_masks)(group_keys))
         return StepInputs(
             global_crops=crops.global_crops,
             local_crops=crops.local_crops,
-            teacher_crops=crops.teacher_crops,
-            masks=masks,
+            teacher_crops=_reduced(crops, teacher_scale),
+            gram_crops=crops.gram_crops,
+            masks=masks if hide_masked else None,
             mask_indices=indices,
             mask_weights=weights.astype(jnp.promote_types(dtype, jnp.float32)),
+            mask_real=real,
             draws=draws(step, group_slots),  # type: ignore[arg-type]
         )
 
     return inputs
+
+
+def _reduced(crops: Crops, scale: float) -> Float[Array, "V B s s C"] | None:
+    """The teacher's own crops, if it has any: bilinear with antialiasing, of normalised pixels."""
+    if scale == 1:
+        return crops.teacher_crops
+    whole = crops.global_crops if crops.teacher_crops is None else crops.teacher_crops
+    side = round(whole.shape[2] / scale)
+    return resize_grid(whole, (side, side), method="bilinear", antialias=True)

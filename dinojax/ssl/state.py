@@ -21,7 +21,7 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     student: Params
-    """``backbone``, ``dino_head`` and ``ibot_head``."""
+    """``backbone``, ``dino_head`` and, unless heads are tied, ``ibot_head``."""
     teacher: Params
     """Exponential moving average of the student, same structure."""
     moments: optax.ScaleByAdamState
@@ -30,6 +30,16 @@ class TrainState(NamedTuple):
     """How many steps had a non-finite loss or gradient and changed nothing."""
     refused_in_a_row: Int[Array, ""]
     """How many of them were the last ones."""
+    gram_teacher: Params | None = None
+    """A backbone whose patch similarities the student keeps; None: no stage of that kind, or the
+    teacher itself."""
+    frozen_teacher: Params | None = None
+    """Of distillation: as `student`, of another model, and never changed. It gives the targets."""
+
+    @property
+    def target_teacher(self) -> Params:
+        """Whose outputs the student predicts."""
+        return self.teacher if self.frozen_teacher is None else self.frozen_teacher
 
 
 def init_state(student: Params, moments: optax.ScaleByAdamState, centers: Centers | None):

@@ -9,11 +9,18 @@ import jax.numpy as jnp
 from dinojax import trees
 from dinojax.optim.optimizer import AdamW, Rates, clip_by_submodule, ema
 from dinojax.schedules import Schedule
-from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
+from dinojax.ssl.forward import (
+    SslModel,
+    StudentOutputs,
+    TeacherOutputs,
+    student_forward,
+    teacher_forward,
+)
+from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs
-from dinojax.ssl.objective import Centering, Objective
+from dinojax.ssl.objective import Centering, Objective, Targets
 from dinojax.ssl.state import Centers, TrainState
-from dinojax.typing import Array, Bool, Float, Params, Step
+from dinojax.typing import Array, Bool, Float, Params
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -39,36 +46,66 @@ class Loss(NamedTuple):
     objective: Objective
     centering: Centering
     schedules: Schedules
+    gram: GramAnchor | None = None
+    frozen: SslModel | None = None
+    """The model of `TrainState.frozen_teacher`."""
 
     def __call__(
         self,
         student: Params,
-        teacher: Params,
-        centers: Centers | None,
+        state: TrainState,
         inputs: StepInputs,
-        step: Step,
+        seen: TeacherOutputs | None = None,
     ) -> tuple[Float[Array, ""], tuple[Metrics, Centers | None]]:
-        """Total loss; its terms and the next centres ride along."""
-        outputs = teacher_forward(self.model, teacher, inputs)
-        targets, centers = self.centering(outputs, self.schedules.teacher_temp(step), centers)
+        """Total loss of `student` in place of the state's; terms and next centres ride along.
+
+        `seen` are the outputs of the teacher where they are known.
+        """
+        theirs = self._see(state, inputs) if seen is None else seen
+        temperature = self.schedules.teacher_temp(state.step)
+        targets, centers = self.centering(theirs, temperature, state.centers)
         targets, centers = jax.lax.stop_gradient((targets, centers))
-        total, terms = self.objective(
-            student_forward(self.model, student, inputs),
-            targets,
-            inputs,
-            self.schedules.dino_local_loss_weight(step),
-        )
+        ours = student_forward(self.model, student, inputs)
+        total, terms = self.compare(ours, theirs, targets, state, inputs)
         return total, (terms, centers)
 
+    def _see(self, state: TrainState, inputs: StepInputs) -> TeacherOutputs:
+        return teacher_forward(self.frozen or self.model, state.target_teacher, inputs)
+
+    def compare(
+        self,
+        student: StudentOutputs,
+        teacher: TeacherOutputs,
+        targets: Targets,
+        state: TrainState,
+        inputs: StepInputs,
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """Total loss of a student and its terms."""
+        weight = self.schedules.dino_local_loss_weight(state.step)
+        total, terms = self.objective(student, targets, inputs, weight)
+        if self.gram is None:
+            return total, terms
+        patches = self.gram.targets(state.gram_teacher, teacher.patches, inputs)
+        given = {"teacher": patches, "inputs": inputs, "step": state.step}
+        return self.gram.add_to(total, terms, student=student.patches, **given)
+
+    def see(
+        self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
+    ) -> TeacherOutputs:
+        """What the teacher makes of a batch."""
+        return self._see(state, make_inputs(batch, state.step))
+
     def gradients(
-        self, state: TrainState, batch: Any, make_inputs: Callable[[Any, Step], StepInputs]
+        self,
+        state: TrainState,
+        batch: Any,
+        make_inputs: Callable[..., StepInputs],
+        seen: TeacherOutputs | None = None,
     ) -> tuple[Params, Metrics, Centers | None]:
         """By the student's parameters; the loss terms and the next centres."""
         with jax.named_scope("views"):
             inputs = make_inputs(batch, state.step)
-        grads, (terms, centers) = jax.grad(self, has_aux=True)(
-            state.student, state.teacher, state.centers, inputs, state.step
-        )
+        grads, (terms, centers) = jax.grad(self, has_aux=True)(state.student, state, inputs, seen)
         return grads, terms, centers
 
 
@@ -79,8 +116,17 @@ class LossGradients(Protocol):
     @property
     def schedules(self) -> Schedules: ...
 
+    @property
+    def gram(self) -> GramAnchor | None: ...
+
+    def see(self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]) -> Any: ...
+
     def gradients(
-        self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
+        self,
+        state: TrainState,
+        batch: Any,
+        make_inputs: Callable[..., StepInputs],
+        seen: Any = None,
     ) -> tuple[Params, Metrics, Centers | None]: ...
 
 
@@ -93,42 +139,55 @@ def make_train_step(
     steps: the schedules and the data move on, so the bad batch does not come back. Its metrics
     report ``finite = 0``.
     """
-    schedules = loss.schedules
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        step = state.step
         grads, terms, centers = loss.gradients(state, batch, make_inputs)
-        rates = Rates(
-            schedules.lr(step), schedules.last_layer_lr(step), schedules.weight_decay(step)
-        )
-        momentum = schedules.momentum(step)
-        with jax.named_scope("optimizer"):
-            updated, norms, finite = apply_gradients(
-                optimizer, state, grads, terms["total_loss"], rates, momentum
-            )
-        refused = state.refused_steps + jnp.logical_not(finite)
-        in_a_row = jnp.where(finite, 0, state.refused_in_a_row + 1)
-        metrics = {
-            **terms,
-            **{f"{name}_grad_norm": norm for name, norm in norms.items()},
-            "lr": rates.lr,
-            "last_layer_lr": rates.last_layer_lr,
-            "weight_decay": rates.weight_decay,
-            "momentum": momentum,
-            "teacher_temp": schedules.teacher_temp(step),
-            "dino_local_loss_weight": schedules.dino_local_loss_weight(step),
-            "finite": finite,
-            "refused_steps": refused,
-            "refused_in_a_row": in_a_row,
-        }
-        return updated._replace(
-            step=step + 1,
-            centers=trees.where(finite, centers, state.centers),
-            refused_steps=refused,
-            refused_in_a_row=in_a_row,
-        ), metrics
+        return learn(loss, optimizer, state, grads, terms, centers)
 
     return train_step
+
+
+def learn(
+    loss: LossGradients,
+    optimizer: AdamW,
+    state: TrainState,
+    grads: Params,
+    terms: Metrics,
+    centers: Centers | None,
+) -> tuple[TrainState, Metrics]:
+    """The state after a step with these gradients, and what is to be said about it."""
+    step, schedules = state.step, loss.schedules
+    rates = Rates(schedules.lr(step), schedules.last_layer_lr(step), schedules.weight_decay(step))
+    momentum = schedules.momentum(step)
+    with jax.named_scope("optimizer"):
+        updated, norms, finite = apply_gradients(
+            optimizer, state, grads, terms["total_loss"], rates, momentum
+        )
+    gram_teacher = state.gram_teacher
+    if loss.gram is not None:
+        gram_teacher = loss.gram.refreshed(gram_teacher, updated.teacher["backbone"], step + 1)
+    refused = state.refused_steps + jnp.logical_not(finite)
+    in_a_row = jnp.where(finite, 0, state.refused_in_a_row + 1)
+    metrics = {
+        **terms,
+        **{f"{name}_grad_norm": norm for name, norm in norms.items()},
+        "lr": rates.lr,
+        "last_layer_lr": rates.last_layer_lr,
+        "weight_decay": rates.weight_decay,
+        "momentum": momentum,
+        "teacher_temp": schedules.teacher_temp(step),
+        "dino_local_loss_weight": schedules.dino_local_loss_weight(step),
+        "finite": finite,
+        "refused_steps": refused,
+        "refused_in_a_row": in_a_row,
+    }
+    return updated._replace(
+        step=step + 1,
+        centers=trees.where(finite, centers, state.centers),
+        refused_steps=refused,
+        refused_in_a_row=in_a_row,
+        gram_teacher=gram_teacher,
+    ), metrics
 
 
 def apply_gradients(

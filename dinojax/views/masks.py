@@ -29,6 +29,19 @@ def mask_counts(
     return np.sort(np.concatenate([np.zeros(num_crops - masked, np.int32), counts]))
 
 
+def mask_ratio_bounds(
+    num_crops: int, sample_probability: float, ratio_min_max: tuple[float, float]
+) -> Float[np.ndarray, "B 2"]:
+    """Least and greatest ratio of each crop under DINOv2's rule; `mask_counts` is what they allow.
+
+    DINOv2 `collate_data_and_cast`: the range is cut into as many equal parts as crops are masked.
+    """
+    masked = int(num_crops * sample_probability)
+    edges = _torch_linspace(*ratio_min_max, masked + 1)
+    whole = np.zeros((num_crops - masked, 2), np.float32)
+    return np.concatenate([whole, np.stack([edges[:-1], edges[1:]], axis=1)])
+
+
 def max_block_patches(crop_px: int, patch_px: int) -> int:
     """Largest block: about half of the grid (98 patches for 224 px in patches of 16).
 
@@ -56,10 +69,41 @@ def sample_masks(
         slot_keys(mask_key, len(counts)), dealt
     )
     if circular_shift:
-        unit = draw(shift_key, shift=2 * len(counts))["shift"].reshape(-1, 2)
-        shifts = integer_to(unit, jnp.asarray(grid_hw) - 1)
-        masks = jax.vmap(lambda mask, by: jnp.roll(mask, by, axis=(0, 1)))(masks, shifts)
+        masks = roll_at_random(shift_key, masks)
     return masks.reshape(len(counts), -1)
+
+
+def sample_masks_up_to(
+    key: Key,
+    ratio_bounds: Float[np.ndarray, "b 2"],
+    grid_hw: tuple[int, int],
+    max_patches: int,
+    *,
+    circular_shift: bool = False,
+) -> Bool[Array, "b P"]:
+    """One mask per crop, by DINOv2's rule, with `ratio_bounds` dealt out at random.
+
+    DINOv2 `collate_data_and_cast`: a crop's target is ``int(P * U(least, greatest))``, and its
+    mask may end below it, at the blocks that fit. So the total differs from call to call.
+    """
+    deal_key, mask_key, shift_key, ratio_key = jax.random.split(key, 4)
+    least, greatest = jax.random.permutation(deal_key, jnp.asarray(ratio_bounds)).T
+    ratios = between(draw(ratio_key, ratio=len(ratio_bounds))["ratio"], least, greatest)
+    patches = grid_hw[0] * grid_hw[1]
+    counts = (patches * jnp.minimum(ratios, greatest)).astype(jnp.int32)
+    masks = jax.vmap(lambda k, n: place_blocks(k, n, grid_hw, max_patches)[0])(
+        slot_keys(mask_key, len(ratio_bounds)), counts
+    )
+    if circular_shift:
+        masks = roll_at_random(shift_key, masks)
+    return masks.reshape(len(ratio_bounds), -1)
+
+
+def roll_at_random(key: Key, masks: Bool[Array, "b h w"]) -> Bool[Array, "b h w"]:
+    """Each mask by a uniform offset along both axes."""
+    unit = draw(key, shift=2 * len(masks))["shift"].reshape(-1, 2)
+    shifts = integer_to(unit, jnp.asarray(masks.shape[1:]) - 1)
+    return jax.vmap(lambda mask, by: jnp.roll(mask, by, axis=(0, 1)))(masks, shifts)
 
 
 def sample_block_mask(

@@ -1,4 +1,6 @@
-"""The name map: a bijection for every head and ViT structure, and errors that name the entry."""
+"""The name map: a bijection for every structure, and errors that name the entry."""
+
+import re
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import pytest
 
 from dinojax import trees
 from dinojax.export.names import from_torch, to_torch
+from dinojax.models.convnext import ConvNeXt
 from dinojax.models.head import DinoHead
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import POLICIES
@@ -25,9 +28,15 @@ def random_like(like):
     return jax.tree.unflatten(structure, values)
 
 
-def head_like(layers: int = 3, bias: bool = True):
+def head_like(layers: int = 3, bias: bool = True, weight_norm: bool = False):
     head = DinoHead(
-        7, POLICIES["float32"], hidden_dim=5, bottleneck_dim=3, layers=layers, mlp_bias=bias
+        7,
+        POLICIES["float32"],
+        hidden_dim=5,
+        bottleneck_dim=3,
+        layers=layers,
+        mlp_bias=bias,
+        weight_norm=weight_norm,
     )
     return jax.eval_shape(head.init, jax.random.key(0), jnp.zeros((1, 4)))["params"]
 
@@ -38,7 +47,19 @@ def vit_like(**options):
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1, 2, 4, 3)))["params"]
 
 
+def convnext_like(**options):
+    model = ConvNeXt((1, 2, 3, 1), (2, 3, 4, 5), POLICIES["float32"], **options)
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1, 32, 32, 3)))["params"]
+
+
 STRUCTURES = {
+    "convnext": convnext_like,
+    "convnext without layerscale": lambda: convnext_like(layerscale=None),
+    "dinov2": lambda: vit_like(pos_embed_grid=3),
+    "dinov2, registers, swiglu": lambda: vit_like(
+        pos_embed_grid=3, n_storage_tokens=4, ffn_layer="swiglu"
+    ),
+    "dinov2 head": lambda: head_like(weight_norm=True),
     **{f"head{n}": lambda n=n: head_like(n) for n in HEAD_DEPTHS},
     "head without bias": lambda: head_like(bias=False),
     "mlp": vit_like,
@@ -93,6 +114,51 @@ def test_layouts():
     )
     shapes = {name: state[name].shape for name in ("cls_token", "mask_token")}
     assert shapes == {"cls_token": (1, 1, 8), "mask_token": (1, 8)}
+
+
+def test_layouts_of_convnext():
+    params = random_like(convnext_like())
+    state = to_torch(params)
+    assert state["stages.2.1.dwconv.weight"].shape == (4, 1, 7, 7)
+    assert (
+        state["stages.2.1.dwconv.weight"][3, 0, 5, 6]
+        == params["stage_2"]["dwconv"]["kernel"][1, 5, 6, 0, 3]
+    )
+    assert state["stages.2.1.gamma"][2] == params["stage_2"]["ls"]["gamma"][1, 2]
+    for stage, (conv, norm) in enumerate([(0, 1), (1, 0), (1, 0), (1, 0)]):
+        ours = params[f"downsample_{stage}"]
+        np.testing.assert_array_equal(
+            state[f"downsample_layers.{stage}.{norm}.weight"], ours["norm"]["scale"]
+        )
+        weight = state[f"downsample_layers.{stage}.{conv}.weight"]
+        assert weight[1, 0, 1, 0] == ours["conv"]["kernel"][1, 0, 0, 1]
+
+
+def test_names_of_dinov2():
+    """Packed gate and value, registers, gains; chunks and either weight norm are read."""
+    like = vit_like(pos_embed_grid=3, n_storage_tokens=4, ffn_layer="swiglu")
+    params = random_like(like)
+    state = to_torch(params)
+    hidden = params["blocks"]["mlp"]["w1"]["kernel"].shape[-1]
+    assert state["pos_embed"].shape == (1, 10, 8) and state["register_tokens"].shape == (1, 4, 8)
+    packed = state["blocks.2.mlp.w12.weight"]
+    assert packed.shape == (2 * hidden, 8)
+    for part, name in ((packed[:hidden], "w1"), (packed[hidden:], "w2")):
+        np.testing.assert_array_equal(part, params["blocks"]["mlp"][name]["kernel"][2].T)
+    assert not [name for name in state if ".w1." in name or ".w2." in name or "storage" in name]
+    chunked = {re.sub(r"^blocks\.(\d)", r"blocks.7.\1", k): v for k, v in state.items()}
+    jax.tree.map(np.testing.assert_array_equal, from_torch(chunked, like), params)
+
+    like = head_like(weight_norm=True)
+    params = random_like(like)
+    state = to_torch(params)
+    assert state["last_layer.weight_g"].shape == (7, 1)
+    assert state["last_layer.weight_v"].shape == (7, 3) and "last_layer.weight" not in state
+    newer = {"weight_g": "parametrizations.weight.original0"}
+    newer["weight_v"] = "parametrizations.weight.original1"
+    for old, new in newer.items():
+        state[f"last_layer.{new}"] = state.pop(f"last_layer.{old}")
+    jax.tree.map(np.testing.assert_array_equal, from_torch(state, like), params)
 
 
 def test_buffers_of_the_reference_are_ignored():

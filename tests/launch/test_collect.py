@@ -10,7 +10,13 @@ from collect import FORMATS, collect
 
 def write_run(workdir, seed, rate, **summary):
     config = {"train": {"seed": seed, "steps": 3}, "optim": {"lr": {"peak": rate}}}
-    contract = {"config": config, "config_hash": "", "data_fingerprint": {}, "versions": {}}
+    contract = {
+        "config": config,
+        "config_hash": "",
+        "data_fingerprint": {},
+        "versions": {},
+        "history": [],
+    }
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(json.dumps(contract))
     if summary:

@@ -103,7 +103,13 @@ def test_finished_is_a_summary_of_this_configuration(sweep, tmp_path):
     assert not run.is_finished()
     workdir = Path(run.workdir)
     workdir.mkdir()
-    contract = {"config": {}, "config_hash": run.binding, "data_fingerprint": {}, "versions": {}}
+    contract = {
+        "config": {},
+        "config_hash": run.binding,
+        "data_fingerprint": {},
+        "versions": {},
+        "history": [],
+    }
     (workdir / "config.json").write_text(json.dumps(contract))
     assert not run.is_finished()  # started
     (workdir / "summary.json").write_text("{}")

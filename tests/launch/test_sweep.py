@@ -64,7 +64,7 @@ def finish(tmp_path, seed: int) -> None:
     """As a run would that was started by the sweep."""
     config = to_dict(load(RECIPE, [f"--config.train.seed={seed}"]))
     contract = {"config": config, "config_hash": config_hash(config)}
-    contract |= {"data_fingerprint": {}, "versions": {}}
+    contract |= {"data_fingerprint": {}, "versions": {}, "history": []}
     workdir = tmp_path / "runs" / f"train.seed={seed}"
     workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(json.dumps(contract))

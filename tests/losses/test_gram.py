@@ -14,7 +14,6 @@ IMAGES, TOKENS, WIDTH, TEACHER_WIDTH = 8, 4, 3, 5
 RNG = np.random.default_rng(0)
 STUDENT = RNG.normal(size=(IMAGES, TOKENS, WIDTH))
 TEACHER = RNG.normal(size=(IMAGES, TOKENS, TEACHER_WIDTH))
-SELECTED = np.arange(IMAGES * TOKENS).reshape(IMAGES, TOKENS) % 3 > 0
 FEW = slice(3)
 """Images, where the slow oracle is differentiated."""
 
@@ -24,7 +23,6 @@ loss_of = jax.jit(gram_loss, static_argnames=("normalized", "negatives"))
 def oracle(
     student: np.ndarray,
     teacher: np.ndarray,
-    selected: np.ndarray | None = None,
     *,
     normalized: bool = True,
     negatives: str = "keep",
@@ -35,8 +33,6 @@ def oracle(
         ours, theirs = student[image], teacher[image]
         for i in range(len(ours)):
             for j in range(len(ours)):
-                if selected is not None and not (selected[image, i] and selected[image, j]):
-                    continue
                 own, target = (x[i] @ x[j] for x in (ours, theirs))
                 if normalized:
                     own = own / (np.linalg.norm(ours[i]) * np.linalg.norm(ours[j]))
@@ -63,15 +59,6 @@ def test_value_and_gradient(normalized, negatives):
     )
 
 
-@pytest.mark.parametrize("negatives", NEGATIVES)
-def test_value_and_gradient_of_selected_tokens(negatives):
-    def loss(student, teacher, selected):
-        return gram_loss(student, teacher, selected=selected, negatives=negatives)
-
-    given = (x[FEW] for x in (STUDENT, TEACHER, SELECTED))
-    check_loss(loss, partial(oracle, negatives=negatives), *given)
-
-
 def test_negatives_are_three_different_losses():
     found = {option: value(STUDENT, TEACHER, negatives=option) for option in NEGATIVES}
     assert len({round(x, 6) for x in found.values()}) == 3
@@ -85,15 +72,6 @@ def test_one_matrix_per_group():
     parts = [value(student[[g]], teacher[[g]]) for g in range(2)]
     assert found == pytest.approx(np.mean(parts), rel=1e-12)
     assert found != pytest.approx(value(STUDENT, TEACHER), rel=1e-3)
-
-
-def test_selection_is_the_loss_on_those_tokens():
-    """As many in each image: masked and unmasked tokens apart, without the pairs between them."""
-    half = np.tile([True, False, False, True], (IMAGES, 1))
-    for selected in (half, ~half):
-        found = value(STUDENT, TEACHER, selected=jnp.asarray(selected))
-        rest = [x[selected].reshape(IMAGES, 2, -1) for x in (STUDENT, TEACHER)]
-        assert found == pytest.approx(value(*rest), rel=1e-12)
 
 
 def test_order_of_images_and_of_tokens():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.models.embed import Embed, PatchEmbed, patch_grid
+from dinojax.models.embed import Embed, PatchEmbed, patch_grid, resample_positions
 from dinojax.precision import POLICIES
 
 GROUPS, ROWS, PATCH, WIDTH, CHANNELS = 2, 3, 2, 5, 4
@@ -67,3 +67,32 @@ def test_tokens_are_cls_registers_patches(registers):
     whole = np.asarray(layer.apply({"params": params}, given[0], None))[:, :, 1 + registers :]
     np.testing.assert_array_equal(patches[~masks], whole[~masks])
     assert not (whole[masks] == np.asarray(params["mask_token"])).any()
+
+
+def test_learned_positions_are_for_cls_and_patches_not_for_registers():
+    """After masking: a masked patch is the mask token at its own place."""
+    layer = Embed(WIDTH, PATCH, 2, POLICIES["float32"], pos_embed_grid=3, interpolate_offset=0.0)
+    masks = np.zeros((GROUPS, ROWS, 6), bool)
+    masks[1, 2, 4] = True
+    given = jnp.asarray(IMAGES), jnp.asarray(masks)
+    params = random_params(layer, *given)
+    without = {**params, "pos_embed": jnp.zeros_like(params["pos_embed"])}
+    difference = layer.apply({"params": params}, *given) - layer.apply({"params": without}, *given)
+    table = resample_positions(params["pos_embed"], GRID, offset=0.0)
+    for group, row in np.ndindex(GROUPS, ROWS):
+        np.testing.assert_allclose(difference[group, row, 0], table[0], atol=1e-5)
+        np.testing.assert_array_equal(difference[group, row, 1:3], 0)
+        np.testing.assert_allclose(difference[group, row, 3:], table[1:], atol=1e-5)
+    np.testing.assert_array_equal(table[0], params["pos_embed"][0])
+
+
+def test_a_table_of_its_own_shape_is_used_as_it_is():
+    table = jnp.asarray(np.random.default_rng(0).normal(size=(17, 3)), jnp.float32)
+    np.testing.assert_array_equal(resample_positions(table, (4, 4)), table)
+    other = resample_positions(table, (2, 8))
+    assert other.shape == table.shape and np.abs(other[1:] - table[1:]).max() > 0.1
+    # Constants stay constant, whatever the rule.
+    flat = jnp.ones((17, 3))
+    for antialias in (False, True):
+        found = resample_positions(flat, (3, 7), antialias=antialias)
+        np.testing.assert_allclose(found, 1, rtol=1e-5)

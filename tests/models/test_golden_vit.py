@@ -1,4 +1,6 @@
-"""The ViT against the reference: outputs, losses and gradients of every golden case."""
+"""The ViT against both references: outputs, losses and gradients of every golden case."""
+
+import re
 
 import goldens
 import jax
@@ -6,16 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
-from reference import atol_of, check_gradients, features_dict, vit_from_options
+from reference import atol_of, check_gradients, features_dict, is_dinov2, vit_from_options
 
 from dinojax.export.names import from_torch
 from dinojax.kernels.rope import CoordinateDraws
 from dinojax.models.block import KeptRows
+from dinojax.models.embed import resample_positions
 from dinojax.models.vit import CropDraws, VisionTransformer
 
 pytestmark = pytest.mark.golden
 
-STATES = goldens.files("vit3/", ".state.safetensors")
+VIT3 = goldens.files("vit3/", ".state.safetensors")
+DINOV2 = [
+    p for p in goldens.files("dinov2/", ".state.safetensors") if "class_" in goldens.options(p)
+]
 
 
 def load(path: str):
@@ -34,15 +40,15 @@ def images(x: np.ndarray) -> jax.Array:
     return jnp.asarray(rearrange(x, "b c h w -> 1 b h w c"))
 
 
-def projected(features, proj: dict[str, np.ndarray]) -> jax.Array:
+def projected(named: dict, proj: dict[str, np.ndarray]) -> jax.Array:
     """The golden scalar: sum over outputs of <output, proj>."""
-    named = features_dict(features)
     return sum(jnp.vdot(named[name], value) for name, value in proj.items())
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", VIT3 + DINOV2)
 def test_eval_forward_and_gradients(state):
     model, params = load(state)
+    registers = "x_norm_regtokens" if is_dinov2(goldens.options(state)) else "x_storage_tokens"
     atol = atol_of(goldens.options(state))
     path = state.replace(".state.safetensors", ".npz")
     tags = [k.removesuffix("/loss") for k in goldens.arrays(path) if k.endswith("/loss")]
@@ -56,12 +62,13 @@ def test_eval_forward_and_gradients(state):
         def run(params, x, masks=masks, proj=proj):
             def objective(params, x):
                 (features,) = model.apply({"params": params}, x, masks=masks)
-                return projected(features, proj), features
+                named = features_dict(features, registers)
+                return projected(named, proj), named
 
             return jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)(params, x)
 
-        (loss, features), (grads, grad_x) = run(params, images(case["x"]))
-        for name, value in features_dict(features).items():
+        (loss, named), (grads, grad_x) = run(params, images(case["x"]))
+        for name, value in named.items():
             goldens.check(path, f"{tag}/out/{name}", value, atol=atol)
         goldens.check(path, f"{tag}/loss", loss, atol=atol)
         check_gradients(path, tag, grads, atol=atol)
@@ -72,7 +79,7 @@ def test_eval_forward_and_gradients(state):
 
 @pytest.mark.parametrize(
     "state",
-    [s for s in STATES if "gil/x" in goldens.arrays(s.replace(".state.safetensors", ".npz"))],
+    [s for s in VIT3 if "gil/x" in goldens.arrays(s.replace(".state.safetensors", ".npz"))],
 )
 def test_intermediate_layers(state):
     model, params = load(state)
@@ -94,6 +101,36 @@ def test_intermediate_layers(state):
     (first,) = run([0], False)
     maps = rearrange(first.patches[0], "b (r c) D -> b D r c", r=grid[0])
     goldens.check(path, "gil/idx0_reshape_nonorm/0/patch", maps)
+
+
+@pytest.mark.parametrize("state", DINOV2)
+def test_position_tables_and_intermediate_layers_of_dinov2(state):
+    model, params = load(state)
+    path = state.replace(".state.safetensors", ".npz")
+    tags = [m[1] for k in goldens.arrays(path) if (m := re.fullmatch(r"(\w+)/pos_embed", k))]
+    assert tags
+    for tag in tags:
+        x = images(goldens.arrays(path)[f"{tag}/x"])
+        grid = tuple(side // model.patch_size for side in x.shape[2:4])
+        table = resample_positions(
+            params["embed"]["pos_embed"],
+            grid,
+            offset=model.interpolate_offset,
+            antialias=model.interpolate_antialias,
+        )
+        goldens.check(path, f"{tag}/pos_embed", table[None])
+        if f"{tag}/gil_n2_reshape/0/cls" not in goldens.arrays(path):
+            continue
+        last_two = range(model.depth - 2, model.depth)
+        found = jax.jit(
+            lambda params, x, layers=last_two: model.apply(
+                {"params": params}, x, layers, method=VisionTransformer.intermediate
+            )
+        )(params, x)
+        for index, features in enumerate(found):
+            maps = rearrange(features.patches[0], "b (r c) D -> b D r c", r=grid[0])
+            goldens.check(path, f"{tag}/gil_n2_reshape/{index}/patch", maps)
+            goldens.check(path, f"{tag}/gil_n2_reshape/{index}/cls", features.cls[0])
 
 
 @pytest.mark.parametrize("path", goldens.files("vit3/", ".train.npz"))
@@ -125,7 +162,7 @@ def test_train_forward_with_recorded_draws(path):
                 draws=(draws("group0"), draws("group1")),
             )
             total = sum(
-                projected(f, goldens.children(path, f"{tag}/proj"))
+                projected(features_dict(f), goldens.children(path, f"{tag}/proj"))
                 for tag, f in zip(("global", "local"), features, strict=True)
             )
             return total, features

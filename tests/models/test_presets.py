@@ -11,7 +11,6 @@ import pytest
 from dinojax import trees
 from dinojax.export.names import BUFFERS, to_torch
 from dinojax.models.presets import PRESETS, get_preset
-from dinojax.models.vit import VisionTransformer
 from dinojax.precision import POLICIES
 
 SPECS = goldens.files("specs/")
@@ -25,24 +24,38 @@ PUBLISHED = {
 
 def shapes(name: str, **changes):
     """Parameters of a preset as `jax.ShapeDtypeStruct`s; nothing is allocated."""
-    model = VisionTransformer(
-        precision=POLICIES["float32"], **{**get_preset(name).model, **changes}
-    )
-    images = jnp.zeros((1, 1, model.patch_size, model.patch_size, 3))
+    model = get_preset(name).build(POLICIES["float32"], **changes)
+    images = jnp.zeros((1, 1, model.stride, model.stride, 3))
     return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
 
 
+def names_and_shapes(params) -> dict[str, list[int]]:
+    """Under the reference's names; one byte per weight keeps the 7B's block small."""
+    leaves = jax.tree.map(lambda s: np.broadcast_to(np.int8(0), s.shape), params)
+    return {key: list(value.shape) for key, value in to_torch(leaves).items()}
+
+
 @pytest.mark.golden
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if "convnext" in name])
+def test_published_convnext(name):
+    published, params = PUBLISHED[name], shapes(name)
+    assert get_preset(name).parameters == published["n_params"] == trees.count(params)
+    assert published["n_blocks"] == len(get_preset(name).model["depths"])
+    ours = names_and_shapes(params)
+    duplicates = {f"norms.3.{kind}": ours[f"norm.{kind}"] for kind in ("weight", "bias")}
+    assert ours | duplicates == published["state"]
+    assert len(published["state"]) == published["n_state_entries"]
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if "convnext" not in name])
 def test_published(name):
     published, model = PUBLISHED[name], get_preset(name).model
     assert get_preset(name).parameters == published["n_params"]
     assert trees.count(shapes(name)) == published["n_params"]
     assert model["depth"] == published["n_blocks"]
 
-    # The file lists the first block only. One byte per weight keeps the 7B's block small.
-    one_block = jax.tree.map(lambda s: np.broadcast_to(np.int8(0), s.shape), shapes(name, depth=1))
-    ours = {key: list(value.shape) for key, value in to_torch(one_block).items()}
+    ours = names_and_shapes(shapes(name, depth=1))  # the file lists the first block only
     buffers = {key: shape for key, shape in published["state"].items() if BUFFERS.match(key)}
     assert ours == {k: v for k, v in published["state"].items() if k not in buffers}
     in_blocks = sum(key.startswith("blocks.0.") for key in published["state"])
@@ -84,13 +97,63 @@ def test_count_by_formula(name):
     assert params["blocks"]["attn"]["qkv"]["kernel"].shape[2:] == (3, heads, 64)
 
 
+# (width, depth, hidden width, gated, entries of the released state dict without and with registers)
+DINOV2 = {
+    "vits14": (384, 12, 1536, False, 175),
+    "vitb14": (768, 12, 3072, False, 175),
+    "vitl14": (1024, 24, 4096, False, 343),
+    "vitg14": (1536, 40, 4096, True, 567),
+}
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+@pytest.mark.parametrize("name", DINOV2)
+def test_dinov2(name, registers):
+    """Counts by formula, names and shapes of the released files (37 x 37 positions, packed w12)."""
+    width, depth, hidden, gated, entries = DINOV2[name]
+    name += "_reg" if registers else ""
+    params = shapes(name)
+    tokens = (1 + registers + 1 + 1 + 37**2) * width  # CLS, registers, mask, positions
+    patches = (3 * 14 * 14 + 1) * width
+    attention = 4 * (width * width + width)
+    ffn = (3 if gated else 2) * width * hidden + (2 if gated else 1) * hidden + width
+    count = tokens + patches + depth * (attention + ffn + 6 * width) + 2 * width
+    assert get_preset(name).parameters == trees.count(params) == count
+
+    one_block = names_and_shapes(shapes(name, depth=1))
+    in_blocks = sum(key.startswith("blocks.0.") for key in one_block)
+    assert len(one_block) + (depth - 1) * in_blocks == entries + bool(registers)
+    expected = {
+        "pos_embed": [1, 1370, width],
+        "cls_token": [1, 1, width],
+        "mask_token": [1, width],
+        "patch_embed.proj.weight": [width, 3, 14, 14],
+        "blocks.0.ls2.gamma": [width],
+        "blocks.0.mlp.w12.weight" if gated else "blocks.0.mlp.fc1.weight": [
+            2 * hidden if gated else hidden,
+            width,
+        ],
+    }
+    if registers:
+        expected["register_tokens"] = [1, registers, width]
+    assert {key: one_block.get(key) for key in expected} == expected
+    assert "storage_tokens" not in one_block
+
+
 def test_every_preset_is_counted():
-    assert set(PRESETS) == set(PUBLISHED) | set(UNPUBLISHED)
+    dinov2 = {name + end for name in DINOV2 for end in ("", "_reg")}
+    assert set(PRESETS) == set(PUBLISHED) | set(UNPUBLISHED) | dinov2
 
 
 def test_presets_are_data():
-    fields = {field.name for field in dataclasses.fields(VisionTransformer)}
-    assert all(set(preset.model) <= fields for preset in PRESETS.values())
+    for preset in PRESETS.values():
+        assert set(preset.model) <= {field.name for field in dataclasses.fields(preset.backbone)}
+
+
+def test_changes_must_be_fields():
+    preset = get_preset("convnext_tiny")
+    with pytest.raises(ValueError, match=r"num_heads=3 is not a field of ConvNeXt; leave it"):
+        preset.build(POLICIES["float32"], num_heads=3)
 
 
 def test_unknown_name_lists_the_known_ones():

@@ -20,8 +20,8 @@ from dinojax.ssl.micro_batch import WHOLE_BATCH, MicroBatch
 from dinojax.ssl.state import Centers, TrainState
 
 BATCH, GROUP, KOLEO_GROUP = 32, 2, 4
-SPLITS = [(2, None), (1, 7), (4, 9)]
-"""(micro-batches, prototype chunk): each alone, and both."""
+SPLITS = [(4, 9), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, None), (1, 7)))]
+"""(micro-batches, prototype chunk): both, and each alone."""
 
 
 def config(
@@ -29,8 +29,12 @@ def config(
     chunk: int | None = None,
     centering: str = "sinkhorn_knopp",
     precision: str = "float64",
+    gram: str = "",
 ) -> Config:
-    """Every regulariser on; the smallest micro-batch is one KoLeo group of two draw groups."""
+    """Every regulariser on; the smallest micro-batch is one KoLeo group of two draw groups.
+
+    `gram`: anchored to "ema", or to a "copy" that sees larger crops.
+    """
     given = shrink(default_config())
     given.student.layerscale = 1.0
     given.student.drop_path_rate = 0.25
@@ -42,6 +46,15 @@ def config(
     given.dino.koleo_group_size = KOLEO_GROUP
     given.train.precision, given.train.centering = precision, centering
     given.train.micro_batches, given.train.prototype_chunk = micro_batches, chunk
+    if gram:
+        given.gram.use_loss = given.gram.compute_stats = True
+        given.gram.tokens_used = "unmasked"
+        given.gram.loss_weight.start = given.gram.loss_weight.peak = 2.0
+        given.gram.loss_weight.end = 2.0
+    if gram == "ema":
+        given.gram.teacher = gram
+    elif gram:
+        given.gram.load_ema_step, given.crops.gram_teacher_crops_size = 0, 64
     return parse_config(given)
 
 
@@ -52,9 +65,9 @@ def canvases(given: Config) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def whole_inputs(precision: str) -> StepInputs:
+def whole_inputs(precision: str, gram: str = "") -> StepInputs:
     """Of the first step, on the host."""
-    given = config(precision=precision)
+    given = config(precision=precision, gram=gram)
     with jax.enable_x64(precision == "float64"):
         inputs = jax.jit(build.build_inputs(given), static_argnums=1)(canvases(given), 0)
         return jax.device_get(inputs)
@@ -74,6 +87,7 @@ def part_of(inputs: StepInputs, part: MicroBatch) -> StepInputs:
         mask_indices=part.of(inputs.mask_indices),
         mask_weights=part.of(inputs.mask_weights),
         draws=jax.tree.map(second_axis, inputs.draws),
+        gram_crops=jax.tree.map(second_axis, inputs.gram_crops),
     )
 
 
@@ -108,7 +122,10 @@ def step_on_inputs(given: Config):
 def initial_state(given: Config) -> TrainState:
     """With a teacher apart from the student and centres that are not zero, as after some steps."""
     state = jax.jit(build.build_init(given))()
-    state = state._replace(teacher=jax.tree.map(lambda x: 1.1 * x, state.teacher))
+    state = state._replace(
+        teacher=jax.tree.map(lambda x: 1.1 * x, state.teacher),
+        gram_teacher=jax.tree.map(lambda x: 0.9 * x + 0.01, state.gram_teacher),
+    )
     if state.centers is None:
         return state
     centers = [jnp.linspace(-0.1, 0.1, len(center), dtype=center.dtype) for center in state.centers]
@@ -129,7 +146,7 @@ def run(*options: Any) -> tuple[TrainState, dict[str, Any]]:
     given = config(*options)
     with jax.enable_x64(given.train.precision == "float64"):
         step = jax.jit(step_on_inputs(given))
-        inputs = whole_inputs(given.train.precision)
+        inputs = whole_inputs(given.train.precision, *options[4:])
         return jax.device_get(step(initial_state(given), inputs))
 
 
@@ -156,11 +173,23 @@ def test_the_update_is_that_of_the_whole_batch(micro_batches, chunk):
 
 @pytest.mark.parametrize(
     ("micro_batches", "chunk"),
-    [(4, None), pytest.param(2, 9, marks=pytest.mark.slow)],
+    [pytest.param(*one, marks=pytest.mark.slow) for one in ((4, None), (2, 9))],
 )
 def test_moving_centers(micro_batches, chunk):
     found, expected = run(micro_batches, chunk, "softmax"), run(1, None, "softmax")
     assert found[0].centers is not None and expected[0].centers is not None
+    check(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("micro_batches", "chunk", "gram"),
+    [pytest.param(*one, marks=pytest.mark.slow) for one in ((2, None, "copy"), (4, 9, "ema"))],
+)
+def test_gram_anchoring(micro_batches, chunk, gram):
+    """Its teacher sees a part when the student does; the EMA teacher's patches are kept."""
+    found = run(micro_batches, chunk, "sinkhorn_knopp", "float64", gram)
+    expected = run(1, None, "sinkhorn_knopp", "float64", gram)
+    assert expected[1]["gram_loss"] > 0 and expected[1]["stats_only/masked_gram_loss"] > 0
     check(found, expected, 1e-10)
 
 

@@ -111,6 +111,15 @@ def test_heads_count_each_of_their_layers():
     assert head_flops(head.clone(layers=1), 2) == 2 * (2 * 3 + 3 * 7)
 
 
+@pytest.mark.parametrize(
+    ("name", "giga"), [("tiny", 4.5), ("small", 8.7), ("base", 15.4), ("large", 34.4)]
+)
+def test_convnext_as_published(name, giga):
+    """Multiply-adds at 224 px of arXiv:2201.03545, table 9 (with a classifier of under 0.1 %)."""
+    model = get_preset(f"convnext_{name}").build(F32)
+    assert backbone_flops(model, 224) / 2e9 == pytest.approx(giga, abs=0.05)
+
+
 def test_parts_of_an_image():
     """The student costs three passes over all crops, the teacher one over global crops."""
     model = make_model()

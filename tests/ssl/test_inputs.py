@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dinojax.ssl.inputs import DrawRates, make_draws, to_groups, to_views
+from dinojax.ssl.inputs import DrawRates, make_draws, make_gain_draws, to_groups, to_views
 
 DEPTH, GROUPS = 3, 4
 ROWS = {"global": 10, "local": 16}
@@ -40,7 +40,7 @@ def test_trailing_axes_stay():
 
 def test_shapes_and_ranges():
     for crop, given in zip(ROWS.values(), jax.jit(draws)(), strict=True):
-        coordinates, kept = given
+        coordinates, kept, _ = given
         for name, width, bound in (
             ("shift", 2, 0.1),
             ("log_jitter", 2, math.log(1.5)),
@@ -93,7 +93,9 @@ def test_one_augmentation_at_a_time():
         "rescale_coords": "log_rescale",
     }
     for name, field in fields.items():
-        for coordinates, kept in jax.eval_shape(lambda name=name: draws(DrawRates(**{name: 1.5}))):
+        for coordinates, kept, _ in jax.eval_shape(
+            lambda name=name: draws(DrawRates(**{name: 1.5}))
+        ):
             assert kept is None
             assert [k for k, v in coordinates._asdict().items() if v is not None] == [field]
 
@@ -102,3 +104,20 @@ def test_without_rates_there_is_nothing_to_draw():
     assert draws(DrawRates()) == (None, None)
     given = jax.eval_shape(lambda: draws(DrawRates(drop_path_rate=0.5)))
     assert all(d.coordinates is None and d.kept is not None for d in given)
+
+
+def test_gains_of_convnext_are_of_the_step_and_the_group():
+    """Per layer and crop, the first layer always whole; another step or group draws others."""
+    sizes = {"seed": 0, "depth": DEPTH, "rows": ROWS}
+    make = make_gain_draws(0.5, **sizes)
+    run = jax.jit(make)
+    first = run(0, jnp.arange(GROUPS))
+    for crop, given in zip(ROWS.values(), first, strict=True):
+        assert given.coordinates is given.kept is None
+        assert given.gains.shape == (DEPTH, GROUPS, crop)
+        np.testing.assert_array_equal(given.gains[0], 1)
+        np.testing.assert_allclose(np.unique(given.gains[-1]), [0, 2])
+    assert same(first, run(0, jnp.arange(GROUPS))) and not same(first, run(1, jnp.arange(GROUPS)))
+    later = jax.tree.map(lambda x: x[:, 2:], first)
+    assert same(later, jax.jit(make)(0, jnp.arange(2, GROUPS)))
+    assert make_gain_draws(0.0, **sizes)(0, jnp.arange(GROUPS)) == (None, None)

@@ -8,6 +8,7 @@ import pytest
 from dinojax.views.masks import (
     fill_at_random,
     mask_counts,
+    mask_ratio_bounds,
     mask_weights,
     masked_indices,
     max_block_patches,
@@ -15,6 +16,7 @@ from dinojax.views.masks import (
     sample_block,
     sample_block_mask,
     sample_masks,
+    sample_masks_up_to,
 )
 
 GRID = (7, 9)
@@ -133,3 +135,25 @@ def test_indices_and_weights():
     indices = masked_indices(masks, 4)
     np.testing.assert_array_equal(indices, [1, 10, 12, 13])
     np.testing.assert_allclose(mask_weights(masks, indices), [1, 1 / 3, 1 / 3, 1 / 3], rtol=1e-6)
+
+
+def test_dinov2s_rule_stays_below_the_bounds_of_each_crop():
+    """Each masked crop has its own part of the range, dealt at random; the others stay whole."""
+    grid, crops, limit = (14, 14), 8, 98
+    bounds = mask_ratio_bounds(crops, 0.5, (0.1, 0.5))
+    np.testing.assert_allclose(np.sort(bounds[:, 0]), [0, 0, 0, 0, 0.1, 0.2, 0.3, 0.4], atol=1e-6)
+    np.testing.assert_allclose(np.sort(bounds[:, 1]), [0, 0, 0, 0, 0.2, 0.3, 0.4, 0.5], atol=1e-6)
+    most = np.sort(mask_counts(crops, 196, 0.5, (0.1, 0.5)))
+
+    sample = jax.jit(lambda key: sample_masks_up_to(key, bounds, grid, limit))
+    masks = np.stack([sample(key) for key in jax.random.split(jax.random.key(0), 50)])
+    counts = masks.sum(axis=2)
+    assert masks.shape == (50, crops, 196)
+    assert (np.sort(counts, axis=1) <= most).all()
+    assert (np.sort(counts, axis=1)[:, :4] == 0).all()
+    # Targets are uniform in each part, and blocks reach nearly all of a target.
+    means = np.sort(counts, axis=1)[:, 4:].mean(axis=0) / 196
+    np.testing.assert_allclose(means, [0.15, 0.25, 0.35, 0.45], atol=0.02)
+    assert len(np.unique(counts.sum(axis=1))) > 20, "totals vary"
+    masked = counts > 0
+    assert (masked.any(axis=0) & ~masked.all(axis=0)).all(), "any crop may be masked or whole"

@@ -1,0 +1,69 @@
+"""From a configuration to its models: the student's (and its EMA's), and a frozen teacher's."""
+
+import dataclasses
+
+from dinojax.config import BackboneConfig, Config, HeadConfig, StudentConfig
+from dinojax.models.convnext import ConvNeXt
+from dinojax.models.head import DinoHead
+from dinojax.models.presets import Backbone, get_preset
+from dinojax.models.vit import VisionTransformer
+from dinojax.precision import Precision, get_precision
+from dinojax.ssl.forward import SslModel
+
+MODEL_FIELDS = [
+    field.name
+    for field in dataclasses.fields(StudentConfig)
+    if any(field.name in kind.__dataclass_fields__ for kind in (VisionTransformer, ConvNeXt))
+]
+"""Keys of ``student`` that a backbone takes under the same name."""
+
+
+def build_backbone(config: Config, precision: Precision) -> Backbone:
+    """The student's and that of its EMA."""
+    return backbone_of(config.student, precision)
+
+
+def backbone_of(section: BackboneConfig, precision: Precision) -> Backbone:
+    """The preset with the fields that the configuration overrides.
+
+    Raises:
+        ValueError: an override of what this kind of backbone does not have.
+    """
+    fields = {name: getattr(section, name, None) for name in MODEL_FIELDS}
+    changes = {name: value for name, value in fields.items() if value is not None}
+    if changes.get("pos_embed_rope_base") == 0:
+        changes["pos_embed_rope_base"] = None
+    return get_preset(section.arch).build(precision, **changes)
+
+
+def build_head(head: HeadConfig, precision: Precision) -> DinoHead:
+    return DinoHead(
+        head.n_prototypes,
+        precision,
+        hidden_dim=head.hidden_dim,
+        bottleneck_dim=head.bottleneck_dim,
+        layers=head.nlayers,
+        weight_norm=head.weight_norm,
+    )
+
+
+def build_model(config: Config) -> SslModel:
+    precision = get_precision(config.train.precision)
+    return SslModel(
+        build_backbone(config, precision),
+        build_head(config.dino.head, precision),
+        build_head(config.ibot.head, precision) if config.ibot.separate_head else None,
+    )
+
+
+def build_frozen_model(config: Config) -> SslModel | None:
+    """The frozen teacher of distillation; None without it."""
+    distillation = config.distillation
+    if distillation.teacher is None:
+        return None
+    precision = get_precision(config.train.precision)
+    return SslModel(
+        backbone_of(distillation.backbone, precision),
+        build_head(distillation.dino_head, precision),
+        build_head(distillation.ibot_head, precision),
+    )

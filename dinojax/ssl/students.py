@@ -1,0 +1,90 @@
+"""Several students of one frozen teacher in one step (DINOv3, section 5.2).
+
+The teacher looks at a batch once, the dearest part of distilling small students. Each of them then
+takes a step of its own with its own optimizer, schedules and draws, on the same crops. All lie on
+the whole mesh, so nothing but weights and sums travels; the reference gives each student devices of
+its own and sends crops and bottlenecks between them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dinojax.optim.optimizer import AdamW
+from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.state import TrainState
+from dinojax.ssl.step import LossGradients, Metrics, learn
+from dinojax.typing import Array, Int, Params
+
+
+class Students(NamedTuple):
+    """The state of such a run."""
+
+    step: Int[Array, ""]
+    students: dict[str, TrainState]
+    """Without a frozen teacher of their own."""
+    frozen_teacher: Params
+
+    @property
+    def student(self) -> dict[str, Params]:
+        return {name: one.student for name, one in self.students.items()}
+
+    @property
+    def refused_steps(self) -> Int[Array, ""]:
+        """Of all students together."""
+        return sum((one.refused_steps for one in self.students.values()), jnp.int32(0))
+
+    def one(self, name: str) -> TrainState:
+        """A student at this step, with the teacher."""
+        return self.students[name]._replace(step=self.step, frozen_teacher=self.frozen_teacher)
+
+
+class Learner(NamedTuple):
+    """What trains one student."""
+
+    loss: LossGradients
+    optimizer: AdamW
+    make_inputs: Callable[..., StepInputs]
+    """The same crops and masks for all, with draws of its own."""
+
+
+def make_students_step(
+    learners: Mapping[str, Learner],
+) -> Callable[[Students, Any], tuple[Students, Metrics]]:
+    """``(state, batch) -> (state, metrics)``; metrics are ``NAME/metric``.
+
+    Without a name are the mean of all ``total_loss``, ``finite`` (of all), ``refused_steps`` (the
+    sum) and ``refused_in_a_row`` (the most). A student whose step is refused stays as it is, the
+    others go on.
+    """
+
+    def train_step(state: Students, batch: Any) -> tuple[Students, Metrics]:
+        first = next(iter(learners))
+        loss, _, make_inputs = learners[first]
+        seen = jax.lax.stop_gradient(loss.see(state.one(first), batch, make_inputs))
+        students, metrics = {}, {}
+        for name, (loss, optimizer, make_inputs) in learners.items():
+            one = state.one(name)
+            found = loss.gradients(one, batch, make_inputs, seen)
+            updated, metrics[name] = learn(loss, optimizer, one, *found)
+            students[name] = updated._replace(frozen_teacher=None)
+        summary = {
+            name: reduce(jnp.stack([values[name] for values in metrics.values()]))
+            for name, reduce in SUMMARY.items()
+        }
+        named = {
+            f"{one}/{name}": x for one, values in metrics.items() for name, x in values.items()
+        }
+        return Students(state.step + 1, students, state.frozen_teacher), {**summary, **named}
+
+    return train_step
+
+
+SUMMARY = {
+    "total_loss": jnp.mean,
+    "finite": jnp.all,
+    "refused_steps": jnp.sum,
+    "refused_in_a_row": jnp.max,
+}

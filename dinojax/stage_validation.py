@@ -1,0 +1,165 @@
+"""Keys of the stages after pretraining: those that contradict each other, and those left over."""
+
+from dinojax.build import build_views, predicted_grid
+from dinojax.build_gram import EMA
+from dinojax.build_model import backbone_of
+from dinojax.config import Config, DistillationConfig, GramConfig, InitConfig
+from dinojax.kernels.resize import METHODS
+from dinojax.precision import get_precision
+from dinojax.ssl.gram import TOKENS
+
+
+def check_init(config: InitConfig) -> None:
+    """Raises ValueError: a key that would be ignored."""
+    if config.resume and config.from_ is None:
+        raise ValueError(
+            "init.resume=True has no run to go on with; set init.from to its workdir, or "
+            "init.resume to False"
+        )
+
+
+def check_gram(config: Config, patch_size: int) -> None:
+    """Of a configuration of one resolution.
+
+    Raises:
+        ValueError: names the key, its value, the rule and a value that works.
+    """
+    gram, size = config.gram, build_views(config).gram_teacher_crops_size
+    if not gram.use_loss:
+        for name, absent in (
+            ("gram_teacher_crops_size", None),
+            ("gram_teacher_no_distortions", False),
+        ):
+            value = getattr(config.crops, name)
+            if value != absent:
+                raise ValueError(
+                    f"crops.{name}={value} is for Gram anchoring, and gram.use_loss=False; set it "
+                    f"to {absent}, or gram.use_loss to True"
+                )
+        return
+    _check_teacher(gram, size)
+    _check_options(gram)
+    if size is not None and (size < patch_size or size % patch_size):
+        below = max(size // patch_size * patch_size, patch_size)
+        raise ValueError(
+            f"crops.gram_teacher_crops_size={size} is not a multiple of patch_size={patch_size}; "
+            f"use {below} or {below + patch_size}"
+        )
+
+
+def _check_teacher(gram: GramConfig, size: int | None) -> None:
+    updates = gram.load_ema_step is not None or gram.update_every_steps is not None
+    if gram.teacher is None and gram.load_ema_step is None:
+        raise ValueError(
+            "gram.use_loss=True has no Gram teacher; set gram.teacher to a checkpoint or to 'ema', "
+            "or gram.load_ema_step to the step of the EMA teacher that it is to copy, e.g. to 0"
+        )
+    if gram.teacher == EMA and (updates or size is not None):
+        raise ValueError(
+            "gram.teacher='ema' is the EMA teacher itself, which sees the global crops and is not "
+            "copied; set crops.gram_teacher_crops_size, gram.load_ema_step and "
+            "gram.update_every_steps to None"
+        )
+    for name in ("load_ema_step", "first_update_step"):
+        if (getattr(gram, name) or 0) < 0:
+            raise ValueError(f"gram.{name}={getattr(gram, name)} must be at least 0")
+    for name in ("update_every_steps", "max_updates"):
+        value = getattr(gram, name)
+        if value is not None and value < 1:
+            raise ValueError(f"gram.{name}={value} must be at least 1, or None")
+    if gram.update_every_steps is None and (gram.first_update_step or gram.max_updates):
+        raise ValueError(
+            f"gram.first_update_step={gram.first_update_step} and max_updates={gram.max_updates} "
+            "are for gram.update_every_steps=None; set it, e.g. to 10000, or them to 0 and None"
+        )
+
+
+def _check_options(gram: GramConfig) -> None:
+    for name, value, known in (
+        ("tokens_used", gram.tokens_used, TOKENS),
+        ("global_teacher_resize_method", gram.global_teacher_resize_method, METHODS),
+    ):
+        if value not in known:
+            raise ValueError(f"gram.{name}={value!r} is unknown; use one of {known}")
+    if gram.img_level and gram.tokens_used != "all":
+        raise ValueError(
+            f"gram.tokens_used={gram.tokens_used!r} differ in number from image to image; set "
+            "gram.img_level to False"
+        )
+    if gram.remove_neg and gram.remove_only_teacher_neg:
+        raise ValueError(
+            "gram.remove_neg and gram.remove_only_teacher_neg exclude each other; set one to False"
+        )
+
+
+def check_distillation(config: Config) -> None:
+    """Of a configuration of one resolution.
+
+    Raises:
+        ValueError: names the key, its value, the rule and a value that works.
+    """
+    given, scale = config.distillation, config.crops.teacher_to_student_resolution_scale
+    if given.teacher is None:
+        if scale != 1:
+            raise ValueError(
+                f"crops.teacher_to_student_resolution_scale={scale} is for distillation, where the "
+                "teacher may have other patches than the student; set it to 1.0"
+            )
+        if given.students:
+            raise ValueError(
+                "distillation.students learn from a frozen teacher, and distillation.teacher=None; "
+                "set it to a checkpoint"
+            )
+        if given != DistillationConfig():
+            raise ValueError(
+                "distillation.backbone, dino_head and ibot_head describe a frozen teacher, and "
+                "distillation.teacher=None; set it to a checkpoint, or them to their defaults"
+            )
+        return
+    for name, ours, theirs in (
+        ("dino", config.dino.head.n_prototypes, given.dino_head.n_prototypes),
+        ("ibot", config.ibot.head.n_prototypes, given.ibot_head.n_prototypes),
+    ):
+        if ours != theirs:
+            raise ValueError(
+                f"{name}.head.n_prototypes={ours} must be those of the frozen teacher's head, "
+                f"distillation.{name}_head.n_prototypes={theirs}; use {theirs}"
+            )
+    if config.gram.teacher == EMA:
+        raise ValueError(
+            "gram.teacher='ema' has no patches in distillation, where the EMA of the student gives "
+            "no targets; use a checkpoint or gram.load_ema_step"
+        )
+    _check_grids(config)
+
+
+def check_students(config: Config) -> None:
+    """Raises ValueError: what several students cannot have."""
+    for key, value, absent in (
+        ("gram.use_loss", config.gram.use_loss, False),
+        ("init.from", config.init.from_, None),
+        ("checkpoint.snapshot_every_steps", config.checkpoint.snapshot_every_steps, None),
+    ):
+        if value != absent:
+            raise ValueError(
+                f"{key}={value!r} is for one student, and distillation.students has "
+                f"{len(config.distillation.students)}; set it to {absent}"
+            )
+
+
+def _check_grids(config: Config) -> None:
+    precision, side = get_precision(config.train.precision), build_views(config).global_crops_size
+    patch = backbone_of(config.distillation.backbone, precision).stride
+    scale = config.crops.teacher_to_student_resolution_scale
+    if scale <= 0 or side % scale or side / scale % patch:
+        raise ValueError(
+            f"crops.global_crops_size={side} over teacher_to_student_resolution_scale={scale} is "
+            f"not a multiple of the frozen teacher's patch_size={patch}"
+        )
+    ours, theirs = predicted_grid(config), round(side / scale) // patch
+    if ours != theirs:
+        raise ValueError(
+            f"at crops.global_crops_size={side} the student has {ours}x{ours} patches and the "
+            f"frozen teacher {theirs}x{theirs}; set crops.teacher_to_student_resolution_scale="
+            f"{side / (ours * patch)}"
+        )

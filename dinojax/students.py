@@ -1,0 +1,47 @@
+"""Several students in one configuration, taken apart into one configuration each."""
+
+import dataclasses
+import re
+from typing import Any
+
+from dinojax.config import Config, from_dict, to_dict
+
+SECTIONS = ("student.", "dino.", "ibot.", "optim.")
+"""What students may differ in; crops and batches they have in common."""
+
+
+def student_configs(config: Config) -> dict[str, Config]:
+    """The configuration of each student by its name; none where there is only the run's own.
+
+    Raises:
+        ValueError: a name that is no name or comes twice, or a key that students have in common.
+    """
+    found: dict[str, Config] = {}
+    alone = dataclasses.replace(
+        config, distillation=dataclasses.replace(config.distillation, students=())
+    )
+    for name, overrides in config.distillation.students:
+        if not re.fullmatch(r"\w[\w-]*", name) or name in found:
+            raise ValueError(
+                f"distillation.students names {name!r}, which must be a word that comes once; use "
+                "the name of its architecture"
+            )
+        values = to_dict(alone)
+        for key, value in overrides:
+            if not key.startswith(SECTIONS):
+                raise ValueError(
+                    f"distillation.students: {name} has a key {key!r} of its own, but students may "
+                    f"differ only in {', '.join(SECTIONS)}; set it for the run"
+                )
+            _set(values, key, value)
+        found[name] = from_dict(values)
+    return found
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.get(parent, {})
+    if last not in values:
+        raise ValueError(f"distillation.students has an unknown key {key}")
+    values[last] = value

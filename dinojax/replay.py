@@ -19,6 +19,7 @@ from dinojax.build import build_init, build_inputs, build_loss, build_step_loss
 from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config
+from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
 from dinojax.initial_state import make_initial_state
 from dinojax.resolutions import resolution_at
 from dinojax.run_mesh import run_mesh
@@ -114,16 +115,25 @@ def step_findings(config: Config) -> Callable[[TrainState, Any], list[Finding]]:
 
 
 def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) -> TrainState:
-    """The state that the replay starts from, at the step that it starts with."""
+    """The state that the replay starts from, at the step that it starts with.
+
+    Raises:
+        ValueError: the frozen teacher is another one now.
+    """
     shapes = jax.eval_shape(build_init(config))
     wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+    if teacher_digest(config) != bundle["run"].get("teachers", {}):
+        raise ValueError(
+            f"distillation.teacher={config.distillation.teacher!r} holds another teacher than the "
+            f"one that {path} is of; restore it"
+        )
     saved = bundle["checkpoint"]
     if saved["step"] is None:
         state = make_initial_state(config, wanted)
         assert isinstance(state, TrainState)
         return state
     where = saved["elsewhere"] or path / CHECKPOINT
-    state = read_state(where, wanted)
+    state = with_teacher(read_state(where, without_teacher(wanted)), config, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]
     until = after_windows(saved["step"], windows)
     return advance(state, until, build_refresh(config.gram))

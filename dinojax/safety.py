@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dinojax.config import CheckpointConfig
+from dinojax.frozen_teacher import without_teacher
 from dinojax.runtime.checkpoint import DIRECTORY, Checkpoints
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.quarantine import read_ledger
@@ -33,6 +34,7 @@ def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
         Checkpoints(
             f"{workdir}/{DIRECTORY}",
             every_steps=config.every_steps,
+            part=without_teacher,
             notes=skipped,
             keep_last=config.keep_last,
             keep_every_steps=config.keep_every_steps,

@@ -66,6 +66,7 @@ def write_or_check(
     config: dict[str, Any],
     fingerprint: dict[str, Any],
     allow_change: Sequence[str] = (),
+    teachers: dict[str, str] | None = None,
 ) -> None:
     """Make `workdir` belong to this configuration and data, or check that it does.
 
@@ -79,12 +80,13 @@ def write_or_check(
         fingerprint: of the data, ``{"records": digest, "images": {id: digest}}``
             (`dinojax.data.check.fingerprint`).
         allow_change: whole dotted keys, or `DATA`, that may differ from the last start.
+        teachers: digests of weights that every start reads anew, by the key that names them.
 
     Raises:
-        ValueError: the workdir belongs to another configuration or other data, its file cannot be
-            read, or something is allowed to change that is no key.
+        ValueError: the workdir belongs to another configuration, other data or another teacher, its
+            file cannot be read, or something is allowed to change that is no key.
     """
-    path, now = Path(workdir) / FILE, _contract(config, fingerprint)
+    path, now = Path(workdir) / FILE, _contract(config, fingerprint, teachers or {})
     known = {*flatten(config), DATA}
     for key in allow_change:
         if key not in known:
@@ -138,11 +140,14 @@ def config_hash(config: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _contract(config: dict[str, Any], fingerprint: dict[str, Any]) -> dict[str, Any]:
+def _contract(
+    config: dict[str, Any], fingerprint: dict[str, Any], teachers: dict[str, str]
+) -> dict[str, Any]:
     return {
         "config": config,
         "config_hash": config_hash(config),
         "data_fingerprint": fingerprint,
+        **({"teachers": teachers} if teachers else {}),
         "history": [],
         "versions": versions(),
     }
@@ -164,6 +169,8 @@ def _check(
     (allowed if DATA in allow_change else changed).extend(
         _data_changes(before["data_fingerprint"], now["data_fingerprint"])
     )
+    for change, key in _teacher_changes(before.get("teachers", {}), now.get("teachers", {})):
+        (allowed if key in allow_change else changed).append(change)
     if changed:
         more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise ValueError(
@@ -183,6 +190,15 @@ def _data_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return _changes(
         {"data fingerprint": before["records"]}, {"data fingerprint": now["records"]}
     ) or _changes(named(before["images"]), named(now["images"]))
+
+
+def _teacher_changes(before: dict[str, str], now: dict[str, str]) -> list[tuple[str, str]]:
+    """Each with the key that names the teacher. One that is no longer named is another change."""
+    return [
+        (f"the teacher that {key} names had digest {before[key]} and has {now[key]}", key)
+        for key in sorted(before.keys() & now.keys())
+        if before[key] != now[key]
+    ]
 
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:

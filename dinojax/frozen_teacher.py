@@ -1,0 +1,69 @@
+"""The frozen teacher of distillation: a constant of the run.
+
+It is read from its source at every start and is in no checkpoint of the run: that of a 7B teacher
+is 27 GB. The workdir's contract holds its digest instead.
+"""
+
+import hashlib
+from typing import TypeVar
+
+import jax
+from absl import logging
+
+from dinojax import trees
+from dinojax.build import build_init
+from dinojax.config import Config
+from dinojax.earlier import find_checkpoint, read_teacher
+from dinojax.runtime.stored_state import read_digests
+from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
+
+KEY = "distillation.teacher"
+RANDOM = "random"
+"""As distillation.teacher: a teacher that has learnt nothing, for trying a recipe out."""
+State = TypeVar("State", TrainState, Students)
+
+
+def without_teacher(state: State) -> State:
+    """What a checkpoint holds."""
+    return state._replace(frozen_teacher=None)
+
+
+def with_teacher(state: State, config: Config, abstract_state: State) -> State:
+    """`state` with the frozen teacher, if there is one, on the shardings of `abstract_state`.
+
+    Raises:
+        FileNotFoundError: no checkpoint where distillation.teacher names one.
+        ValueError: it holds another model.
+        dinojax.runtime.errors.CheckpointError: it is damaged.
+    """
+    wanted, given = abstract_state.frozen_teacher, config.distillation.teacher
+    if wanted is None or given is None:
+        return state
+    if given == RANDOM:
+        layout = jax.tree.map(lambda leaf: leaf.sharding, wanted)
+        init = build_init(config)
+        return state._replace(
+            frozen_teacher=jax.jit(lambda: init().frozen_teacher, out_shardings=layout)()
+        )
+    path = find_checkpoint(given, KEY)
+    logging.info("the frozen teacher is the EMA teacher of %s", path)
+    return state._replace(frozen_teacher=read_teacher(path, wanted))
+
+
+def teacher_digest(config: Config) -> dict[str, str]:
+    """16 hex digits of the frozen teacher's weights by the key that names it; else nothing.
+
+    From the digests that its checkpoint carries; `with_teacher` holds the weights to them.
+
+    Raises:
+        FileNotFoundError: no checkpoint where distillation.teacher names one.
+        dinojax.runtime.errors.CheckpointError: it is damaged.
+    """
+    given = config.distillation.teacher
+    if given in (None, RANDOM):
+        return {}
+    known = read_digests(find_checkpoint(given, KEY))
+    wanted = jax.eval_shape(build_init(config)).frozen_teacher
+    lines = [f"{name} {known.get(name)}" for name in trees.flatten({"teacher": wanted})]
+    return {KEY: hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()}

@@ -5,7 +5,6 @@ is 27 GB. The workdir's contract holds its digest instead.
 """
 
 import hashlib
-from typing import TypeVar
 
 import jax
 from absl import logging
@@ -13,7 +12,7 @@ from absl import logging
 from dinojax import trees
 from dinojax.build import build_init
 from dinojax.config import Config
-from dinojax.earlier import find_checkpoint, read_teacher
+from dinojax.earlier import find_earlier
 from dinojax.runtime.stored_state import read_digests
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
@@ -21,7 +20,7 @@ from dinojax.ssl.students import Students
 KEY = "distillation.teacher"
 RANDOM = "random"
 """As distillation.teacher: a teacher that has learnt nothing, for trying a recipe out."""
-State = TypeVar("State", TrainState, Students)
+State = TrainState | Students
 
 
 def without_teacher(state: State) -> State:
@@ -46,9 +45,9 @@ def with_teacher(state: State, config: Config, abstract_state: State) -> State:
         return state._replace(
             frozen_teacher=jax.jit(lambda: init().frozen_teacher, out_shardings=layout)()
         )
-    path = find_checkpoint(given, KEY)
-    logging.info("the frozen teacher is the EMA teacher of %s", path)
-    return state._replace(frozen_teacher=read_teacher(path, wanted))
+    earlier = find_earlier(given, KEY)
+    logging.info("the frozen teacher is the EMA teacher of %s", earlier.path)
+    return state._replace(frozen_teacher=earlier.read_teacher(wanted))
 
 
 def teacher_digest(config: Config) -> dict[str, str]:
@@ -58,12 +57,15 @@ def teacher_digest(config: Config) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: no checkpoint where distillation.teacher names one.
+        ValueError: it does not say which student.
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
     given = config.distillation.teacher
-    if given in (None, RANDOM):
+    if given is None or given == RANDOM:
         return {}
-    known = read_digests(find_checkpoint(given, KEY))
+    earlier = find_earlier(given, KEY)
+    known = read_digests(earlier.path)
     wanted = jax.eval_shape(build_init(config)).frozen_teacher
-    lines = [f"{name} {known.get(name)}" for name in trees.flatten({"teacher": wanted})]
+    names = trees.flatten({"teacher": wanted})
+    lines = [f"{name} {known.get(earlier.prefix + name)}" for name in names]
     return {KEY: hashlib.blake2b("\n".join(lines).encode(), digest_size=8).hexdigest()}

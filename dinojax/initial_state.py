@@ -1,6 +1,5 @@
 """The state that a run begins with: random weights, or what an earlier run has left."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,9 +9,8 @@ from absl import logging
 from dinojax.build import build_init
 from dinojax.build_gram import has_gram_teacher
 from dinojax.config import Config, InitConfig
-from dinojax.earlier import find_checkpoint, read_teacher
+from dinojax.earlier import find_earlier
 from dinojax.frozen_teacher import with_teacher, without_teacher
-from dinojax.runtime.stored_state import read_state
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
 
@@ -27,7 +25,7 @@ def make_initial_state(
 
     Raises:
         FileNotFoundError: no checkpoint where one is named.
-        ValueError: it holds another model.
+        ValueError: it holds another model, or several students and does not say which.
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
     layout = jax.tree.map(lambda leaf: leaf.sharding, without_teacher(abstract_state))
@@ -43,39 +41,38 @@ def make_initial_state(
         return state
     if config.gram.teacher is None:
         return state._replace(gram_teacher=_copy(state.teacher["backbone"]))
-    path = find_checkpoint(config.gram.teacher, "gram.teacher")
-    logging.info("the Gram teacher is the EMA teacher of %s", path)
+    earlier = find_earlier(config.gram.teacher, "gram.teacher")
+    logging.info("the Gram teacher is the EMA teacher of %s", earlier.path)
     wanted = {"backbone": abstract_state.gram_teacher}
-    return state._replace(gram_teacher=read_teacher(path, wanted)["backbone"])
+    return state._replace(gram_teacher=earlier.read_teacher(wanted)["backbone"])
 
 
 def first_step(config: InitConfig) -> int:
     """The step of `make_initial_state`."""
     if config.from_ is None or not config.resume:
         return 0
-    return int(Path(find_checkpoint(config.from_, "init.from")).name)
+    return find_earlier(config.from_, "init.from").step
 
 
 def _continued(config: Config, state: TrainState, abstract_state: TrainState) -> TrainState:
     assert config.init.from_ is not None
-    path = find_checkpoint(config.init.from_, "init.from")
+    earlier = find_earlier(config.init.from_, "init.from")
     if not config.init.resume:
-        logging.info("student and EMA teacher are the EMA teacher of %s", path)
-        teacher = read_teacher(path, abstract_state.teacher)
+        logging.info("student and EMA teacher are the EMA teacher of %s", earlier.path)
+        teacher = earlier.read_teacher(abstract_state.teacher)
         return state._replace(student=_copy(teacher), teacher=teacher)
-    step = first_step(config.init)
-    if step >= config.train.steps:
+    if earlier.step >= config.train.steps:
         raise ValueError(
-            f"init.from={config.init.from_!r} is at step {step}, and train.steps="
+            f"init.from={config.init.from_!r} is at step {earlier.step}, and train.steps="
             f"{config.train.steps} counts from its start; use more, or init.resume=False"
         )
-    logging.info("the run goes on where %s is", path)
+    logging.info("the run goes on where %s is", earlier.path)
     wanted = {
         name: part
         for name, part in abstract_state._asdict().items()
         if part is not None and name not in FROZEN
     }
-    return state._replace(**read_state(path, wanted, part=True))
+    return state._replace(**earlier.read(wanted))
 
 
 def _copy(tree: Any) -> Any:

@@ -15,7 +15,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dinojax import trees
-from dinojax.build import build_image_flops, build_init
+from dinojax.build import build_init
+from dinojax.build_flops import build_image_flops
 from dinojax.config import Config, parse_config
 from dinojax.frozen_teacher import without_teacher
 from dinojax.planning.communication import predict_collectives

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,6 @@ from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
 from dinojax.training_data import TrainingData
 from dinojax.typing import PyTree
-
-State = TypeVar("State", TrainState, Students)
 
 
 def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
@@ -45,7 +43,7 @@ def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
             Checkpoints(
                 f"{workdir}/snapshots",
                 every_steps=config.snapshot_every_steps,
-                part=lambda state: teacher_part(state.teacher["backbone"]),
+                part=snapshot_part,
             )
         )
     return series
@@ -59,7 +57,14 @@ def teacher_part(backbone: PyTree) -> PyTree:
     return {"teacher": {"backbone": backbone}}
 
 
-def advance(state: State, step: int, refresh: Refresh) -> State:
+def snapshot_part(state: TrainState | Students) -> PyTree:
+    """What a snapshot holds: `teacher_part`, of several students below their names."""
+    if isinstance(state, TrainState):
+        return teacher_part(state.teacher["backbone"])
+    return {"students": {name: snapshot_part(one) for name, one in state.students.items()}}
+
+
+def advance(state: TrainState | Students, step: int, refresh: Refresh) -> TrainState | Students:
     """The same state at another step; a Gram teacher is refreshed as the steps between would."""
     due = any(refresh.due(done) for done in range(int(state.step) + 1, step + 1))
     if due and isinstance(state, TrainState) and state.gram_teacher is not None:

@@ -17,7 +17,8 @@ from ml_collections import config_flags
 
 from dinojax import mesh as meshes
 from dinojax import trees
-from dinojax.build import build_flops, build_init, build_views
+from dinojax.build import build_init, build_views
+from dinojax.build_flops import build_flops
 from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
@@ -88,9 +89,9 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                 read_timeout_s=timeout,
             )
     found = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
-    teachers = teacher_digest(config)
-    agree("data", {"data fingerprint": found.digest, **teachers})
-    write_or_check(workdir, to_dict(config), found._asdict(), allow_change, teachers)
+    weights = teacher_digest(config)
+    agree("data", {"data fingerprint": found.digest, **weights})
+    write_or_check(workdir, to_dict(config), found._asdict(), allow_change, weights)
     check_shared(Path(workdir) / CONTRACT_FILE)
 
     compute = get_precision(config.train.precision).compute

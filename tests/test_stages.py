@@ -173,6 +173,41 @@ def test_what_cannot_be_taken_over(earlier, mesh, keys, error, words):
         initial(config(**keys), mesh)
 
 
+def test_one_student_of_several(mesh, tmp_path):
+    """By its name behind the path, to start from, to go on with, as a teacher, from a snapshot."""
+    students = (("small", ()), ("wide", (("student.embed_dim", 48),)))
+    given = distilling(
+        "random", distillation__students=students, checkpoint__snapshot_every_steps=1
+    )
+    with jax.set_mesh(mesh):
+        state = jax.jit(build_init(given))()
+        saved = {
+            name: one._replace(teacher=jax.tree.map(lambda x: 1.5 * x, one.teacher))
+            for name, one in state.students.items()
+        }
+        state = state._replace(step=state.step + 1, students=saved)
+        for series in make_series(given.checkpoint, str(tmp_path)):
+            with series:
+                series.save(1, state)
+    where = f"{tmp_path}#wide"
+    found = initial(config(init__from=where, student__embed_dim=48), mesh)
+    assert same(found.student, saved["wide"].teacher)
+    on = {"init__from": where, "init__resume": True, "student__embed_dim": 48}
+    assert same(initial(config(**on), mesh), saved["wide"])
+    for path in (where, f"{tmp_path}/snapshots/1#wide"):
+        keys = {"gram__use_loss": True, "gram__teacher": path, "student__embed_dim": 48}
+        found = initial(config(**keys), mesh)
+        assert same(found.gram_teacher, saved["wide"].teacher["backbone"])
+    for wrong in (str(tmp_path), f"{tmp_path}#large"):
+        with pytest.raises(ValueError, match=r"several students; use .*#small, .*#wide"):
+            initial(config(init__from=wrong), mesh)
+
+
+def test_no_student_of_one(earlier, mesh):
+    with pytest.raises(ValueError, match=r"init\.from='.*#a' is of a run with one student"):
+        initial(config(init__from=f"{earlier[0]}#a"), mesh)
+
+
 def lines_of(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
@@ -247,5 +282,5 @@ def test_a_distilled_run_goes_on_with_its_teacher(earlier, mesh, tmp_path, monke
     shutil.rmtree(workdir / "checkpoints" / str(STEP + 2))
     assert same(final(), whole)
     shutil.rmtree(teacher / "checkpoints" / str(STEP))  # now the workdir's newest is another
-    with pytest.raises(ValueError, match=r"teacher that distillation\.teacher names had digest"):
+    with pytest.raises(ValueError, match=r"weights that distillation\.teacher names were"):
         app.train(given, str(workdir))

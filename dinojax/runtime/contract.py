@@ -1,4 +1,4 @@
-"""What a workdir belongs to: one configuration and one dataset, written at the first start.
+"""What a workdir belongs to: one configuration, dataset and start, written at the first start.
 
 A run is a function of (config, data, seed), so a workdir that meets another configuration or other
 data would silently hold the mixture of two runs. Later starts are compared with the first.
@@ -9,8 +9,9 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -66,7 +67,7 @@ def write_or_check(
     config: dict[str, Any],
     fingerprint: dict[str, Any],
     allow_change: Sequence[str] = (),
-    teachers: dict[str, str] | None = None,
+    weights: Mapping[str, str | None] = MappingProxyType({}),
 ) -> None:
     """Make `workdir` belong to this configuration and data, or check that it does.
 
@@ -80,13 +81,15 @@ def write_or_check(
         fingerprint: of the data, ``{"records": digest, "images": {id: digest}}``
             (`dinojax.data.check.fingerprint`).
         allow_change: whole dotted keys, or `DATA`, that may differ from the last start.
-        teachers: digests of weights that every start reads anew, by the key that names them.
+        weights: digests of the files and checkpoints that the run starts from, by the keys that
+            name them; None: not there any more, and not asked for.
 
     Raises:
-        ValueError: the workdir belongs to another configuration, other data or another teacher, its
-            file cannot be read, or something is allowed to change that is no key.
+        ValueError: the workdir belongs to another configuration or other data, its file cannot be
+            read, or something is allowed to change that is no key.
     """
-    path, now = Path(workdir) / FILE, _contract(config, fingerprint, teachers or {})
+    path, now = Path(workdir) / FILE, _contract(config, fingerprint)
+    now["weights"] = dict(weights)
     known = {*flatten(config), DATA}
     for key in allow_change:
         if key not in known:
@@ -96,6 +99,9 @@ def write_or_check(
         before = read_contract(workdir)
         changed = _check(path, before, json.loads(json.dumps(now)), allow_change)
         now["history"] = before["history"]
+        now["weights"] = {
+            key: digest or before.get("weights", {}).get(key) for key, digest in weights.items()
+        }
         if changed:
             logging.warning("%s: allowed to change: %s", path.parent, "; ".join(changed))
             now["history"] += [{"steps_logged": last_step(workdir), "changes": changed}]
@@ -140,14 +146,11 @@ def config_hash(config: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _contract(
-    config: dict[str, Any], fingerprint: dict[str, Any], teachers: dict[str, str]
-) -> dict[str, Any]:
+def _contract(config: dict[str, Any], fingerprint: dict[str, Any]) -> dict[str, Any]:
     return {
         "config": config,
         "config_hash": config_hash(config),
         "data_fingerprint": fingerprint,
-        **({"teachers": teachers} if teachers else {}),
         "history": [],
         "versions": versions(),
     }
@@ -166,11 +169,14 @@ def _check(
     was, is_now = _binding(before["config"]), _binding(now["config"])
     allowed = _changes(*({k: v[k] for k in allow_change if k in v} for v in (was, is_now)))
     changed = [change for change in _changes(was, is_now) if change not in allowed]
+    for key, digest in now["weights"].items():
+        known = before.get("weights", {}).get(key)
+        if None not in (digest, known) and digest != known:
+            line = f"the weights that {key} names were {known} and are {digest}"
+            (allowed if key in allow_change else changed).append(line)
     (allowed if DATA in allow_change else changed).extend(
         _data_changes(before["data_fingerprint"], now["data_fingerprint"])
     )
-    for change, key in _teacher_changes(before.get("teachers", {}), now.get("teachers", {})):
-        (allowed if key in allow_change else changed).append(change)
     if changed:
         more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
         raise ValueError(
@@ -190,15 +196,6 @@ def _data_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return _changes(
         {"data fingerprint": before["records"]}, {"data fingerprint": now["records"]}
     ) or _changes(named(before["images"]), named(now["images"]))
-
-
-def _teacher_changes(before: dict[str, str], now: dict[str, str]) -> list[tuple[str, str]]:
-    """Each with the key that names the teacher. One that is no longer named is another change."""
-    return [
-        (f"the teacher that {key} names had digest {before[key]} and has {now[key]}", key)
-        for key in sorted(before.keys() & now.keys())
-        if before[key] != now[key]
-    ]
 
 
 def _binding(config: dict[str, Any]) -> dict[str, Any]:

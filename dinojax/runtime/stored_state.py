@@ -84,14 +84,17 @@ def read_notes(path: str | os.PathLike[str]) -> Any:
 
 
 def read_digests(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Those that were saved with the state, by leaf; no array is read.
+    """Of all leaves, by their paths, as they were when they were saved.
 
     Raises:
-        CheckpointError: damaged.
+        CheckpointError: damaged, or not there.
     """
     path = _absolute(path)
     with _named(path):
-        return _described(path)[1].get(DIGESTS) or {}
+        found = _described(path)[1].get(DIGESTS)
+    if not found:
+        raise CheckpointError(f"checkpoint {path} is damaged: its digests are missing")
+    return dict(found)
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:

@@ -14,12 +14,14 @@ from dinojax import train as app
 from dinojax import trees
 from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
+from dinojax.earlier import find_earlier
 from dinojax.frozen_teacher import KEY, teacher_digest, with_teacher, without_teacher
 from dinojax.initial_state import first_step, make_initial_state
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.safety import make_series
 from dinojax.shrink import shrink
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 from dinojax.validation import validate
 
 STEP = 2
@@ -173,39 +175,35 @@ def test_what_cannot_be_taken_over(earlier, mesh, keys, error, words):
         initial(config(**keys), mesh)
 
 
-def test_one_student_of_several(mesh, tmp_path):
-    """By its name behind the path, to start from, to go on with, as a teacher, from a snapshot."""
-    students = (("small", ()), ("wide", (("student.embed_dim", 48),)))
-    given = distilling(
-        "random", distillation__students=students, checkpoint__snapshot_every_steps=1
+def test_one_student_of_several(earlier, mesh, tmp_path):
+    """By its name behind the path, from a checkpoint or a snapshot; the stages ask for no more."""
+    names, (_, one) = ("small", "wide"), earlier
+    several = Students(
+        one.step,
+        {name: one._replace(step=one.step + i) for i, name in enumerate(names)},
+        one.teacher,
     )
-    with jax.set_mesh(mesh):
-        state = jax.jit(build_init(given))()
-        saved = {
-            name: one._replace(teacher=jax.tree.map(lambda x: 1.5 * x, one.teacher))
-            for name, one in state.students.items()
-        }
-        state = state._replace(step=state.step + 1, students=saved)
-        for series in make_series(given.checkpoint, str(tmp_path)):
-            with series:
-                series.save(1, state)
-    where = f"{tmp_path}#wide"
-    found = initial(config(init__from=where, student__embed_dim=48), mesh)
-    assert same(found.student, saved["wide"].teacher)
-    on = {"init__from": where, "init__resume": True, "student__embed_dim": 48}
-    assert same(initial(config(**on), mesh), saved["wide"])
-    for path in (where, f"{tmp_path}/snapshots/1#wide"):
-        keys = {"gram__use_loss": True, "gram__teacher": path, "student__embed_dim": 48}
-        found = initial(config(**keys), mesh)
-        assert same(found.gram_teacher, saved["wide"].teacher["backbone"])
+    series = make_series(config(checkpoint__snapshot_every_steps=1).checkpoint, str(tmp_path))
+    for saves in series:
+        with saves:
+            saves.save(STEP, jax.device_put(several))
+    wanted = abstract(one, meshes.shardings(mesh, one))
+    found = find_earlier(f"{tmp_path}#wide", "init.from")
+    assert found.step == STEP and same(found.read_teacher(wanted.teacher), one.teacher)
+    state = found.read({"step": wanted.step, "moments": wanted.moments})
+    assert state["step"] == STEP + 1 and same(state["moments"], one.moments)
+    snapshot = find_earlier(f"{tmp_path}/snapshots/{STEP}#wide", "gram.teacher")
+    backbone = {"backbone": wanted.teacher["backbone"]}
+    assert same(snapshot.read_teacher(backbone)["backbone"], one.teacher["backbone"])
+    digests = [
+        teacher_digest(distilling(str(where))) for where in (f"{tmp_path}#small", earlier[0])
+    ]
+    assert digests[0] == digests[1]
     for wrong in (str(tmp_path), f"{tmp_path}#large"):
-        with pytest.raises(ValueError, match=r"several students; use .*#small, .*#wide"):
-            initial(config(init__from=wrong), mesh)
-
-
-def test_no_student_of_one(earlier, mesh):
+        with pytest.raises(ValueError, match=r"init\.from=.* several students; .*#small, .*#wide"):
+            find_earlier(wrong, "init.from")
     with pytest.raises(ValueError, match=r"init\.from='.*#a' is of a run with one student"):
-        initial(config(init__from=f"{earlier[0]}#a"), mesh)
+        find_earlier(f"{earlier[0]}#a", "init.from")
 
 
 def lines_of(workdir: Path) -> list[dict]:

@@ -154,8 +154,9 @@ def _make_score(
             f"too small; use {above}"
         )
     classes = sorted({*find_classes(train), *find_classes(held_out)} - {*protocol.ignore})
+    batch = -(-config.knn.batch_size // devices) * devices
     reading = {
-        "batch": -(-config.knn.batch_size // devices) * devices,
+        "batch": batch,
         "canvas_px": max(config.data.canvas_px, side),
         "read_timeout_s": config.data.read_timeout_s,
         "channels": config.student.in_chans,
@@ -172,7 +173,10 @@ def _make_score(
         ridge=protocol.ridge,
         reading=reading,
     )
-    knn = None if train.class_names is None else make_knn_monitor(config, train, held_out)
+    knn = None
+    if train.class_names is not None:
+        like_dense = dataclasses.replace(config.knn, image_px=side, batch_size=batch)
+        knn = make_knn_monitor(dataclasses.replace(config, knn=like_dense), train, held_out)
 
     def score(params: Params) -> dict[str, Any]:
         return dense(params) | ({} if knn is None else {"knn": knn.score(params)})

@@ -52,7 +52,7 @@ class DenseQuality:
         def encode(canvas: Any, size: Any) -> DenseFeatures:
             return self._encode(params, canvas, size)
 
-        found: list[tuple[Any, Any]] = []
+        found: list[tuple[Any, ...]] = []
         with contextlib.closing(sequential_batches(self._held_out, **self._reading)) as batches:
             for batch in batches:
                 features, valid = encode(batch["canvas"], batch["size"]), batch["valid"]

@@ -20,6 +20,9 @@ from dinojax.ssl.students import Students
 from dinojax.training_data import TrainingData
 from dinojax.typing import PyTree
 
+SNAPSHOTS = "snapshots"
+"""Folder in a workdir: backbones of the EMA teacher, by step."""
+
 
 def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
     """The checkpoints that a run resumes from and, if wanted, snapshots of its teacher."""
@@ -41,7 +44,7 @@ def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
     if config.snapshot_every_steps is not None:
         series.append(
             Checkpoints(
-                f"{workdir}/snapshots",
+                f"{workdir}/{SNAPSHOTS}",
                 every_steps=config.snapshot_every_steps,
                 part=snapshot_part,
             )

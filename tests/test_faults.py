@@ -59,8 +59,15 @@ class PoisonedGradients(NamedTuple):
     def schedules(self):
         return self.loss.schedules
 
-    def gradients(self, state, batch, make_inputs):
-        grads, terms, centers = self.loss.gradients(state, batch, make_inputs)
+    @property
+    def gram(self):
+        return self.loss.gram
+
+    def see(self, state, batch, make_inputs):
+        return self.loss.see(state, batch, make_inputs)
+
+    def gradients(self, state, batch, make_inputs, seen=None):
+        grads, terms, centers = self.loss.gradients(state, batch, make_inputs, seen)
         kernel = grads["dino_head"]["mlp_1"]["kernel"]
         value = jnp.where(state.step == INF_STEP, jnp.inf, kernel[2, 3])
         grads["dino_head"]["mlp_1"]["kernel"] = kernel.at[2, 3].set(value)

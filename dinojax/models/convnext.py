@@ -257,7 +257,7 @@ class ConvNeXt(nn.Module):
             layer = nn.remat(layer, prevent_cse=False, policy=policy)
         scan = nn.scan(
             layer,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=0,  # type: ignore[arg-type]
             length=depth,

@@ -19,49 +19,14 @@ there are none here.
 import ml_collections
 
 from dinojax.config import default_config
-from dinojax.recipes import set_constant, set_dinov3_heads, set_schedule
+from dinojax.recipes import set_vitl16_distillation
 from dinojax.shrink import shrink
-
-EPOCH = 1250
-"""Steps; the reference's OFFICIAL_EPOCH_LENGTH."""
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     if variant not in ("", "debug"):
         raise ValueError(f"variant {variant!r} is unknown; use none or 'debug'")
     config = default_config()
+    set_vitl16_distillation(config)
     config.student.arch = "vitl16"
-    config.student.drop_path_rate = 0.0
-    config.student.pos_embed_rope_rescale_coords = 2.0
-    config.student.remat = "dots"
-    set_dinov3_heads(config.dino.head, config.ibot.head)
-
-    config.distillation.teacher = "runs/vit7b16_high_res"
-    config.distillation.backbone.arch = "vit7b16"
-    set_dinov3_heads(config.distillation.dino_head, config.distillation.ibot_head)
-
-    config.crops.global_crops_size = 256
-    config.crops.local_crops_size = 112
-    config.crops.horizontal_flips = False
-
-    config.train.steps = 20 * EPOCH
-    config.train.batch_size = 1920
-    config.train.draw_group_size = 16
-
-    optim = config.optim
-    # 5e-5 by sqrt_wrt_1024 of 296 x 6 images, to which the reference rounds 1,920 down.
-    optim.scaling_rule = "none"
-    lr = 5e-5 * 4 * (296 * 6 / 1024) ** 0.5
-    set_schedule(optim.lr, start=0.0, peak=0.0, end=lr, cosine_steps=10 * EPOCH)
-    set_constant(optim.weight_decay, 0.04)
-    set_schedule(optim.momentum, start=0.994, peak=0.994, end=1.0)
-    set_constant(optim.teacher_temp, 0.07)
-    optim.freeze_last_layer_steps = 0
-    optim.layerwise_decay = 0.99
-
-    config.mesh.data, config.mesh.fsdp = 1, -1
-    config.data.source = "array_record:/data/lvd"
-    config.data.holdout = 0.0001
-    config.knn.every_steps = 5 * EPOCH
-    config.checkpoint.every_steps = 3 * EPOCH
     return shrink(config) if variant == "debug" else config

@@ -18,6 +18,16 @@ def has_gram_teacher(config: GramConfig) -> bool:
     return config.use_loss and config.teacher != EMA
 
 
+def build_refresh(config: GramConfig) -> Refresh:
+    """When the Gram teacher becomes a copy of the EMA teacher."""
+    return Refresh(
+        config.load_ema_step,
+        config.update_every_steps,
+        config.first_update_step,
+        config.max_updates,
+    )
+
+
 def build_gram(config: GramConfig, backbone: Backbone, weight: Schedule) -> GramAnchor | None:
     """What Gram anchoring adds to a step; None without it."""
     if not config.use_loss:
@@ -41,10 +51,5 @@ def build_gram(config: GramConfig, backbone: Backbone, weight: Schedule) -> Gram
         img_level=config.img_level,
         tokens_used=config.tokens_used,
         compute_stats=config.compute_stats,
-        refresh=Refresh(
-            config.load_ema_step,
-            config.update_every_steps,
-            config.first_update_step,
-            config.max_updates,
-        ),
+        refresh=build_refresh(config),
     )

@@ -16,6 +16,7 @@ from absl import app, flags, logging
 
 from dinojax import mesh as meshes
 from dinojax.build import build_init, build_inputs, build_loss, build_step_loss
+from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config
 from dinojax.initial_state import make_initial_state
@@ -124,7 +125,8 @@ def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) 
     where = saved["elsewhere"] or path / CHECKPOINT
     state = read_state(where, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]
-    return advance(state, after_windows(saved["step"], windows))
+    until = after_windows(saved["step"], windows)
+    return advance(state, until, build_refresh(config.gram))
 
 
 def tell(result: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,13 @@ from dinojax.runtime.checkpoint import DIRECTORY, Checkpoints
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.quarantine import read_ledger
 from dinojax.runtime.rollback import read_windows
+from dinojax.ssl.gram import Refresh
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 from dinojax.training_data import TrainingData
 from dinojax.typing import PyTree
+
+State = TypeVar("State", TrainState, Students)
 
 
 def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
@@ -53,8 +57,16 @@ def teacher_part(backbone: PyTree) -> PyTree:
     return {"teacher": {"backbone": backbone}}
 
 
-def advance(state: TrainState, step: int) -> TrainState:
-    """The same state at another step."""
+def advance(state: State, step: int, refresh: Refresh) -> State:
+    """The same state at another step; a Gram teacher is refreshed as the steps between would."""
+    due = any(refresh.due(done) for done in range(int(state.step) + 1, step + 1))
+    if due and isinstance(state, TrainState) and state.gram_teacher is not None:
+        copies = jax.tree.map(
+            lambda new, old: jax.device_put(jnp.copy(new), old.sharding),
+            state.teacher["backbone"],
+            state.gram_teacher,
+        )
+        state = state._replace(gram_teacher=copies)
     return state._replace(step=jax.device_put(jnp.int32(step), state.step.sharding))
 
 

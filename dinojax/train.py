@@ -18,6 +18,7 @@ from ml_collections import config_flags
 from dinojax import mesh as meshes
 from dinojax import trees
 from dinojax.build import build_flops, build_init, build_views
+from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
@@ -184,7 +185,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             attempt,
             resume=resume,
             restore=functools.partial(checkpoints.restore, wanted),
-            advance=advance,
+            advance=functools.partial(advance, refresh=build_refresh(config.gram)),
             series=series,
             workdir=workdir,
             total_steps=config.train.steps,

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 
 from dinojax.config import CheckpointConfig
 from dinojax.runtime.stored_state import read_notes
-from dinojax.safety import make_series
+from dinojax.safety import advance, make_series
+from dinojax.ssl.gram import Refresh
+from dinojax.ssl.state import TrainState
 
 
 def test_a_checkpoint_lists_the_no_op_steps_before_it(tmp_path):
@@ -18,3 +20,15 @@ def test_a_checkpoint_lists_the_no_op_steps_before_it(tmp_path):
             checkpoints.save(step, {"w": jnp.ones(3)})
     listed = [read_notes(tmp_path / "checkpoints" / str(step)) for step in (4, 9, 20)]
     assert listed == [{"no_op_steps": windows[:n]} for n in (0, 1, 2)]
+
+
+def test_a_refresh_among_no_op_steps_is_made_up_for():
+    """The Gram teacher is then what it would be after steps that change nothing."""
+    teacher = {"backbone": {"w": jnp.full(3, 2.0)}, "dino_head": {"w": jnp.ones(1)}}
+    counts = {"step": jnp.int32(4), "refused_steps": jnp.int32(0), "refused_in_a_row": jnp.int32(0)}
+    rest = {"student": teacher, "moments": None, "centers": None}
+    state = TrainState(**counts, **rest, teacher=teacher, gram_teacher={"w": jnp.ones(3)})
+    for load_step, expected in ((4, 1.0), (5, 2.0), (9, 2.0), (10, 1.0)):
+        after = advance(state, 9, Refresh(load_step=load_step))
+        assert int(after.step) == 9 and after.gram_teacher["w"].tolist() == [expected] * 3
+    assert advance(state._replace(gram_teacher=None), 9, Refresh(load_step=6)).gram_teacher is None

@@ -147,7 +147,12 @@ def test_hosts_with_different_data_refuse(tmp_path):
 @pytest.mark.parametrize(
     ("failure", "code", "words"),
     [
-        ("records", 3, "20 of 28 records read until step 6 are unreadable"),
+        pytest.param(
+            "records",
+            3,
+            "20 of 28 records read until step 6 are unreadable",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("storage", 4, "the disk is gone", marks=pytest.mark.slow),
         pytest.param("bug", 1, "KeyError: 'nobody", marks=pytest.mark.slow),
     ],

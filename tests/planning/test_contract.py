@@ -99,6 +99,7 @@ def without(name: str, monkeypatch) -> list[hlo.Collective]:
     return moved()
 
 
+@pytest.mark.slow
 def test_a_gather_that_is_not_asked_for_turns_it_red(monkeypatch, found):
     broken = without("gather", monkeypatch)
     assert budget(broken) != budget(found)

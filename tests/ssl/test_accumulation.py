@@ -91,6 +91,7 @@ def part_of(inputs: StepInputs, part: MicroBatch) -> StepInputs:
     )
 
 
+@pytest.mark.slow
 def test_inputs_of_a_part_are_those_of_the_whole():
     """Crops to the last bits of a compiler that rounds by shape; what is drawn, exactly."""
     given = config(precision="float32")

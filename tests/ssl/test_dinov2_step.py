@@ -275,8 +275,8 @@ def named(params) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(name, marks=pytest.mark.slow if chunked else ())
-        for name, (_, _, chunked) in CASES.items()
+        pytest.param(name, marks=pytest.mark.slow if tied or chunked else ())
+        for name, (tied, _, chunked) in CASES.items()
     ],
 )
 def test_losses_gradients_and_update(case):

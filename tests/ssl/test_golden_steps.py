@@ -19,6 +19,14 @@ CASES = [
 ]
 
 
+first_by_default = pytest.mark.parametrize(
+    "case",
+    [CASES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in CASES[1:])],
+    indirect=True,
+)
+"""What takes minutes for all of them."""
+
+
 @pytest.fixture(scope="module", params=CASES)
 def case(request) -> Case:
     folder = f"meta/{request.param}"
@@ -50,6 +58,7 @@ def test_forward_outputs(case):
         check("gram/teacher_patches", targets[0])
 
 
+@first_by_default
 def test_gradients(case):
     def total(student):
         loss, _ = case.loss(student, case.state(), case.inputs(0))
@@ -75,6 +84,7 @@ def test_steps(case):
     assert int(state.step) == case.recorded["steps"] and int(state.refused_steps) == 0
 
 
+@first_by_default
 def test_nonfinite_step_changes_nothing(case):
     inputs = case.inputs(0)
     bad = inputs._replace(global_crops=inputs.global_crops.at[0, 0, 0, 0, 0].set(jnp.nan))

@@ -18,6 +18,7 @@ def drawn(recipe: ViewRecipe, seed: int = 0) -> CropParams:
     return jax.device_get(sample_params(jax.random.key(seed), jnp.array([90, 120]), recipe))
 
 
+@pytest.mark.slow
 def test_every_view_has_its_own_choices():
     params = drawn(RECIPE)
     views = describe(params, RECIPE)

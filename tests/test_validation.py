@@ -1,5 +1,7 @@
 """What does not fit is refused, with sizes that work: groups of images, crops on the canvas."""
 
+import re
+
 import pytest
 
 from dinojax.config import Config, default_config, parse_config
@@ -95,6 +97,28 @@ def test_parts_of_nothing(key):
     config = shrink(default_config())
     config.train[key] = 0
     with pytest.raises(ValueError, match=rf"train\.{key}=0 must be at least 1"):
+        validate(parse_config(config), batch_shards=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("student.drop_path_rate", 30.0, "must be at least 0 and below 1; use 0.3"),
+        ("student.init_std", 0.0, "must be above 0; use 0.02"),
+        ("ibot.mask_sample_probability", 1.5, "must lie in 0..1; use 0.5"),
+        ("ibot.mask_ratio_min_max", (0.1, 1.2), "must rise within 0..1"),
+        ("optim.teacher_temp.end", 0.0, "goes from 0.04 to 0 and must stay above 0"),
+        ("optim.clip_grad", 0.0, "must be above 0; use 3.0"),
+        ("dino.head.nlayers", 0, "must be at least 1; use 3"),
+        ("train.hang_timeout_s", -1.0, "must be at least 0; 0 switches it off"),
+    ],
+)
+def test_numbers_out_of_range(key, value, words):
+    config = shrink(default_config())
+    config.optim.teacher_temp.start = config.optim.teacher_temp.peak = 0.04
+    config.update_from_flattened_dict({key: value})
+    name = key.removesuffix(".end")
+    with pytest.raises(ValueError, match=rf"^{re.escape(name)}\b.* {re.escape(words)}"):
         validate(parse_config(config), batch_shards=1)
 
 

@@ -28,8 +28,8 @@ def test_float32_products_are_exact_where_the_policy_computes_in_float32(policy)
     x = jnp.ones((2, 2))
     with jax.default_matmul_precision("default"), get_precision(policy).exact_products():
         (product,) = jax.make_jaxpr(jnp.matmul)(x, x).eqns
-    wanted = jax.lax.Precision.HIGHEST if policy.startswith("float") else None
-    assert product.params["precision"] in (wanted and (wanted, wanted), wanted)
+    exact = product.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2
+    assert exact == policy.startswith("float")
 
 
 def test_parameters_are_never_16_bit():

@@ -180,12 +180,13 @@ def _check_schedules(config: Config) -> None:
                 f"{name}.cosine_steps={schedule.cosine_steps} is for the dinov3 family, and family="
                 f"'dinov2'; set it to None or {name}.family to 'dinov3'"
             )
-    temperature, last = build_schedules(config).teacher_temp, config.train.steps - 1
-    if min(temperature(0), temperature(last)) <= 0:
-        raise ValueError(
-            f"optim.teacher_temp goes from {temperature(0):g} to {temperature(last):g} and must "
-            "stay above 0; use optim.teacher_temp.start=0.04 and peak=end=0.07"
-        )
+    temperature = optim.teacher_temp
+    for name in ("start", "peak", "end") if temperature.warmup_steps else ("peak", "end"):
+        if getattr(temperature, name) <= 0:
+            raise ValueError(
+                f"optim.teacher_temp.{name}={getattr(temperature, name)} must be above 0; use 0.07"
+            )
+    build_schedules(config)
     build_schedule(config.gram.loss_weight, config.train.steps)
 
 

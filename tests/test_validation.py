@@ -107,7 +107,7 @@ def test_parts_of_nothing(key):
         ("student.init_std", 0.0, "must be above 0; use 0.02"),
         ("ibot.mask_sample_probability", 1.5, "must lie in 0..1; use 0.5"),
         ("ibot.mask_ratio_min_max", (0.1, 1.2), "must rise within 0..1"),
-        ("optim.teacher_temp.end", 0.0, "goes from 0.07 to must stay above 0"),
+        ("optim.teacher_temp.end", 0.0, "must be above 0; use 0.07"),
         ("optim.clip_grad", 0.0, "must be above 0; use 3.0"),
         ("dino.head.nlayers", 0, "must be at least 1; use 3"),
         ("train.hang_timeout_s", -1.0, "must be at least 0; 0 switches it off"),
@@ -115,10 +115,8 @@ def test_parts_of_nothing(key):
 )
 def test_numbers_out_of_range(key, value, words):
     config = shrink(default_config())
-    config.optim.teacher_temp.warmup_steps = 0
     config.update_from_flattened_dict({key: value})
-    name = key.removesuffix(".end")
-    with pytest.raises(ValueError, match=rf"^{re.escape(name)}\b.* {re.escape(words)}"):
+    with pytest.raises(ValueError, match=rf"^{re.escape(key)}=.* {re.escape(words)}"):
         validate(parse_config(config), batch_shards=1)
 
 

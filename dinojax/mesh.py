@@ -41,7 +41,7 @@ The modules name the same axes where they use the weights."""
 SMALL = 2**12
 """Leaves with fewer elements are replicated: gathering them would cost more than they weigh."""
 NOT_GATHERED = re.compile(r"(^|/)(bias|gamma|scale|\w+_tokens?|pos_embed|last_layer_gain)$")
-"""What no product has as its weight: `gather` and `scatter` never see it, and it is not large."""
+"""What no product has as its weight: `gather` never sees it, and it is not large."""
 
 
 def make_mesh(
@@ -208,8 +208,9 @@ def split_batch(tree: PyTree, axis: int = 0) -> PyTree:
 def gather(weight: Array, tensor_axis: int | None = None, *, pinned: bool = False) -> Array:
     """Inside jit: ask for the whole weight on each device; `tensor_axis` alone stays split.
 
-    At the use of a sharded weight, in the dtype of the product, this is FSDP's gather. Nothing
-    happens without a mesh.
+    At the use of a sharded weight, in the dtype of the product, this is FSDP's gather. Gradients
+    need no word: they are summed to where the optimizer's moments lie. Nothing happens without a
+    mesh.
 
     `pinned` says first how `weight` lies. Otherwise the TPU compiler gathers a float32 parameter
     and casts afterwards, twice the bytes. Not for the layers of a scan: it casts their slices
@@ -223,14 +224,3 @@ def gather(weight: Array, tensor_axis: int | None = None, *, pinned: bool = Fals
         weight = jax.lax.with_sharding_constraint(weight, spec)
     kept = PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
     return jax.lax.with_sharding_constraint(weight, kept)
-
-
-def scatter(grad: Array, tensor_axis: int | None = None) -> Array:
-    """Inside jit: ask that a weight's gradient lie as the weight does.
-
-    Its sum over devices then leaves each of them its part alone: half of what an all-reduce moves.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return grad
-    return jax.lax.with_sharding_constraint(grad, weight_spec(mesh, grad.shape, tensor_axis))

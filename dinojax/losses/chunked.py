@@ -18,7 +18,7 @@ from einops import rearrange
 from dinojax.losses.centering import softmax_center
 from dinojax.losses.chunks import per_shard, to_chunks
 from dinojax.losses.dino import crop_pairs, cross_entropy
-from dinojax.mesh import gather, scatter
+from dinojax.mesh import gather
 from dinojax.typing import Array, Float
 
 
@@ -135,8 +135,7 @@ def _with_gradients(
     (value, by_prototypes), by_features = jax.lax.scan(chunk, start, parts)
     by_features = rearrange(by_features, "n Z r s F -> Z (n r) s F")
     rows = student.features.shape[1]
-    by_prototypes = scatter(by_prototypes.sum(axis=0), tensor_axis=-1)
-    return value.sum(), Rows(by_features[:, :rows], by_prototypes)
+    return value.sum(), Rows(by_features[:, :rows], by_prototypes.sum(axis=0))
 
 
 def _backward(temperature, size, gradients: Rows, cotangent):

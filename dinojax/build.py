@@ -228,18 +228,24 @@ def build_step_loss(config: Config) -> LossGradients:
 def build_train_step(config: Config) -> Callable[[Any, Any], tuple[Any, Metrics]]:
     """The train step of a configuration, not yet jitted: of a `TrainState`, or of `Students`."""
     students = student_configs(config)
-    if not students:
-        return make_train_step(
+    if students:
+        makers = (build_step_loss, build_optimizer, build_draws)
+        learners = {k: Learner(*(make(one) for make in makers)) for k, one in students.items()}
+        views = build_step_views(next(iter(students.values())))
+        step = make_students_step(learners, views, config.train.micro_batches)
+    else:
+        step = make_train_step(
             loss=build_step_loss(config),
             optimizer=build_optimizer(config),
             make_inputs=build_inputs(config),
         )
-    learners = {
-        name: Learner(build_step_loss(one), build_optimizer(one), build_draws(one))
-        for name, one in students.items()
-    }
-    views = build_step_views(next(iter(students.values())))
-    return make_students_step(learners, views, config.train.micro_batches)
+    precision = get_precision(config.train.precision)
+
+    def train_step(state: Any, batch: Any) -> tuple[Any, Metrics]:
+        with precision.exact_products():
+            return step(state, batch)
+
+    return train_step
 
 
 def build_init(config: Config) -> Callable[[], TrainState | Students]:

@@ -64,7 +64,8 @@ def predict_collectives(
 
     ema = isinstance(state, TrainState) and state.frozen_teacher is None
     add_weights(state.student, learns=True)
-    add_weights(state.teacher if ema else state.frozen_teacher, learns=False)
+    teacher = state.frozen_teacher if isinstance(state, Students) else state.target_teacher
+    add_weights(teacher, learns=False)
     students = list((student_configs(config) or {"": config}).values())
     if shape.tensor > 1:
         # After attention and after the FFN, in every pass.

@@ -107,7 +107,7 @@ def test_the_terms_are_those_of_the_features():
     }
     found = {}
     for token, (student, target) in pairs.items():
-        dense = state.student[f"{token}_projection"]["mlp_0"]
+        dense = jax.device_get(state.student[f"{token}_projection"]["mlp_0"])
         student = np.asarray(student) @ dense["kernel"] + dense["bias"]
         target = target - target.mean(-1, keepdims=True)
         target = target / np.sqrt((target**2).mean(-1, keepdims=True) + 1e-6)

@@ -2,7 +2,6 @@
 
 import jax
 import pytest
-from test_contract import LAYERS, WEIGHTS
 
 from dinojax import build
 from dinojax import mesh as meshes
@@ -14,7 +13,9 @@ from dinojax.planning.memory import MeshShape
 from dinojax.shrink import shrink
 
 MESH = MeshShape(2, 4, 1)
-TEACHER_LAYERS = 3
+LAYERS, TEACHER_LAYERS = 2, 3
+WEIGHTS = 4
+"""Of a layer: qkv, proj, fc1, fc2."""
 STUDENTS = ("a", "b")
 
 

@@ -49,6 +49,7 @@ CONVNEXT = {
     "distillation.matching.projection_hidden_dim": 12,
     "student.embed_dim": None,
     "student.depth": None,
+    "student.num_heads": None,
 }
 
 
@@ -147,7 +148,7 @@ def test_the_same_on_a_mesh():
         state = state_of(given)
         layout = (meshes.shardings(mesh, state), meshes.batch_sharding(mesh))
         step = jax.jit(build.build_train_step(given), in_shardings=layout)
-        found = jax.device_get(step(state, batch()))
+        found = jax.device_get(step(*jax.device_put((state, batch()), layout)))
     check(found, run(given))
 
 

@@ -17,6 +17,8 @@ from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
 from dinojax.typing import Params, PyTree
 
+CHECKPOINT_KEYS = ("init.from", "gram.teacher", "distillation.teacher")
+"""Keys that may name a workdir or a checkpoint of an earlier run."""
 FROZEN = ("gram_teacher", "frozen_teacher")
 """Parts of a state that come from checkpoints of their own."""
 RANDOM = "random"

@@ -83,6 +83,17 @@ def read_notes(path: str | os.PathLike[str]) -> Any:
         return _described(path)[1].get(NOTES)
 
 
+def read_digests(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Those that were saved with the state, by leaf; no array is read.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    path = _absolute(path)
+    with _named(path):
+        return _described(path)[1].get(DIGESTS) or {}
+
+
 def _absolute(path: str | os.PathLike[str]) -> str:
     path = os.fspath(path)
     return path if "://" in path else os.path.abspath(path)

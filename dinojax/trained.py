@@ -1,0 +1,111 @@
+"""The backbone that a run has trained, by its checkpoint: what evaluation and export begin with."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from dinojax import mesh as meshes
+from dinojax.build import build_init
+from dinojax.build_model import build_backbone
+from dinojax.config import Config, from_dict
+from dinojax.initial_state import find_checkpoint
+from dinojax.models.presets import Backbone
+from dinojax.precision import get_precision
+from dinojax.runtime.checkpoint import abstract
+from dinojax.runtime.contract import read_contract
+from dinojax.runtime.fingerprints import hash_checkpoint
+from dinojax.runtime.stored_state import read_state
+from dinojax.students import student_configs
+from dinojax.typing import Params
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint or snapshot of a run, and the configuration of the model in it."""
+
+    path: str
+    """Its directory, as in ``runs/x/checkpoints/400``."""
+    config: Config
+    """Of the run, or of the one student that is meant."""
+    student: str | None
+    contract: dict[str, Any]
+    """Of the workdir (`dinojax.runtime.contract.read_contract`)."""
+
+    @property
+    def workdir(self) -> str:
+        return os.fspath(Path(self.path).parent.parent)
+
+    @property
+    def step(self) -> int:
+        return int(Path(self.path).name)
+
+    @property
+    def backbone(self) -> Backbone:
+        return build_backbone(self.config, get_precision(self.config.train.precision))
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of the EMA teacher's backbone, the same for a snapshot of that step."""
+        return hash_checkpoint(self.path, "/".join([*self._parents, "teacher/backbone/"]))
+
+    @property
+    def _parents(self) -> list[str]:
+        return [] if self.student is None else ["students", self.student]
+
+    def read(self, mesh: Mesh) -> Params:
+        """The EMA teacher's backbone, split over the mesh as in training.
+
+        Raises:
+            ValueError: the checkpoint holds another model than its workdir says.
+            dinojax.runtime.errors.CheckpointError: it is damaged.
+        """
+        shapes = jax.eval_shape(build_init(self.config)).teacher["backbone"]
+        keys = [*self._parents, "teacher", "backbone"]
+        wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+        for key in reversed(keys):
+            wanted = {key: wanted}
+        found = read_state(self.path, wanted, part=True)
+        for key in keys:
+            found = found[key]
+        return found
+
+
+def open_trained(checkpoint: str, student: str | None = None) -> Trained:
+    """A run's backbone.
+
+    Args:
+        checkpoint: a workdir, for its newest checkpoint, or one of its checkpoints or snapshots.
+        student: which one, of a run that has several.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint, or no run that it belongs to.
+        ValueError: no student of this name, or none named where there are several.
+    """
+    path = find_checkpoint(checkpoint, "--checkpoint")
+    contract = read_contract(Path(path).parent.parent)
+    config = one_student(from_dict(contract["config"]), student, checkpoint)
+    return Trained(path, config, student, contract)
+
+
+def one_student(config: Config, student: str | None, where: str) -> Config:
+    """The configuration of a run's student, or of the run that has only its own.
+
+    Args:
+        where: it is from, for the message.
+
+    Raises:
+        ValueError: no student of this name, or none named where there are several.
+    """
+    students = student_configs(config)
+    if student is None and not students:
+        return config
+    if student not in students:
+        raise ValueError(
+            f"student={student!r} is not in {where}: "
+            + (f"use one of {list(students)}" if students else "it has one student; leave it out")
+        )
+    return students[student]

@@ -45,18 +45,16 @@ def evaluate(
     *,
     data: str | None = None,
     image_px: int | None = None,
-    student: str | None = None,
     workdir: str | None = None,
 ) -> dict[str, Any]:
     """Score the EMA teacher of `checkpoint`; the result is what is written to ``scores.json``.
 
     Args:
-        checkpoint: a workdir, for its newest checkpoint, or one of its checkpoints or snapshots.
+        checkpoint: as for `dinojax.trained.open_trained`.
         tasks: names in `TASKS`.
         data: ``kind:path``, as data.source; None: the data of the run. Either way
             `data.holdout` of them are the queries.
         image_px: side of the images; None: knn.image_px of the run.
-        student: which one, of a run that has several.
         workdir: where the file goes; None: to the run.
 
     Raises:
@@ -65,7 +63,7 @@ def evaluate(
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
     check_tasks(tasks)
-    trained = open_trained(checkpoint, student)
+    trained = open_trained(checkpoint)
     config = evaluated(trained.config, data, image_px)
     bank, queries = open_records(config)
     mesh = meshes.make_mesh(1, -1)
@@ -89,7 +87,7 @@ def evaluate(
             ]
     found = {  # without paths: wherever it is done, the same evaluation is the same text
         "checkpoint_fingerprint": trained.fingerprint,
-        "student": student,
+        "student": trained.student,
         "step": trained.step,
         "scores": scores,
         "protocols": protocols,
@@ -195,7 +193,6 @@ def main(argv: Sequence[str]) -> None:
             given.tasks,
             data=given.data,
             image_px=given.image_px,
-            student=given.student,
             workdir=given.workdir,
         )
     except STOPS as error:
@@ -205,11 +202,10 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("checkpoint", None, "A workdir, or one of its checkpoints or snapshots.")
+    flags.DEFINE_string("checkpoint", None, "RUN, RUN/checkpoints/STEP or RUN/snapshots/STEP.")
     flags.DEFINE_list("tasks", ["knn"], f"What to score: {', '.join(TASKS)}.")
     flags.DEFINE_string("data", None, "Labelled records, kind:path; default: those of the run.")
     flags.DEFINE_integer("image_px", None, "Side of the images; default: knn.image_px of the run.")
-    flags.DEFINE_string("student", None, "Which student, of a run that has several.")
     flags.DEFINE_string("workdir", None, f"Where {FILE} goes; default: to the run.")
     flags.mark_flag_as_required("checkpoint")
     app.run(main)

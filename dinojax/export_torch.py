@@ -33,22 +33,19 @@ from dinojax.typing import Params
 State = dict[str, np.ndarray]
 
 
-def export_torch(
-    checkpoint: str, out: str, *, layout: str = "dinov3", student: str | None = None
-) -> dict[str, Any]:
+def export_torch(checkpoint: str, out: str, *, layout: str = "dinov3") -> dict[str, Any]:
     """Write the backbone of `checkpoint` to the file `out` and return what was written.
 
     Args:
-        checkpoint: a workdir, for its newest checkpoint, or one of its checkpoints or snapshots.
+        checkpoint: as for `dinojax.trained.open_trained`.
         layout: one of `FORMATS`.
-        student: which one, of a run that has several.
 
     Raises:
         ValueError: a layout that this backbone does not have, or no run's checkpoint.
         FileNotFoundError: there is no such checkpoint.
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
-    trained = open_trained(checkpoint, student)
+    trained = open_trained(checkpoint)
     check_format(layout, trained.backbone)
     params = jax.device_get(trained.read(meshes.make_mesh(1, 1, devices=jax.local_devices()[:1])))
     state = FORMATS[layout](trained.backbone, params)
@@ -119,9 +116,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
-        written = export_torch(
-            given.checkpoint, given.out, layout=given.format, student=given.student
-        )
+        written = export_torch(given.checkpoint, given.out, layout=given.format)
     except STOPS as error:
         print(f"dinojax.export_torch: {error}", file=sys.stderr)
         leave(error)
@@ -130,10 +125,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("checkpoint", None, "A workdir, or one of its checkpoints or snapshots.")
+    flags.DEFINE_string("checkpoint", None, "RUN, RUN/checkpoints/STEP or RUN/snapshots/STEP.")
     flags.DEFINE_string("out", None, "The file to write.")
     flags.DEFINE_enum("format", "dinov3", list(FORMATS), "Names and layouts of the tensors.")
-    flags.DEFINE_string("student", None, "Which student, of a run that has several.")
     flags.mark_flags_as_required(["checkpoint", "out"])
     jax.config.update("jax_platforms", "cpu")  # the weights only pass through
     app.run(main)

@@ -49,5 +49,6 @@ if __name__ == "__main__":
     )
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
     jax.config.update("jax_platforms", "cpu")  # the accelerators are for the stages
     app.run(main)

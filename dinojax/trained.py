@@ -22,6 +22,9 @@ from dinojax.runtime.stored_state import read_state
 from dinojax.students import student_configs
 from dinojax.typing import Params
 
+STUDENT = "#"
+"""Before the name of a student."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -74,21 +77,22 @@ class Trained:
         return found
 
 
-def open_trained(checkpoint: str, student: str | None = None) -> Trained:
+def open_trained(checkpoint: str) -> Trained:
     """A run's backbone.
 
     Args:
-        checkpoint: a workdir, for its newest checkpoint, or one of its checkpoints or snapshots.
-        student: which one, of a run that has several.
+        checkpoint: a workdir, for its newest checkpoint, or one of its checkpoints or snapshots; of
+            a run with several students with the name of one behind it, as in ``runs/x#vits16``.
 
     Raises:
         FileNotFoundError: there is no such checkpoint, or no run that it belongs to.
         ValueError: no student of this name, or none named where there are several.
     """
-    path = find_checkpoint(checkpoint, "--checkpoint")
+    where, _, student = checkpoint.partition(STUDENT)
+    path = find_checkpoint(where, "checkpoint")
     contract = read_contract(Path(path).parent.parent)
-    config = one_student(from_dict(contract["config"]), student, checkpoint)
-    return Trained(path, config, student, contract)
+    config = one_student(from_dict(contract["config"]), student or None, checkpoint)
+    return Trained(path, config, student or None, contract)
 
 
 def one_student(config: Config, student: str | None, where: str) -> Config:
@@ -103,9 +107,10 @@ def one_student(config: Config, student: str | None, where: str) -> Config:
     students = student_configs(config)
     if student is None and not students:
         return config
+    if not students:
+        raise ValueError(f"checkpoint={where!r} is of a run with one student, without name")
     if student not in students:
-        raise ValueError(
-            f"student={student!r} is not in {where}: "
-            + (f"use one of {list(students)}" if students else "it has one student; leave it out")
-        )
+        path = where.partition(STUDENT)[0]
+        working = ", ".join(f"{path}{STUDENT}{name}" for name in students)
+        raise ValueError(f"checkpoint={where!r} is of a run with several students; use {working}")
     return students[student]

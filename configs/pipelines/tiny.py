@@ -44,11 +44,11 @@ def get_config() -> ml_collections.ConfigDict:
         train("high_res", _high_res()),
         train("distil", _distil()),
         evaluate("teacher_scores", checkpoint="stage:high_res"),
-        evaluate("vit_scores", checkpoint="stage:distil", student="vit"),
-        evaluate("convnext_scores", checkpoint="stage:distil", student="convnext"),
+        evaluate("vit_scores", checkpoint="stage:distil#vit"),
+        evaluate("convnext_scores", checkpoint="stage:distil#convnext"),
         export("teacher_file", checkpoint="stage:high_res"),
-        export("vit_file", checkpoint="stage:distil", student="vit"),
-        export("convnext_file", checkpoint="stage:distil", student="convnext"),
+        export("vit_file", checkpoint="stage:distil#vit"),
+        export("convnext_file", checkpoint="stage:distil#convnext"),
     )
 
 

@@ -14,6 +14,7 @@ from dinojax.stages.declare import Stage
 from dinojax.stages.kinds import Given, hash_artefact, reads_stage
 from dinojax.stages.record import Inputs, make_record, read_record
 from dinojax.stages.references import PREFIX, parse_reference, replaced
+from dinojax.trained import STUDENT
 
 SHOWN = 3
 
@@ -95,8 +96,8 @@ def _hash(
 ) -> str | None:
     """Of what a string in a stage's settings names; None: it names nothing."""
     if text.startswith(PREFIX):
-        name, path = parse_reference(text)
-        if path is None:
+        name, path, _ = parse_reference(text)
+        if not path:
             return earlier[name].hash
         try:
             return hash_artefact(workdir / name / path)
@@ -105,16 +106,17 @@ def _hash(
                 f"stage {stage.name}: {key}={text!r}, and stage {name} has left no {path}; it has "
                 f"{list((earlier[name].done or {})['done']['artefacts'])}"
             ) from error
-    if key in stage.given.checkpoint_keys and Path(text).exists():
-        return hash_artefact(Path(text))
+    path = Path(text.partition(STUDENT)[0])
+    if key in stage.given.checkpoint_keys and path.exists():
+        return hash_artefact(path)
     return None
 
 
 def _path(text: str, workdir: Path) -> str:
     if not text.startswith(PREFIX):
         return text
-    name, path = parse_reference(text)
-    return str(workdir / name / (path or ""))
+    name, path, student = parse_reference(text)
+    return f"{workdir / name / path}{student}"
 
 
 def _parsed(stage: Stage, new: Any) -> Given:

@@ -8,24 +8,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from dinojax.build_gram import EMA
 from dinojax.build_model import build_backbone
-from dinojax.config import Config, DataConfig, TrainConfig, from_dict, to_dict
+from dinojax.config import Config, DataConfig, TrainConfig, to_dict
 from dinojax.data.check import fingerprint
 from dinojax.evaluate import FILE as SCORES_FILE
 from dinojax.evaluate import check_tasks, evaluated, open_records
 from dinojax.export_torch import check_format
-from dinojax.initial_state import CHECKPOINT_KEYS, find_checkpoint
+from dinojax.initial_state import CHECKPOINT_KEYS, RANDOM, find_checkpoint
 from dinojax.precision import get_precision
 from dinojax.runtime.atomic import replace_text
-from dinojax.runtime.contract import binding, flatten, read_contract
+from dinojax.runtime.contract import binding, flatten
 from dinojax.runtime.fingerprints import hash_checkpoint, hash_file
 from dinojax.runtime.summary import FILE as SUMMARY_FILE
 from dinojax.stages import recipe
-from dinojax.stages.references import PREFIX, parse_reference, references
-from dinojax.trained import one_student
+from dinojax.stages.compatible import check_backbones
+from dinojax.stages.references import PREFIX, parse_reference, references, strings
+from dinojax.trained import STUDENT, one_student, open_trained
 from dinojax.training_data import open_data
 from dinojax.validation import validate
 
+WORDS = (EMA, RANDOM)
+"""What keys that name checkpoints may hold instead."""
 EXPORTED = "backbone.safetensors"
 KEPT = ("checkpoint.snapshot_every_steps", "checkpoint.keep_every_steps")
 """Keys that change no step of a run, but what it leaves for others."""
@@ -81,6 +85,15 @@ class TrainStage:
 
     def check(self, others: Mapping[str, Given]) -> None:
         validate(self.config, batch_shards=1)  # the run itself knows its devices
+        for key, text in strings(to_dict(self.config)):
+            if key not in CHECKPOINT_KEYS or text in WORDS:
+                continue
+            if text.startswith(PREFIX):
+                check_backbones(self.config, key, _model(text, others), text)
+            elif not Path(text.partition(STUDENT)[0]).exists():
+                raise FileNotFoundError(
+                    f"{key}={text!r} does not exist; a stage is named with {PREFIX} before it"
+                )
 
     def settings(self) -> dict[str, Any]:
         config = to_dict(self.config)
@@ -116,7 +129,6 @@ class EvaluateStage:
     """`dinojax.evaluate` of a stage or of any other run; keys are its flags."""
 
     checkpoint: str | None = None
-    student: str | None = None
     tasks: tuple[str, ...] = ("knn",)
     data: str | None = None
     image_px: int | None = None
@@ -130,7 +142,6 @@ class EvaluateStage:
     def settings(self) -> dict[str, Any]:
         return {
             "checkpoint": self.checkpoint,
-            "student": self.student,
             "tasks": list(self.tasks),
             "image_px": self.image_px,
         }
@@ -142,7 +153,6 @@ class EvaluateStage:
     def command(self, folder: Path, launcher: tuple[str, ...]) -> list[str]:
         options = {
             "checkpoint": self.checkpoint,
-            "student": self.student,
             "tasks": ",".join(self.tasks),
             "data": self.data,
             "image_px": self.image_px,
@@ -157,7 +167,7 @@ class EvaluateStage:
         return Outcome({SCORES_FILE: hash_artefact(folder / SCORES_FILE)}, scores)
 
     def _config(self, others: Mapping[str, Given]) -> Config:
-        return _model(self.checkpoint, self.student, others)
+        return _model(self.checkpoint, others)
 
 
 @dataclass(frozen=True)
@@ -165,17 +175,16 @@ class ExportStage:
     """`dinojax.export_torch` of a stage or of any other run; keys are its flags."""
 
     checkpoint: str | None = None
-    student: str | None = None
     format: str = "dinov3"
 
     checkpoint_keys = ("checkpoint",)
 
     def check(self, others: Mapping[str, Given]) -> None:
-        config = _model(self.checkpoint, self.student, others)
+        config = _model(self.checkpoint, others)
         check_format(self.format, build_backbone(config, get_precision(config.train.precision)))
 
     def settings(self) -> dict[str, Any]:
-        return {"checkpoint": self.checkpoint, "student": self.student, "format": self.format}
+        return {"checkpoint": self.checkpoint, "format": self.format}
 
     def records(self, others: Mapping[str, Given]) -> str | None:
         return None
@@ -214,19 +223,17 @@ def _write_summary(folder: Path, values: dict[str, float]) -> None:
     replace_text(folder / SUMMARY_FILE, json.dumps(values, indent=2) + "\n")
 
 
-def _model(checkpoint: str | None, student: str | None, others: Mapping[str, Given]) -> Config:
+def _model(checkpoint: str | None, others: Mapping[str, Given]) -> Config:
     """The configuration of the run that a checkpoint belongs to."""
     if checkpoint is None:
         raise ValueError("checkpoint is missing; name a stage, as in checkpoint='stage:pretrain'")
-    if checkpoint.startswith(PREFIX):
-        run = others[parse_reference(checkpoint).stage]
-        if not isinstance(run, TrainStage):
-            raise ValueError(f"checkpoint={checkpoint!r} trains nothing; name a stage that does")
-        config = run.config
-    else:
-        path = Path(find_checkpoint(checkpoint, "checkpoint"))
-        config = from_dict(read_contract(path.parent.parent)["config"])
-    return one_student(config, student, checkpoint)
+    if not checkpoint.startswith(PREFIX):
+        return open_trained(checkpoint).config
+    name, _, student = parse_reference(checkpoint)
+    run = others[name]
+    if not isinstance(run, TrainStage):
+        raise ValueError(f"checkpoint={checkpoint!r} trains nothing; name a stage that does")
+    return one_student(run.config, student.removeprefix(STUDENT) or None, checkpoint)
 
 
 def reads_stage(given: Given) -> bool:

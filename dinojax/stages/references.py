@@ -1,6 +1,7 @@
 """How a stage names another: ``stage:NAME``, wherever its configuration takes a path.
 
-``stage:pretrain`` is the folder of a stage, ``stage:pretrain/checkpoints/400`` something in it.
+``stage:pretrain`` is the folder of a stage, ``stage:pretrain/checkpoints/400`` something in it, and
+``stage:distil#small`` means one of several students, as ``runs/x#small`` does.
 """
 
 import re
@@ -8,26 +9,25 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 PREFIX = "stage:"
-_REFERENCE = re.compile(r"stage:(?P<stage>\w+)(?:/(?P<path>.+))?")
+_REFERENCE = re.compile(r"stage:(?P<stage>\w+)(?:/(?P<path>[^#]+))?(?P<student>#.+)?")
 
 
 class Reference(NamedTuple):
-    """A stage, or a path below its folder."""
+    """A stage, or a path below its folder; and a student, with the sign before it."""
 
     stage: str
-    path: str | None
-
-    @property
-    def text(self) -> str:
-        return PREFIX + self.stage + (f"/{self.path}" if self.path else "")
+    path: str
+    student: str
 
 
 def parse_reference(text: str) -> Reference:
     """Raises ValueError: it begins like one and is none."""
     match = _REFERENCE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no reference; write stage:NAME or stage:NAME/PATH")
-    return Reference(match["stage"], match["path"])
+        raise ValueError(
+            f"{text!r} is no reference; write stage:NAME, stage:NAME/PATH or stage:NAME#STUDENT"
+        )
+    return Reference(match["stage"], match["path"] or "", match["student"] or "")
 
 
 def strings(values: Any, key: str = "") -> Iterator[tuple[str, str]]:

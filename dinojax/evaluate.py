@@ -7,36 +7,27 @@ score with the hashes of its protocol and of the checkpoint.
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import app, flags
 
 from dinojax import mesh as meshes
+from dinojax.build_model import build_backbone
 from dinojax.config import Config
 from dinojax.data.check import fingerprint
 from dinojax.data.source import Source
-from dinojax.knn_monitor import make_knn
+from dinojax.precision import get_precision
 from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.runtime.fingerprints import hash_text
+from dinojax.tasks import TASKS, check_tasks
 from dinojax.trained import open_trained
 from dinojax.training_data import open_data
-from dinojax.typing import Params
 
 FILE = "scores.json"
-
-
-class Task(NamedTuple):
-    """A kind of score."""
-
-    protocol: Callable[[Config], dict[str, Any]]
-    """Everything that a value depends on, apart from model and records."""
-    run: Callable[[Config, Params, Source, Source], Iterator[tuple[str, float]]]
-    """Yields (metric, value) for parameters, training and held-out records."""
 
 
 def evaluate(
@@ -102,15 +93,12 @@ def evaluate(
     return found
 
 
-def check_tasks(tasks: Sequence[str]) -> None:
-    """Raises ValueError: none, or one that is not in `TASKS`."""
-    unknown = [name for name in tasks if name not in TASKS]
-    if unknown or not tasks:
-        raise ValueError(f"--tasks={','.join(tasks)}: use one or several of {', '.join(TASKS)}")
-
-
 def evaluated(config: Config, data: str | None, image_px: int | None) -> Config:
-    """A run's configuration with other records or another size to evaluate on."""
+    """A run's configuration with other records or another size to evaluate on.
+
+    Raises:
+        ValueError: a size that the backbone does not take.
+    """
     if data is not None:
         section = dataclasses.replace(
             config.data,
@@ -123,6 +111,12 @@ def evaluated(config: Config, data: str | None, image_px: int | None) -> Config:
         config = dataclasses.replace(config, data=section)
     if image_px is not None:
         config = dataclasses.replace(config, knn=dataclasses.replace(config.knn, image_px=image_px))
+    stride = build_backbone(config, get_precision(config.train.precision)).stride
+    if config.knn.image_px < stride or config.knn.image_px % stride:
+        raise ValueError(
+            f"--image_px={config.knn.image_px} is not a multiple of the {stride} px between "
+            f"patches; use {-(-config.knn.image_px // stride) * stride}"
+        )
     return config
 
 
@@ -140,35 +134,6 @@ def open_records(config: Config) -> tuple[Source, Source]:
             "images into a folder per class, or give others with --data"
         )
     return data.bank, data.queries
-
-
-def _knn_protocol(config: Config) -> dict[str, Any]:
-    knn = config.knn
-    return {
-        "features": "normed CLS",
-        "image_px": knn.image_px,
-        "canvas_px": config.data.canvas_px,
-        "rgb_mean": list(config.crops.rgb_mean),
-        "rgb_std": list(config.crops.rgb_std),
-        "precision": config.train.precision,
-        "k": knn.k,
-        "temperature": knn.temperature,
-        "max_bank": knn.max_bank,
-        "max_queries": knn.max_queries,
-        "holdout": config.data.holdout,
-    }
-
-
-def _knn(
-    config: Config, params: Params, bank: Source, queries: Source
-) -> Iterator[tuple[str, float]]:
-    state = SimpleNamespace(teacher={"backbone": params})
-    scores = make_knn(config, bank, queries)(state)
-    yield "top1", scores["knn"]
-    yield "top1_pixels", scores["knn_pixels"]
-
-
-TASKS = {"knn": Task(_knn_protocol, _knn)}
 
 
 def table(found: dict[str, Any]) -> str:

@@ -45,8 +45,9 @@ if __name__ == "__main__" and sys.argv[1] == "run":
 from dataclasses import dataclass  # noqa: E402
 
 from dinojax.runtime.exits import STOPS, leave  # noqa: E402
+from dinojax.stages.artefacts import hash_artefact  # noqa: E402
 from dinojax.stages.declare import Stage  # noqa: E402
-from dinojax.stages.kinds import Outcome, hash_artefact  # noqa: E402
+from dinojax.stages.kinds import Outcome  # noqa: E402
 from dinojax.stages.run import run  # noqa: E402
 
 

@@ -14,6 +14,7 @@ from dinojax.runtime.contract import write_or_check
 from dinojax.safety import make_series
 from dinojax.shrink import shrink
 from dinojax.training_data import open_data
+from dinojax.typing import Params
 
 STEP = 3
 
@@ -29,13 +30,19 @@ def small_config(**overrides: Any) -> Config:
     return parse_config(given)
 
 
-def make_run(workdir: Path, config: Config) -> Any:
-    """A workdir with a checkpoint and a snapshot at `STEP`; returns the state in them."""
+def make_run(workdir: Path, config: Config, backbone: Params | None = None) -> Any:
+    """A workdir with a checkpoint and a snapshot at `STEP`; returns the state in them.
+
+    Args:
+        backbone: of the EMA teacher; None: random like all else.
+    """
     data = open_data(config)
     write_or_check(workdir, to_dict(config), fingerprint(data.source)._asdict())
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(build_init(config))
     state = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
+    if backbone is not None:
+        state.teacher["backbone"] = backbone
     series: list[Checkpoints] = make_series(config.checkpoint, str(workdir))
     for one in series:
         with one:

@@ -43,7 +43,7 @@ def get_config() -> ml_collections.ConfigDict:
         train("gram", _gram()),
         train("high_res", _high_res()),
         train("distil", _distil()),
-        evaluate("teacher_scores", checkpoint="stage:high_res"),
+        evaluate("teacher_scores", checkpoint="stage:high_res", tasks=("knn", "segmentation")),
         evaluate("vit_scores", checkpoint="stage:distil#vit"),
         evaluate("convnext_scores", checkpoint="stage:distil#convnext"),
         export("teacher_file", checkpoint="stage:high_res"),

@@ -1,6 +1,5 @@
 """The kinds of stages: what each is given, depends on, runs as a command and leaves behind."""
 
-import functools
 import json
 import sys
 from collections.abc import Mapping
@@ -10,22 +9,25 @@ from typing import Any, NamedTuple, Protocol
 
 from dinojax.build_gram import EMA
 from dinojax.build_model import build_backbone
-from dinojax.config import Config, DataConfig, TrainConfig, to_dict
-from dinojax.data.check import fingerprint
+from dinojax.config import Config, to_dict
 from dinojax.evaluate import FILE as SCORES_FILE
-from dinojax.evaluate import check_tasks, evaluated, open_records
+from dinojax.evaluate import evaluated
 from dinojax.export_torch import check_format
-from dinojax.initial_state import CHECKPOINT_KEYS, RANDOM, find_checkpoint
+from dinojax.initial_state import CHECKPOINT_KEYS, RANDOM
 from dinojax.precision import get_precision
 from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.contract import binding, flatten
-from dinojax.runtime.fingerprints import hash_checkpoint, hash_file
 from dinojax.runtime.summary import FILE as SUMMARY_FILE
 from dinojax.stages import recipe
+from dinojax.stages.artefacts import (
+    fingerprint_of_evaluation,
+    fingerprint_of_training,
+    hash_artefact,
+)
 from dinojax.stages.compatible import check_backbones
 from dinojax.stages.references import PREFIX, parse_reference, references, strings
+from dinojax.tasks import check_tasks
 from dinojax.trained import STUDENT, one_student, open_trained
-from dinojax.training_data import open_data
 from dinojax.validation import validate
 
 WORDS = (EMA, RANDOM)
@@ -101,7 +103,7 @@ class TrainStage:
         return {**binding(config), **{key: kept[key] for key in KEPT}}
 
     def records(self, others: Mapping[str, Given]) -> str | None:
-        return _fingerprint(self.config.data, self.config.train.batch_size)
+        return fingerprint_of_training(self.config.data, self.config.train.batch_size)
 
     def command(self, folder: Path, launcher: tuple[str, ...]) -> list[str]:
         # The stage's key has proven that these are the same weights, wherever they lie now.
@@ -121,7 +123,8 @@ class TrainStage:
             paths += [f"{series}/{step}" for step in steps if every and step % every == 0]
         summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
         summary.pop("images_per_s", None)  # of this machine, not of the model
-        return Outcome({path: hash_artefact(folder / path) for path in paths}, summary)
+        scores = {name: value for name, value in summary.items() if value is not None}
+        return Outcome({path: hash_artefact(folder / path) for path in paths}, scores)
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class EvaluateStage:
 
     def check(self, others: Mapping[str, Given]) -> None:
         check_tasks(self.tasks)
-        self._config(others)
+        evaluated(self._config(others), self.data, self.image_px)
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -148,7 +151,7 @@ class EvaluateStage:
 
     def records(self, others: Mapping[str, Given]) -> str | None:
         config = evaluated(self._config(others), self.data, self.image_px)
-        return _fingerprint_of_parts(config.data, config.train.batch_size)
+        return fingerprint_of_evaluation(config.data, config.train.batch_size)
 
     def command(self, folder: Path, launcher: tuple[str, ...]) -> list[str]:
         options = {
@@ -205,20 +208,6 @@ KINDS: dict[str, type[Given]] = {
 }
 
 
-def hash_artefact(path: Path) -> str:
-    """Of a file, a checkpoint, or the newest checkpoint of a workdir.
-
-    Raises:
-        FileNotFoundError: there is nothing.
-        dinojax.runtime.errors.CheckpointError: it is damaged.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing")
-    if path.is_file():
-        return hash_file(path)
-    return hash_checkpoint(find_checkpoint(str(path), "checkpoint"))
-
-
 def _write_summary(folder: Path, values: dict[str, float]) -> None:
     replace_text(folder / SUMMARY_FILE, json.dumps(values, indent=2) + "\n")
 
@@ -240,26 +229,6 @@ def reads_stage(given: Given) -> bool:
     """Whether its records come from another stage, and so cannot be looked at before."""
     values = to_dict(given)
     return any(key.startswith(("config.data.", "data")) for key, _ in references(values))
-
-
-@functools.cache
-def _fingerprint(data: DataConfig, batch_size: int) -> str:
-    """Of the records that a run trains on, as it finds it itself; listing millions takes long."""
-    opened = open_data(_only(data, batch_size))
-    timeout = data.read_timeout_s
-    return fingerprint(opened.source, opened.order.mixture, read_timeout_s=timeout).digest
-
-
-@functools.cache
-def _fingerprint_of_parts(data: DataConfig, batch_size: int) -> str:
-    """Of the records that features are evaluated on."""
-    parts = open_records(_only(data, batch_size))
-    return " ".join(fingerprint(part, read_timeout_s=data.read_timeout_s).digest for part in parts)
-
-
-def _only(data: DataConfig, batch_size: int) -> Config:
-    """All that records depend on."""
-    return Config(data=data, train=TrainConfig(batch_size=batch_size))
 
 
 def _python(module: str) -> list[str]:

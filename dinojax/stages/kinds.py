@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from dinojax.build_gram import EMA
 from dinojax.build_model import build_backbone
@@ -44,6 +44,7 @@ class Outcome(NamedTuple):
     scores: dict[str, float]
 
 
+@runtime_checkable
 class Given(Protocol):
     """What a stage is given. Strings in it may name other stages (`references`)."""
 

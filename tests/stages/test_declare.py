@@ -60,7 +60,10 @@ def test_stages_run_in_their_order_but_parents_first():
         ),
         ((following("a", "stage:a"),), "wait for each other: a -> a"),
         ((("a", ml_collections.ConfigDict({"kind": "trian"})),), "stage a: kind='trian'.*train"),
-        ((train("a", {"trian": {"steps": 1}}),), r"stage a: .*unknown key config.trian; .*train\?"),
+        (
+            (train("a", ml_collections.ConfigDict({"trian": {"steps": 1}})),),
+            r"stage a: .*unknown key config.trian; .*train\?",
+        ),
         ((train("a.b", small()),), "stage 'a.b' must be named by a word"),
         ((), "a pipeline has stages"),
     ],

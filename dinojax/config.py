@@ -108,8 +108,9 @@ class GramConfig:
     use_loss: bool = False
     loss_weight: ScheduleConfig = _flat(1.0)
     teacher: str | None = None
-    """"ema": the EMA teacher itself, as it moves; or a checkpoint, as in init.from. None: a copy of
-    the EMA teacher that is made at load_ema_step."""
+    """"ema": the EMA teacher itself, as it moves; a checkpoint, as in init.from; or "auto": of the
+    run that init.from names, the snapshot that ``dinojax.show snapshots`` recommends. None: a copy
+    of the EMA teacher that is made at load_ema_step."""
     load_ema_step: int | None = None
     """After this many steps the Gram teacher becomes a copy of the EMA teacher, once. Without a
     checkpoint there is no Gram teacher before, and the weight is 0."""

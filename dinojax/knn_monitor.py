@@ -28,9 +28,11 @@ def make_monitor(config: Config, bank: Source | None, queries: Source | None) ->
     if bank is None or queries is None or bank.class_names is None:
         logging.warning("the data have no labels: no kNN monitor")
         return None
-    monitors = {name: make_knn(one, bank, queries) for name, one in student_configs(config).items()}
+    monitors = {
+        name: make_knn_monitor(one, bank, queries) for name, one in student_configs(config).items()
+    }
     if not monitors:
-        return make_knn(config, bank, queries)
+        return make_knn_monitor(config, bank, queries)
 
     def evaluate(state: Students) -> dict[str, float]:
         return {
@@ -42,16 +44,9 @@ def make_monitor(config: Config, bank: Source | None, queries: Source | None) ->
     return evaluate
 
 
-def make_knn(config: Config, bank: Source, queries: Source) -> KnnMonitor:
-    """The monitor of one student.
-
-    Raises:
-        ValueError: the bank has no labels.
-    """
-    if bank.class_names is None:
-        raise ValueError(
-            "kNN needs labels, and the records have none; sort the images into a folder per class"
-        )
+def make_knn_monitor(config: Config, bank: Source, queries: Source) -> KnnMonitor:
+    """Of one student, on labelled records."""
+    assert bank.class_names is not None
     encode = make_encoder(
         build_backbone(config, get_precision(config.train.precision)),
         image_px=config.knn.image_px,

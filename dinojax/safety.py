@@ -20,6 +20,8 @@ from dinojax.training_data import TrainingData
 from dinojax.typing import PyTree
 
 State = TypeVar("State", TrainState, Students)
+SNAPSHOTS = "snapshots"
+"""Folder in a workdir: backbones of the EMA teacher, by step."""
 
 
 def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
@@ -41,7 +43,7 @@ def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
     if config.snapshot_every_steps is not None:
         series.append(
             Checkpoints(
-                f"{workdir}/snapshots",
+                f"{workdir}/{SNAPSHOTS}",
                 every_steps=config.snapshot_every_steps,
                 part=lambda state: teacher_part(state.teacher["backbone"]),
             )

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from dinojax.build import build_views, predicted_grid
-from dinojax.build_gram import EMA
+from dinojax.build_gram import AUTO, EMA
 from dinojax.build_model import backbone_of
 from dinojax.config import Config, DistillationConfig, GramConfig, InitConfig
 from dinojax.kernels.resize import METHODS
@@ -46,6 +46,7 @@ def check_gram(config: Config, patch_size: int) -> None:
             )
         return
     _check_teacher(gram, size, config.train.steps)
+    check_auto_teacher(config)
     _check_options(gram)
     _check_statistics(config)
     if size is not None and (size < patch_size or size % patch_size):
@@ -81,6 +82,15 @@ def _check_teacher(gram: GramConfig, size: int | None, steps: int) -> None:
         raise ValueError(
             f"gram.first_update_step={gram.first_update_step} and max_updates={gram.max_updates} "
             "are for gram.update_every_steps=None; set it, e.g. to 10000, or them to 0 and None"
+        )
+
+
+def check_auto_teacher(config: Config) -> None:
+    """Raises ValueError: there is no earlier run to choose the Gram teacher from."""
+    if config.gram.teacher == AUTO and config.init.from_ is None:
+        raise ValueError(
+            "gram.teacher='auto' is a snapshot of the run that this one goes on from, and "
+            "init.from=None; set init.from to its workdir, or gram.teacher to a checkpoint"
         )
 
 

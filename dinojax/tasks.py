@@ -13,7 +13,7 @@ from dinojax.data.source import Source
 from dinojax.evaluation.features import make_dense_encoder
 from dinojax.evaluation.monitor import evenly
 from dinojax.evaluation.segmentation import linear_segmentation
-from dinojax.knn_monitor import make_knn
+from dinojax.knn_monitor import make_knn_monitor
 from dinojax.precision import get_precision
 from dinojax.typing import Params
 
@@ -57,7 +57,7 @@ def _knn(
     config: Config, params: Params, bank: Source, queries: Source
 ) -> Iterator[tuple[str, float]]:
     state = SimpleNamespace(teacher={"backbone": params})
-    scores = make_knn(config, bank, queries)(state)
+    scores = make_knn_monitor(config, bank, queries)(state)
     yield "top1", scores["knn"]
     yield "top1_pixels", scores["knn_pixels"]
 

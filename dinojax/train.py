@@ -23,6 +23,7 @@ from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
 from dinojax.data.pipeline import make_loader
+from dinojax.gram_choice import choose_gram_teacher
 from dinojax.initial_state import first_step, make_initial_state
 from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
@@ -64,10 +65,12 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             processes that differ in any of these.
         dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
+        FileNotFoundError: init.from or a teacher names no checkpoint.
         dinojax.runtime.errors.CheckpointError: a checkpoint cannot be written, or none read.
         dinojax.runtime.errors.PreemptedError: SIGTERM; the state is saved.
         dinojax.runtime.errors.DivergedError: too many non-finite steps and no way back.
     """
+    config = choose_gram_teacher(config, workdir)
     agree("program", program(to_dict(config)) | {"--allow_change": list(allow_change)})
     mesh = run_mesh(config)
     cluster.connect(mesh)

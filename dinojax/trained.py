@@ -17,8 +17,9 @@ from dinojax.models.presets import Backbone
 from dinojax.precision import get_precision
 from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.contract import read_contract
-from dinojax.runtime.fingerprints import hash_checkpoint
-from dinojax.runtime.stored_state import read_state
+from dinojax.runtime.errors import CheckpointError
+from dinojax.runtime.fingerprints import hash_text
+from dinojax.runtime.stored_state import read_digests, read_state
 from dinojax.students import student_configs
 from dinojax.typing import Params
 
@@ -53,7 +54,12 @@ class Trained:
     @property
     def fingerprint(self) -> str:
         """16 hex digits of the EMA teacher's backbone, the same for a snapshot of that step."""
-        return hash_checkpoint(self.path, "/".join([*self._parents, "teacher/backbone/"]))
+        start = "/".join([*self._parents, "teacher/backbone/"])
+        found = read_digests(self.path)
+        lines = [f"{name[len(start) :]} {found[name]}" for name in found if name.startswith(start)]
+        if not lines:
+            raise CheckpointError(f"checkpoint {self.path} has no digests of {start}")
+        return hash_text("\n".join(sorted(lines)))
 
     @property
     def _parents(self) -> list[str]:

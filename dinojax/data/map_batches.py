@@ -37,7 +37,6 @@ def map_batches(
     source: Source,
     batch: int,
     canvas_px: int,
-    *,
     read_timeout_s: float = READ_TIMEOUT_S,
     channels: int = 3,
 ) -> Generator[MapBatch, None, None]:

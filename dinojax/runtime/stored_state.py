@@ -5,6 +5,8 @@ together with the arrays. So whatever storage did to it afterwards shows at read
 """
 
 import contextlib
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -94,6 +96,20 @@ def read_digests(path: str | os.PathLike[str]) -> dict[str, str]:
         return _described(path)[1].get(DIGESTS) or {}
 
 
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """16 hex digits that tell what is saved there, from its digests; no array is read.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    path = _absolute(path)
+    with _named(path):
+        _, added = _described(path)
+    return hashlib.blake2b(
+        json.dumps(_expected(path, added), sort_keys=True).encode(), digest_size=8
+    ).hexdigest()
+
+
 def _absolute(path: str | os.PathLike[str]) -> str:
     path = os.fspath(path)
     return path if "://" in path else os.path.abspath(path)
@@ -106,16 +122,20 @@ def _described(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return trees.flatten(described.metadata), added if isinstance(added, dict) else {}
 
 
+def _expected(path: str, added: dict[str, Any]) -> dict[str, str]:
+    digests = added.get(DIGESTS)
+    if not digests:
+        raise CheckpointError(f"checkpoint {path} is damaged: its digests are missing")
+    return digests
+
+
 def _load(path: str, abstract: PyTree, part: bool) -> tuple[PyTree, dict[str, str]]:
     """The arrays, unproven, and the digests that they should have; by this process alone."""
     with _named(path):
         saved, added = _described(path)
-    expected = added.get(DIGESTS)
-    if not saved or not expected:
-        raise CheckpointError(
-            f"checkpoint {path} is damaged: its {'digests are' if saved else 'list of arrays is'} "
-            f"missing"
-        )
+    if not saved:
+        raise CheckpointError(f"checkpoint {path} is damaged: its list of arrays is missing")
+    expected = _expected(path, added)
     _check_leaves(path, saved, trees.flatten(abstract), part)
     context, me = ocp.Context(), jax.process_index()
     context.pytree.loading.partial_load = part

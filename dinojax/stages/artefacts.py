@@ -7,7 +7,8 @@ from dinojax.config import Config, DataConfig, TrainConfig
 from dinojax.data.check import fingerprint
 from dinojax.evaluate import open_records
 from dinojax.initial_state import find_checkpoint
-from dinojax.runtime.fingerprints import hash_checkpoint, hash_file
+from dinojax.runtime import stored_state
+from dinojax.runtime.fingerprints import hash_file
 from dinojax.training_data import open_data
 
 
@@ -22,7 +23,7 @@ def hash_artefact(path: Path) -> str:
         raise FileNotFoundError(f"{path} is missing")
     if path.is_file():
         return hash_file(path)
-    return hash_checkpoint(find_checkpoint(str(path), "checkpoint"))
+    return stored_state.fingerprint(find_checkpoint(str(path), "checkpoint"))
 
 
 @functools.cache

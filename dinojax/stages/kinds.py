@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from dinojax.build_gram import EMA
+from dinojax.build_gram import AUTO, EMA
 from dinojax.build_model import build_backbone
 from dinojax.config import Config, to_dict
 from dinojax.evaluate import FILE as SCORES_FILE
@@ -30,7 +30,7 @@ from dinojax.tasks import check_tasks
 from dinojax.trained import STUDENT, one_student, open_trained
 from dinojax.validation import validate
 
-WORDS = (EMA, RANDOM)
+WORDS = (AUTO, EMA, RANDOM)
 """What keys that name checkpoints may hold instead."""
 EXPORTED = "backbone.safetensors"
 KEPT = ("checkpoint.snapshot_every_steps", "checkpoint.keep_every_steps")

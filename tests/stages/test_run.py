@@ -17,6 +17,9 @@ from toy_stages import Note, notes
 from dinojax.stages import run as runs
 from dinojax.stages.run import StageError, run, survey
 
+PATIENCE_S = 600
+"""For anything: a slow machine is no failure."""
+
 
 def chain(middle: str = "b", **last: object) -> list:
     """A diamond: two stages take the first, and the last takes both."""
@@ -234,37 +237,36 @@ def test_real_signals(tmp_path):
 
     The next pipeline waits for an orphan instead of doing the same beside it.
     """
-    log = tmp_path / "log"
+    log, errors = tmp_path / "log", tmp_path / "errors"
 
-    def start(until: str) -> subprocess.Popen:
-        """A pipeline that has come so far: the last line of the stages' log, or one of its own."""
-        process = subprocess.Popen(
-            [sys.executable, toy_stages.__file__, "pipeline", str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        while not (log.exists() and log.read_text().endswith(until)) and until:
-            assert process.poll() is None
-            time.sleep(0.01)
-        return process
+    def start() -> subprocess.Popen:
+        with errors.open("w") as file:  # a pipe would stay open as long as an orphan
+            return subprocess.Popen(
+                [sys.executable, toy_stages.__file__, "pipeline", str(tmp_path)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                stderr=file,
+            )
 
-    process = start("slow begins\n")
+    def wait_for(text: str, path: Path, process: subprocess.Popen) -> None:
+        while not path.exists() or text not in path.read_text():
+            assert process.poll() is None, errors.read_text()
+            time.sleep(0.02)
+
+    process = start()
+    wait_for("slow begins", log, process)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 6 and "the same command goes on from here" in said
+    assert process.wait(PATIENCE_S) == 6
+    assert "the same command goes on from here" in errors.read_text()
     assert log.read_text().endswith("slow leaves\n")
 
-    process = start("slow begins\n")
+    process = start()
+    wait_for("slow leaves\nslow begins", log, process)
     process.kill()
-    process.communicate()
-    process = start("")
-    for line in process.stderr:
-        if "waiting for another pipeline" in line:
-            (tmp_path / "go").touch()
-            break
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 0, said
+    process.wait()
+    process = start()
+    wait_for("waiting for another pipeline", errors, process)
+    (tmp_path / "go").touch()
+    assert process.wait(PATIENCE_S) == 0, errors.read_text()
     words = [line.split()[1] for line in log.read_text().splitlines() if line.startswith("slow")]
     assert words == ["begins", "leaves", "begins", "ends", "begins", "ends"]
     assert note(tmp_path, "last") == "3|2|1"

@@ -47,7 +47,7 @@ from dataclasses import dataclass  # noqa: E402
 from dinojax.runtime.exits import STOPS, leave  # noqa: E402
 from dinojax.stages.artefacts import hash_artefact  # noqa: E402
 from dinojax.stages.declare import Stage  # noqa: E402
-from dinojax.stages.kinds import Outcome  # noqa: E402
+from dinojax.stages.given import Outcome  # noqa: E402
 from dinojax.stages.run import run  # noqa: E402
 
 

@@ -3,9 +3,10 @@
 Command:  python -m dinojax.pipeline --config=configs/pipelines/tiny.py --workdir=runs/tiny
 Before:   the same with --dry_run, which prints what would run and why
 
-Pretraining keeps snapshots of the EMA teacher; the Gram stage goes on from its end and is anchored
-to an early snapshot; the teacher then learns two higher resolutions; a small ViT and a ConvNeXt are
-distilled from it at once; all three are scored and exported.
+Pretraining keeps snapshots of the EMA teacher, which are ranked by their dense features; the Gram
+stage goes on from the end and is anchored to the best of them; the teacher then learns two higher
+resolutions; a small ViT and a ConvNeXt are distilled from it at once; all three are scored and
+exported.
 
 The sizes show that the stages fit together; the scores mean little. ConvNeXt has a patch token
 every 32 px, so the ViT beside it has patches of 32 px, and the teacher of patches of 8 px sees the
@@ -18,7 +19,7 @@ from typing import Any
 import ml_collections
 
 from dinojax.recipes import set_constant
-from dinojax.stages.declare import evaluate, export, pipeline, recipe, train
+from dinojax.stages.declare import evaluate, export, pipeline, recipe, snapshots, train
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart.py"
 STEPS = {"pretrain": 60, "gram": 20, "high_res": 20, "distil": 40}
@@ -40,7 +41,8 @@ STUDENTS = (
 def get_config() -> ml_collections.ConfigDict:
     return pipeline(
         train("pretrain", _pretrain()),
-        train("gram", _gram()),
+        snapshots("ranking", workdir="stage:pretrain"),
+        train("gram", _gram(), after=("ranking",)),
         train("high_res", _high_res()),
         train("distil", _distil()),
         evaluate("teacher_scores", checkpoint="stage:high_res", tasks=("knn", "segmentation")),
@@ -75,7 +77,7 @@ def _gram() -> Any:
     config.crops.gram_teacher_crops_size = 64
     config.crops.gram_teacher_no_distortions = True
     config.gram.use_loss = config.gram.img_level = True
-    config.gram.teacher = "stage:pretrain/snapshots/20"
+    config.gram.teacher = "auto"
     return config
 
 

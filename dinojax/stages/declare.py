@@ -7,6 +7,7 @@ Each stage is ``config.stages.NAME`` afterwards, so that any key of it can be ov
 import difflib
 import re
 import runpy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import ml_collections
 
 from dinojax.config import to_dict
 from dinojax.config_parse import parse, to_config_dict
-from dinojax.stages.kinds import KINDS, Given
-from dinojax.stages.references import references
+from dinojax.stages.given import Given
+from dinojax.stages.kinds import KINDS
+from dinojax.stages.references import PREFIX, references
 
 Declared = tuple[str, ml_collections.ConfigDict]
 
@@ -50,9 +52,19 @@ def pipeline(*stages: Declared) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict({"order": tuple(names), "stages": dict(stages)}).lock()
 
 
-def train(name: str, config: ml_collections.ConfigDict) -> Declared:
-    """A run of `dinojax.train`, on a configuration as its recipes have it."""
-    return name, ml_collections.ConfigDict({"kind": "train", "config": config})
+def train(name: str, config: ml_collections.ConfigDict, after: Sequence[str] = ()) -> Declared:
+    """A run of `dinojax.train`, on a configuration as its recipes have it.
+
+    Args:
+        after: names of stages that it waits for, beside those that the configuration names.
+    """
+    waits = tuple(PREFIX + other for other in after)
+    return name, ml_collections.ConfigDict({"kind": "train", "config": config, "after": waits})
+
+
+def snapshots(name: str, **given: Any) -> Declared:
+    """`dinojax.show snapshots` with these flags: the ranking that ``gram.teacher=auto`` reads."""
+    return _other(name, "snapshots", given)
 
 
 def evaluate(name: str, **given: Any) -> Declared:

@@ -12,7 +12,7 @@ from dinojax.runtime.errors import CheckpointError
 from dinojax.runtime.fingerprints import hash_text
 from dinojax.stages.artefacts import hash_artefact
 from dinojax.stages.declare import Stage
-from dinojax.stages.kinds import Given, reads_stage
+from dinojax.stages.given import Given, reads_stage
 from dinojax.stages.record import Inputs, make_record, read_record
 from dinojax.stages.references import PREFIX, parse_reference, replaced
 from dinojax.trained import STUDENT

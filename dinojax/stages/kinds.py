@@ -1,131 +1,26 @@
-"""The kinds of stages: what each is given, depends on, runs as a command and leaves behind."""
+"""The kinds of stages, by name; all but ``train`` are given flags of the command that they are."""
 
 import json
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
-from dinojax.build_gram import AUTO, EMA
 from dinojax.build_model import build_backbone
-from dinojax.config import Config, to_dict
+from dinojax.config import Config
 from dinojax.evaluate import FILE as SCORES_FILE
 from dinojax.evaluate import evaluated
+from dinojax.evaluation.snapshot_scores import FILE as TABLE_FILE
+from dinojax.evaluation.snapshot_scores import read_table
 from dinojax.export_torch import check_format
-from dinojax.initial_state import CHECKPOINT_KEYS, RANDOM
 from dinojax.precision import get_precision
-from dinojax.runtime.atomic import replace_text
-from dinojax.runtime.contract import binding, flatten
-from dinojax.runtime.summary import FILE as SUMMARY_FILE
-from dinojax.stages import recipe
-from dinojax.stages.artefacts import (
-    fingerprint_of_evaluation,
-    fingerprint_of_training,
-    hash_artefact,
-)
-from dinojax.stages.compatible import check_backbones
-from dinojax.stages.references import PREFIX, parse_reference, references, strings
+from dinojax.runtime.atomic import replace_bytes
+from dinojax.stages.artefacts import fingerprint_of_evaluation, hash_artefact
+from dinojax.stages.given import Given, Outcome, flags, python, write_summary
+from dinojax.stages.train_stage import TrainStage, model_of
 from dinojax.tasks import check_tasks
-from dinojax.trained import STUDENT, one_student, open_trained
-from dinojax.validation import validate
 
-WORDS = (AUTO, EMA, RANDOM)
-"""What keys that name checkpoints may hold instead."""
 EXPORTED = "backbone.safetensors"
-KEPT = ("checkpoint.snapshot_every_steps", "checkpoint.keep_every_steps")
-"""Keys that change no step of a run, but what it leaves for others."""
-
-
-class Outcome(NamedTuple):
-    """What a stage leaves: hashes by path in its folder, and scores by name."""
-
-    artefacts: dict[str, str]
-    scores: dict[str, float]
-
-
-@runtime_checkable
-class Given(Protocol):
-    """What a stage is given. Strings in it may name other stages (`references`)."""
-
-    @property
-    def checkpoint_keys(self) -> tuple[str, ...]:
-        """Dotted keys that may also name a file or a run outside of the pipeline."""
-        ...
-
-    def check(self, others: Mapping[str, "Given"]) -> None:
-        """Raises ValueError or FileNotFoundError: it cannot run, whatever its parents leave."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """All that the outcome depends on by dotted key, apart from the records."""
-        ...
-
-    def records(self, others: Mapping[str, "Given"]) -> str | None:
-        """Fingerprint of the data; None: it reads none."""
-        ...
-
-    def command(self, folder: Path, launcher: tuple[str, ...]) -> list[str]:
-        """What to run, once no references are left in it and the folder has its record."""
-        ...
-
-    def finish(self, folder: Path) -> Outcome:
-        """Read what the command has left, and see to the summary.
-
-        Raises:
-            ValueError or FileNotFoundError: it is not all there.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class TrainStage:
-    """A run of `dinojax.train`: pretraining, Gram anchoring, high resolution, distillation."""
-
-    config: Config = field(default_factory=Config)
-
-    checkpoint_keys = tuple(f"config.{key}" for key in CHECKPOINT_KEYS)
-
-    def check(self, others: Mapping[str, Given]) -> None:
-        validate(self.config, batch_shards=1)  # the run itself knows its devices
-        for key, text in strings(to_dict(self.config)):
-            if key not in CHECKPOINT_KEYS or text in WORDS:
-                continue
-            if text.startswith(PREFIX):
-                check_backbones(self.config, key, _model(text, others), text)
-            elif not Path(text.partition(STUDENT)[0]).exists():
-                raise FileNotFoundError(
-                    f"{key}={text!r} does not exist; a stage is named with {PREFIX} before it"
-                )
-
-    def settings(self) -> dict[str, Any]:
-        config = to_dict(self.config)
-        kept = flatten(config)
-        return {**binding(config), **{key: kept[key] for key in KEPT}}
-
-    def records(self, others: Mapping[str, Given]) -> str | None:
-        return fingerprint_of_training(self.config.data, self.config.train.batch_size)
-
-    def command(self, folder: Path, launcher: tuple[str, ...]) -> list[str]:
-        # The stage's key has proven that these are the same weights, wherever they lie now.
-        options = [f"--allow_change={key}" for key in CHECKPOINT_KEYS]
-        file = f"{recipe.__file__}:{folder}"
-        if launcher:
-            return [*launcher, file, str(folder), *options]
-        return [*_python("train"), f"--config={file}", f"--workdir={folder}", *options]
-
-    def finish(self, folder: Path) -> Outcome:
-        paths = [f"checkpoints/{self.config.train.steps}"]
-        for series, every in (
-            ("snapshots", self.config.checkpoint.snapshot_every_steps),
-            ("checkpoints", self.config.checkpoint.keep_every_steps),
-        ):
-            steps = sorted(int(p.name) for p in (folder / series).glob("*") if p.name.isdigit())
-            paths += [f"{series}/{step}" for step in steps if every and step % every == 0]
-        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-        summary.pop("images_per_s", None)  # of this machine, not of the model
-        scores = {name: value for name, value in summary.items() if value is not None}
-        return Outcome({path: hash_artefact(folder / path) for path in paths}, scores)
 
 
 @dataclass(frozen=True)
@@ -162,16 +57,55 @@ class EvaluateStage:
             "image_px": self.image_px,
             "workdir": folder,
         }
-        return [*_python("evaluate"), *_flags(options)]
+        return [*python("evaluate"), *flags(options)]
 
     def finish(self, folder: Path) -> Outcome:
         found = json.loads((folder / SCORES_FILE).read_text(encoding="utf-8"))
         scores = {f"{one['task']}_{one['metric']}": one["value"] for one in found["scores"]}
-        _write_summary(folder, scores)
+        write_summary(folder, scores)
         return Outcome({SCORES_FILE: hash_artefact(folder / SCORES_FILE)}, scores)
 
     def _config(self, others: Mapping[str, Given]) -> Config:
-        return _model(self.checkpoint, others)
+        return model_of(self.checkpoint, others)
+
+
+@dataclass(frozen=True)
+class SnapshotsStage:
+    """`dinojax.show snapshots` of a stage: ranks its snapshots, for gram.teacher=auto to read."""
+
+    workdir: str | None = None
+    source: str | None = None
+    image_px: int | None = None
+
+    checkpoint_keys = ("workdir",)
+
+    def check(self, others: Mapping[str, Given]) -> None:
+        if model_of(self.workdir, others).checkpoint.snapshot_every_steps is None:
+            raise ValueError(
+                f"workdir={self.workdir!r} keeps no snapshots; set its "
+                "checkpoint.snapshot_every_steps"
+            )
+
+    def settings(self) -> dict[str, Any]:
+        return {"workdir": self.workdir, "image_px": self.image_px}
+
+    def records(self, others: Mapping[str, Given]) -> str | None:
+        config = evaluated(model_of(self.workdir, others), self.source, self.image_px)
+        return fingerprint_of_evaluation(config.data, config.train.batch_size)
+
+    def command(self, folder: Path, launcher: tuple[str, ...]) -> list[str]:
+        return [*python("show"), "snapshots", *flags(asdict(self))]
+
+    def finish(self, folder: Path) -> Outcome:
+        """The ranking is copied: what is scored later does not change what was chosen by it."""
+        assert self.workdir is not None
+        replace_bytes(folder / TABLE_FILE, (Path(self.workdir) / TABLE_FILE).read_bytes())
+        table = read_table(folder)
+        assert table is not None
+        best = table.ranked()[0]
+        scores = {"recommended": best.step, **best.scores}
+        write_summary(folder, scores)
+        return Outcome({TABLE_FILE: hash_artefact(folder / TABLE_FILE)}, scores)
 
 
 @dataclass(frozen=True)
@@ -184,7 +118,7 @@ class ExportStage:
     checkpoint_keys = ("checkpoint",)
 
     def check(self, others: Mapping[str, Given]) -> None:
-        config = _model(self.checkpoint, others)
+        config = model_of(self.checkpoint, others)
         check_format(self.format, build_backbone(config, get_precision(config.train.precision)))
 
     def settings(self) -> dict[str, Any]:
@@ -195,46 +129,16 @@ class ExportStage:
 
     def command(self, folder: Path, launcher: tuple[str, ...]) -> list[str]:
         options = {**self.settings(), "out": folder / EXPORTED}
-        return [*_python("export_torch"), *_flags(options)]
+        return [*python("export_torch"), *flags(options)]
 
     def finish(self, folder: Path) -> Outcome:
-        _write_summary(folder, {"bytes": (folder / EXPORTED).stat().st_size})
+        write_summary(folder, {"bytes": (folder / EXPORTED).stat().st_size})
         return Outcome({EXPORTED: hash_artefact(folder / EXPORTED)}, {})
 
 
 KINDS: dict[str, type[Given]] = {
     "train": TrainStage,
+    "snapshots": SnapshotsStage,
     "evaluate": EvaluateStage,
     "export": ExportStage,
 }
-
-
-def _write_summary(folder: Path, values: dict[str, float]) -> None:
-    replace_text(folder / SUMMARY_FILE, json.dumps(values, indent=2) + "\n")
-
-
-def _model(checkpoint: str | None, others: Mapping[str, Given]) -> Config:
-    """The configuration of the run that a checkpoint belongs to."""
-    if checkpoint is None:
-        raise ValueError("checkpoint is missing; name a stage, as in checkpoint='stage:pretrain'")
-    if not checkpoint.startswith(PREFIX):
-        return open_trained(checkpoint).config
-    name, _, student = parse_reference(checkpoint)
-    run = others[name]
-    if not isinstance(run, TrainStage):
-        raise ValueError(f"checkpoint={checkpoint!r} trains nothing; name a stage that does")
-    return one_student(run.config, student.removeprefix(STUDENT) or None, checkpoint)
-
-
-def reads_stage(given: Given) -> bool:
-    """Whether its records come from another stage, and so cannot be looked at before."""
-    values = to_dict(given)
-    return any(key.startswith(("config.data.", "data")) for key, _ in references(values))
-
-
-def _python(module: str) -> list[str]:
-    return [sys.executable, "-m", f"dinojax.{module}"]
-
-
-def _flags(options: dict[str, Any]) -> list[str]:
-    return [f"--{name}={value}" for name, value in options.items() if value is not None]

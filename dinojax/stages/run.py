@@ -17,7 +17,7 @@ from dinojax.runtime.errors import CheckpointError
 from dinojax.stages.child import Children, locked
 from dinojax.stages.declare import Stage
 from dinojax.stages.examine import Verdict, examine
-from dinojax.stages.kinds import reads_stage
+from dinojax.stages.given import reads_stage
 from dinojax.stages.record import read_record, write_record
 from dinojax.stages.report import FILE, write_report
 

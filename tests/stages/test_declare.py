@@ -11,11 +11,19 @@ from ml_collections import config_flags
 
 from dinojax.config import default_config, parse_config, to_dict
 from dinojax.shrink import shrink
-from dinojax.stages.declare import evaluate, export, parse_pipeline, pipeline, recipe, train
-from dinojax.stages.kinds import TrainStage
+from dinojax.stages.declare import (
+    evaluate,
+    export,
+    parse_pipeline,
+    pipeline,
+    recipe,
+    snapshots,
+    train,
+)
 from dinojax.stages.recipe import get_config
 from dinojax.stages.record import Inputs, make_record, write_record
 from dinojax.stages.run import check, survey
+from dinojax.stages.train_stage import TrainStage
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "configs" / "pipelines" / "tiny.py"
@@ -90,6 +98,11 @@ def test_keys_of_other_kinds_are_checked_where_they_are_written():
         ),
         (following("b", "a"), "stage b: init.from='a' does not exist; .* with stage: before it"),
         (following("b", "stage:a#vit"), "stage b: .*'stage:a#vit' is of a run with one student"),
+        (
+            following("b", "stage:a", gram__use_loss=True, gram__teacher="auto"),
+            "stage b: gram.teacher='auto' needs .*after=",
+        ),
+        (snapshots("b", workdir="stage:a"), "stage b: workdir='stage:a' keeps no snapshots"),
         (train("b", small(data__source="folder:none")), "stage b: .*none"),
         (evaluate("b", checkpoint="stage:a", tasks=("kn",)), "stage b: --tasks=kn: use .* knn"),
         (evaluate("b"), "stage b: checkpoint is missing; .*stage:pretrain"),
@@ -122,10 +135,11 @@ def test_the_tiny_pipeline(tmp_path):
     given = {stage.name: stage.given for stage in stages}
     assert given["pretrain"].config.train.steps == 70
     assert given["teacher_scores"].image_px == 32
-    kinds = ["train"] * 4 + ["evaluate"] * 3 + ["export"] * 3
+    kinds = ["train", "snapshots", *["train"] * 3, *["evaluate"] * 3, *["export"] * 3]
     assert [stage.kind for stage in stages] == kinds
     reasons = [verdict.reason for verdict in survey(stages, tmp_path)]
-    assert reasons[:4] == ["never run", "after pretrain", "after gram", "after high_res"]
+    waits = ["after pretrain", "after pretrain, ranking", "after gram", "after high_res"]
+    assert reasons[:5] == ["never run", *waits]
     assert not list(tmp_path.iterdir())
 
 

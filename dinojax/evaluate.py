@@ -78,8 +78,8 @@ def evaluate(
             ]
     found = {  # without paths: wherever it is done, the same evaluation is the same text
         "checkpoint_fingerprint": trained.fingerprint,
-        "student": trained.student,
-        "step": trained.step,
+        "student": trained.earlier.student,
+        "step": trained.earlier.step,
         "scores": scores,
         "protocols": protocols,
         "data": {

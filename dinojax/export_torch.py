@@ -91,13 +91,13 @@ FORMATS: dict[str, Callable[[Backbone, Params], State]] = {
 
 def _metadata(trained: Trained, layout: str) -> dict[str, str]:
     """What the weights are and where they come from; all that depends on nothing else."""
-    student = {} if trained.student is None else {"student": trained.student}
+    student = {"student": trained.earlier.student} if trained.earlier.student else {}
     return {
         "format": "pt",  # what transformers asks of a file for PyTorch
         "layout": layout,
         "arch": trained.config.student.arch,
         **student,
-        "step": str(trained.step),
+        "step": str(trained.earlier.step),
         "checkpoint_fingerprint": trained.fingerprint,
         "data_fingerprint": Fingerprint(**trained.contract["data_fingerprint"]).digest,
         "recipe": json.dumps(_recipe(trained), sort_keys=True),

@@ -88,6 +88,12 @@ def score_snapshots(
     """
     paths = snapshot_paths(workdir)
     run = open_run(workdir)
+    if run.config.distillation.students:
+        raise ValueError(
+            f"{workdir} is of a run with several students, whose snapshots are not ranked; a stage "
+            f"takes one of them by name, as in {paths[max(paths)]}#"
+            f"{run.config.distillation.students[0][0]}"
+        )
     protocol = dataclasses.replace(protocol, image_px=protocol.image_px or run.config.knn.image_px)
     wanted = json.loads(json.dumps(dataclasses.asdict(protocol)))
     before = read_table(workdir)

@@ -12,40 +12,31 @@ from dinojax import mesh as meshes
 from dinojax.build import build_init
 from dinojax.build_model import build_backbone
 from dinojax.config import Config, from_dict
-from dinojax.initial_state import find_checkpoint
+from dinojax.earlier import STUDENT, Earlier, find_earlier
 from dinojax.models.presets import Backbone
 from dinojax.precision import get_precision
 from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.errors import CheckpointError
 from dinojax.runtime.fingerprints import hash_text
-from dinojax.runtime.stored_state import read_digests, read_state
+from dinojax.runtime.stored_state import read_digests
 from dinojax.students import student_configs
 from dinojax.typing import Params
-
-STUDENT = "#"
-"""Before the name of a student."""
 
 
 @dataclass(frozen=True)
 class Trained:
     """A checkpoint or snapshot of a run, and the configuration of the model in it."""
 
-    path: str
-    """Its directory, as in ``runs/x/checkpoints/400``."""
+    earlier: Earlier
     config: Config
     """Of the run, or of the one student that is meant."""
-    student: str | None
     contract: dict[str, Any]
     """Of the workdir (`dinojax.runtime.contract.read_contract`)."""
 
     @property
     def workdir(self) -> str:
-        return os.fspath(Path(self.path).parent.parent)
-
-    @property
-    def step(self) -> int:
-        return int(Path(self.path).name)
+        return os.fspath(Path(self.earlier.path).parent.parent)
 
     @property
     def backbone(self) -> Backbone:
@@ -54,16 +45,11 @@ class Trained:
     @property
     def fingerprint(self) -> str:
         """16 hex digits of the EMA teacher's backbone, the same for a snapshot of that step."""
-        start = "/".join([*self._parents, "teacher/backbone/"])
-        found = read_digests(self.path)
+        start, found = f"{self.earlier.prefix}teacher/backbone/", read_digests(self.earlier.path)
         lines = [f"{name[len(start) :]} {found[name]}" for name in found if name.startswith(start)]
         if not lines:
-            raise CheckpointError(f"checkpoint {self.path} has no digests of {start}")
+            raise CheckpointError(f"checkpoint {self.earlier.path} has no digests of {start}")
         return hash_text("\n".join(sorted(lines)))
-
-    @property
-    def _parents(self) -> list[str]:
-        return [] if self.student is None else ["students", self.student]
 
     def read(self, mesh: Mesh) -> Params:
         """The EMA teacher's backbone, split over the mesh as in training.
@@ -73,14 +59,8 @@ class Trained:
             dinojax.runtime.errors.CheckpointError: it is damaged.
         """
         shapes = jax.eval_shape(build_init(self.config)).teacher["backbone"]
-        keys = [*self._parents, "teacher", "backbone"]
         wanted = abstract(shapes, meshes.shardings(mesh, shapes))
-        for key in reversed(keys):
-            wanted = {key: wanted}
-        found = read_state(self.path, wanted, part=True)
-        for key in keys:
-            found = found[key]
-        return found
+        return self.earlier.read_teacher({"backbone": wanted})["backbone"]
 
 
 def open_trained(checkpoint: str) -> Trained:
@@ -94,11 +74,10 @@ def open_trained(checkpoint: str) -> Trained:
         FileNotFoundError: there is no such checkpoint, or no run that it belongs to.
         ValueError: no student of this name, or none named where there are several.
     """
-    where, _, student = checkpoint.partition(STUDENT)
-    path = find_checkpoint(where, "checkpoint")
-    contract = read_contract(Path(path).parent.parent)
-    config = one_student(from_dict(contract["config"]), student or None, checkpoint)
-    return Trained(path, config, student or None, contract)
+    earlier = find_earlier(checkpoint, "checkpoint")
+    contract = read_contract(Path(earlier.path).parent.parent)
+    config = one_student(from_dict(contract["config"]), earlier.student, checkpoint)
+    return Trained(earlier, config, contract)
 
 
 def one_student(config: Config, student: str | None, where: str) -> Config:

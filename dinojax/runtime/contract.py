@@ -1,4 +1,4 @@
-"""What a workdir belongs to: one configuration and one dataset, written at the first start.
+"""What a workdir belongs to: one configuration, dataset and start, written at the first start.
 
 A run is a function of (config, data, seed), so a workdir that meets another configuration or other
 data would silently hold the mixture of two runs. Later starts are compared with the first.
@@ -9,8 +9,9 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -66,6 +67,7 @@ def write_or_check(
     config: dict[str, Any],
     fingerprint: dict[str, Any],
     allow_change: Sequence[str] = (),
+    weights: Mapping[str, str | None] = MappingProxyType({}),
 ) -> None:
     """Make `workdir` belong to this configuration and data, or check that it does.
 
@@ -79,12 +81,15 @@ def write_or_check(
         fingerprint: of the data, ``{"records": digest, "images": {id: digest}}``
             (`dinojax.data.check.fingerprint`).
         allow_change: whole dotted keys, or `DATA`, that may differ from the last start.
+        weights: digests of the files and checkpoints that the run starts from, by the keys that
+            name them; None: not there any more, and not asked for.
 
     Raises:
         ValueError: the workdir belongs to another configuration or other data, its file cannot be
             read, or something is allowed to change that is no key.
     """
     path, now = Path(workdir) / FILE, _contract(config, fingerprint)
+    now["weights"] = dict(weights)
     known = {*flatten(config), DATA}
     for key in allow_change:
         if key not in known:
@@ -94,6 +99,9 @@ def write_or_check(
         before = read_contract(workdir)
         changed = _check(path, before, json.loads(json.dumps(now)), allow_change)
         now["history"] = before["history"]
+        now["weights"] = {
+            key: digest or before.get("weights", {}).get(key) for key, digest in weights.items()
+        }
         if changed:
             logging.warning("%s: allowed to change: %s", path.parent, "; ".join(changed))
             now["history"] += [{"steps_logged": last_step(workdir), "changes": changed}]
@@ -161,6 +169,11 @@ def _check(
     was, is_now = binding(before["config"]), binding(now["config"])
     allowed = changes(*({k: v[k] for k in allow_change if k in v} for v in (was, is_now)))
     changed = [change for change in changes(was, is_now) if change not in allowed]
+    for key, digest in now["weights"].items():
+        known = before.get("weights", {}).get(key)
+        if None not in (digest, known) and digest != known:
+            line = f"the weights that {key} names were {known} and are {digest}"
+            (allowed if key in allow_change else changed).append(line)
     (allowed if DATA in allow_change else changed).extend(
         _data_changes(before["data_fingerprint"], now["data_fingerprint"])
     )

@@ -86,28 +86,25 @@ def read_notes(path: str | os.PathLike[str]) -> Any:
 
 
 def read_digests(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Those that were saved with the state, by leaf; no array is read.
+    """Those that were saved with the leaves, by their paths; no array is read.
 
     Raises:
-        CheckpointError: damaged.
-    """
-    path = _absolute(path)
-    with _named(path):
-        return _described(path)[1].get(DIGESTS) or {}
-
-
-def fingerprint(path: str | os.PathLike[str]) -> str:
-    """16 hex digits that tell what is saved there, from its digests; no array is read.
-
-    Raises:
-        CheckpointError: damaged.
+        CheckpointError: damaged, or not there.
     """
     path = _absolute(path)
     with _named(path):
         _, added = _described(path)
-    return hashlib.blake2b(
-        json.dumps(_expected(path, added), sort_keys=True).encode(), digest_size=8
-    ).hexdigest()
+    return dict(_expected(path, added))
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """16 hex digits that tell what is saved there, from its digests.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    known = json.dumps(read_digests(path), sort_keys=True)
+    return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dinojax.config import Config, DataConfig, TrainConfig
 from dinojax.data.check import fingerprint
+from dinojax.earlier import find_checkpoint
 from dinojax.evaluate import open_records
-from dinojax.initial_state import find_checkpoint
 from dinojax.runtime import stored_state
 from dinojax.runtime.fingerprints import hash_file
 from dinojax.training_data import open_data

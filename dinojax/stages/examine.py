@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from dinojax.config import to_dict
 from dinojax.config_parse import parse
+from dinojax.earlier import STUDENT
 from dinojax.runtime.contract import changes
 from dinojax.runtime.errors import CheckpointError
 from dinojax.runtime.fingerprints import hash_text
@@ -15,7 +16,6 @@ from dinojax.stages.declare import Stage
 from dinojax.stages.given import Given, reads_stage
 from dinojax.stages.record import Inputs, make_record, read_record
 from dinojax.stages.references import PREFIX, parse_reference, replaced
-from dinojax.trained import STUDENT
 
 SHOWN = 3
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from dinojax.build_gram import AUTO, EMA
 from dinojax.config import Config, to_dict
-from dinojax.initial_state import CHECKPOINT_KEYS, RANDOM
+from dinojax.earlier import STUDENT
+from dinojax.frozen_teacher import RANDOM
+from dinojax.initial_state import CHECKPOINT_KEYS
 from dinojax.runtime.contract import binding, flatten
 from dinojax.runtime.summary import FILE as SUMMARY_FILE
 from dinojax.safety import SNAPSHOTS
@@ -17,7 +19,7 @@ from dinojax.stages.artefacts import fingerprint_of_training, hash_artefact
 from dinojax.stages.compatible import check_backbones
 from dinojax.stages.given import Given, Outcome, python
 from dinojax.stages.references import PREFIX, parse_reference, strings
-from dinojax.trained import STUDENT, one_student, open_trained
+from dinojax.trained import one_student, open_trained
 from dinojax.validation import validate
 
 WORDS = (AUTO, EMA, RANDOM)

@@ -229,8 +229,10 @@ def build_train_step(config: Config) -> Callable[[Any, Any], tuple[Any, Metrics]
     """The train step of a configuration, not yet jitted: of a `TrainState`, or of `Students`."""
     students = student_configs(config)
     if students:
-        makers = (build_step_loss, build_optimizer, build_draws)
-        learners = {k: Learner(*(make(one) for make in makers)) for k, one in students.items()}
+        learners = {
+            name: Learner(build_step_loss(one), build_optimizer(one), build_draws(one))
+            for name, one in students.items()
+        }
         views = build_step_views(next(iter(students.values())))
         step = make_students_step(learners, views, config.train.micro_batches)
     else:

@@ -54,7 +54,7 @@ def find_earlier(given: str, key: str) -> Earlier:
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
     where, _, student = given.partition(STUDENT)
-    path = _find_checkpoint(where, key)
+    path = find_checkpoint(where, key)
     leaves = (name for name in read_digests(path) if name.startswith(STUDENTS))
     students = sorted({name.split("/")[1] for name in leaves})
     if students and student not in students:
@@ -65,7 +65,8 @@ def find_earlier(given: str, key: str) -> Earlier:
     return Earlier(path, student or None)
 
 
-def _find_checkpoint(given: str, key: str) -> str:
+def find_checkpoint(given: str, key: str) -> str:
+    """`find_earlier` of a workdir or checkpoint, whichever student is meant."""
     if Path(given).name.isdigit():
         return given
     folder = Path(given) / DIRECTORY

@@ -14,6 +14,8 @@ from dinojax.frozen_teacher import with_teacher, without_teacher
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
 
+CHECKPOINT_KEYS = ("init.from", "gram.teacher", "distillation.teacher")
+"""Keys that may name a workdir or a checkpoint of an earlier run."""
 FROZEN = ("gram_teacher", "frozen_teacher")
 """Parts of a state that come from checkpoints of their own."""
 

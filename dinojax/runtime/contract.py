@@ -142,7 +142,7 @@ def read_contract(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """16 hex digits, equal for configurations that differ in `FREE_KEYS` only."""
-    text = json.dumps(_binding(config), sort_keys=True)
+    text = json.dumps(binding(config), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -166,9 +166,9 @@ def _check(
     path: Path, before: dict[str, Any], now: dict[str, Any], allow_change: Sequence[str]
 ) -> list[str]:
     """What has changed with permission, in words."""
-    was, is_now = _binding(before["config"]), _binding(now["config"])
-    allowed = _changes(*({k: v[k] for k in allow_change if k in v} for v in (was, is_now)))
-    changed = [change for change in _changes(was, is_now) if change not in allowed]
+    was, is_now = binding(before["config"]), binding(now["config"])
+    allowed = changes(*({k: v[k] for k in allow_change if k in v} for v in (was, is_now)))
+    changed = [change for change in changes(was, is_now) if change not in allowed]
     for key, digest in now["weights"].items():
         known = before.get("weights", {}).get(key)
         if None not in (digest, known) and digest != known:
@@ -183,7 +183,7 @@ def _check(
             f"workdir {path.parent} belongs to another run: {'; '.join(changed[:SHOWN])}{more}; "
             f"use another workdir, restore the value or allow the exact key with --allow_change=KEY"
         )
-    upgraded = _changes(before["versions"], now["versions"])
+    upgraded = changes(before["versions"], now["versions"])
     if upgraded:
         logging.warning("%s: continuing with other versions: %s", path.parent, "; ".join(upgraded))
     return allowed
@@ -193,12 +193,12 @@ def _data_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     def named(images: dict[str, str]) -> dict[str, str]:
         return {f"digest of record {name!r}": digest for name, digest in images.items()}
 
-    return _changes(
+    return changes(
         {"data fingerprint": before["records"]}, {"data fingerprint": now["records"]}
-    ) or _changes(named(before["images"]), named(now["images"]))
+    ) or changes(named(before["images"]), named(now["images"]))
 
 
-def _binding(config: dict[str, Any]) -> dict[str, Any]:
+def binding(config: dict[str, Any]) -> dict[str, Any]:
     """Values that may not change, by dotted key, as JSON would return them."""
     flat = flatten(json.loads(json.dumps(config)))
     return {key: value for key, value in flat.items() if not _is_free(key)}
@@ -219,7 +219,7 @@ def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{key} was {_show(key, before)} and is {_show(key, now)}"
         for key in sorted(before.keys() | now.keys())

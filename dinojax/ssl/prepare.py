@@ -95,9 +95,7 @@ def make_step_views(
     """
     block = max_block_patches(recipe.global_crops_size, recipe.global_crops_size // side)
 
-    def views(
-        batch: dict[str, Any], step: Step, micro_batch: MicroBatch = WHOLE_BATCH
-    ) -> StepInputs:
+    def views(batch: Any, step: Step, micro_batch: MicroBatch = WHOLE_BATCH) -> StepInputs:
         slots = micro_batch.of(jnp.arange(batch["canvas"].shape[0]))
         canvas, size = (micro_batch.of(batch[name]) for name in ("canvas", "size"))
         keys = split_batch(crop_keys(seed, step, slots))

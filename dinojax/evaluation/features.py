@@ -87,7 +87,8 @@ def make_dense_encoder(
     def encode(params: Params, canvas: Canvases, size: Sizes) -> DenseFeatures:
         crops = centre_crops(split_batch(canvas), size, image_px)
         images = (crops / WHITE - jnp.asarray(mean)) / jnp.asarray(std)
-        output = backbone.apply({"params": params}, images[None])
+        with backbone.precision.exact_products():
+            output = backbone.apply({"params": params}, images[None])
         (features,) = cast(tuple[Features, ...], output)
         patches = rearrange(widen(features.patches[0]), "b (h w) D -> b h w D", h=side)
         return DenseFeatures(widen(features.cls[0]), patches)

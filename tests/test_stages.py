@@ -18,7 +18,7 @@ from dinojax.earlier import find_earlier
 from dinojax.frozen_teacher import KEY, teacher_digest, with_teacher, without_teacher
 from dinojax.initial_state import first_step, make_initial_state
 from dinojax.runtime.checkpoint import Checkpoints, abstract
-from dinojax.safety import make_series
+from dinojax.safety import make_series, teacher_part
 from dinojax.shrink import shrink
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
@@ -71,6 +71,12 @@ def earlier(tmp_path_factory, mesh) -> tuple[Path, TrainState]:
     with Checkpoints(workdir / "checkpoints", every_steps=1) as checkpoints:
         checkpoints.save(1, jax.tree.map(np.zeros_like, state))
         checkpoints.save(STEP, state)
+    with Checkpoints(
+        workdir / "snapshots",
+        every_steps=1,
+        part=lambda state: teacher_part(state.teacher["backbone"]),
+    ) as snapshots:
+        snapshots.save(1, jax.tree.map(lambda x: 2 * x, state))
     return workdir, jax.device_get(state)
 
 
@@ -105,6 +111,7 @@ def test_a_stage_goes_on_with_the_whole_state(earlier, mesh):
     for keys, scale in (
         ({"gram__load_ema_step": STEP}, 1),
         ({"gram__teacher": f"{workdir}/checkpoints/1"}, 0),
+        ({"gram__teacher": f"{workdir}/snapshots/1"}, 2),
     ):
         stage = config(**given, **keys)
         assert first_step(stage.init) == STEP

@@ -45,9 +45,9 @@ CHIPS = {
     "v5e": Chip("tpu v5e", int(15.75 * GIB), per_host=4, host_cores=112, dimensions=2),
     "v5p": Chip("tpu v5", int(95.74 * GIB), per_host=4, host_cores=208, dimensions=3),
     "v6e": Chip("tpu v6e", int(31.25 * GIB), per_host=4, host_cores=180, dimensions=2),
-    # Memory and dense bf16 peaks: NVIDIA's data sheets (A100: DA-09985; H100 and H200 SXM; DGX B200:
-    # 1,440 GB for 8). Drivers report a few GB more. Cores: a2-highgpu-8g, a2-ultragpu-8g,
-    # a3-highgpu-8g, a3-ultragpu-8g and a4-highgpu-8g, cloud.google.com/compute/docs/gpus.
+    # Memory and dense bf16 peaks: NVIDIA's data sheets (A100; H100 and H200 SXM; DGX B200: 1,440 GB
+    # for 8). Cores: a2-highgpu-8g, a2-ultragpu-8g, a3-highgpu-8g, a3-ultragpu-8g and a4-highgpu-8g,
+    # cloud.google.com/compute/docs/gpus.
     "a100_40gb": Chip("a100", int(JAX_SHARE * 40e9), per_host=8, host_cores=96),
     "a100": Chip("a100", int(JAX_SHARE * 80e9), per_host=8, host_cores=96),
     "h100": Chip("h100", int(JAX_SHARE * 80e9), per_host=8, host_cores=208),

@@ -10,12 +10,13 @@ from absl import logging
 
 from dinojax.build import build_init
 from dinojax.build_gram import has_gram_teacher
+from dinojax.build_model import build_frozen_model, build_model
 from dinojax.config import Config, InitConfig
+from dinojax.position_tables import read_teacher
 from dinojax.runtime.checkpoint import DIRECTORY
 from dinojax.runtime.stored_state import read_state
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.typing import Params, PyTree
 
 FROZEN = ("gram_teacher", "frozen_teacher")
 """Parts of a state that come from checkpoints of their own."""
@@ -39,7 +40,9 @@ def make_initial_state(
     if given not in (None, RANDOM):
         path = find_checkpoint(given, "distillation.teacher")
         logging.info("the frozen teacher is the EMA teacher of %s", path)
-        teacher = _read_teacher(path, abstract_state.frozen_teacher)
+        frozen = build_frozen_model(config)
+        assert frozen is not None and abstract_state.frozen_teacher is not None
+        teacher = read_teacher(path, abstract_state.frozen_teacher, frozen.backbone)
         state = state._replace(frozen_teacher=teacher)
     if isinstance(state, Students):
         return state
@@ -53,7 +56,8 @@ def make_initial_state(
     path = find_checkpoint(config.gram.teacher, "gram.teacher")
     logging.info("the Gram teacher is the EMA teacher of %s", path)
     wanted = {"backbone": abstract_state.gram_teacher}
-    return state._replace(gram_teacher=_read_teacher(path, wanted)["backbone"])
+    teacher = read_teacher(path, wanted, build_model(config).backbone)
+    return state._replace(gram_teacher=teacher["backbone"])
 
 
 def first_step(config: InitConfig) -> int:
@@ -86,7 +90,7 @@ def _continued(config: Config, state: TrainState, abstract_state: TrainState) ->
     path = find_checkpoint(config.init.from_, "init.from")
     if not config.init.resume:
         logging.info("student and EMA teacher are the EMA teacher of %s", path)
-        teacher = _read_teacher(path, abstract_state.teacher)
+        teacher = read_teacher(path, abstract_state.teacher, build_model(config).backbone)
         return state._replace(student=_copy(teacher), teacher=teacher)
     step = first_step(config.init)
     if step >= config.train.steps:
@@ -101,10 +105,6 @@ def _continued(config: Config, state: TrainState, abstract_state: TrainState) ->
         if part is not None and name not in FROZEN
     }
     return state._replace(**read_state(path, wanted, part=True))
-
-
-def _read_teacher(path: str, wanted: PyTree) -> Params:
-    return read_state(path, {"teacher": wanted}, part=True)["teacher"]
 
 
 def _copy(tree: Any) -> Any:

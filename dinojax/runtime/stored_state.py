@@ -83,6 +83,17 @@ def read_notes(path: str | os.PathLike[str]) -> Any:
         return _described(path)[1].get(NOTES)
 
 
+def stored_leaves(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Shape and dtype of every leaf of the state, by its path, without reading it.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    path = _absolute(path)
+    with _named(path):
+        return _described(path)[0]
+
+
 def _absolute(path: str | os.PathLike[str]) -> str:
     path = os.fspath(path)
     return path if "://" in path else os.path.abspath(path)

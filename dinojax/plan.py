@@ -18,10 +18,11 @@ from dinojax import trees
 from dinojax.build import build_image_flops, build_init
 from dinojax.config import Config, parse_config
 from dinojax.planning.communication import predict_collectives
-from dinojax.planning.memory import MeshShape, high_points
+from dinojax.planning.memory import high_points
 from dinojax.planning.mesh_choice import choose_mesh, largest_resolution, shortfall
 from dinojax.planning.rates import predict_rates
 from dinojax.planning.report import Plan
+from dinojax.planning.streams import MeshShape
 from dinojax.planning.topologies import GIB, Topology, parse_topology
 from dinojax.planning.tpu_compiler import QUICK, compile_for
 

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh
 from dinojax import mesh as meshes
 from dinojax.build import build_model
 from dinojax.config import Config
-from dinojax.planning.memory import MeshShape, token_streams
+from dinojax.planning.streams import MeshShape, token_streams
 from dinojax.precision import get_precision
 from dinojax.ssl.state import TrainState
 from dinojax.trees import flatten

@@ -8,7 +8,8 @@ import pytest
 from dinojax import build
 from dinojax import mesh as meshes
 from dinojax.config import default_config, parse_config
-from dinojax.planning.memory import Memory, MeshShape, high_points, predict_memory
+from dinojax.planning.memory import Memory, high_points, predict_memory
+from dinojax.planning.streams import MeshShape
 from dinojax.shrink import shrink
 
 GIB = 2**30

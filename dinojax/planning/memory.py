@@ -88,10 +88,15 @@ def high_points(
     precision = get_precision(config.train.precision)
     heads, layer = _weight_copies(mesh, state.student, precision)
     crops, activations = crop_bytes(config, shape), kept_for_backward(config, shape)
-    kept = base._replace(views=crops // 2, activations=activations)
+    kept = base._replace(views=crop_bytes(config, shape, gram=False) // 2, activations=activations)
+    teachers, theirs = base._replace(views=crops), layer
+    if state.frozen_teacher is not None:
+        # Seen last by the TPU compiler's programs, which take the other teachers first.
+        frozen_heads, theirs = _weight_copies(mesh, state.frozen_teacher, precision)
+        teachers = kept._replace(logits=frozen_heads)
     return {
         "views": base._replace(views=crops + view_workspace(config, shape)),
-        "teachers": base._replace(views=crops, layer=teacher_workspace(config, shape)),
+        "teachers": teachers._replace(layer=teacher_workspace(config, shape) + theirs),
         "losses": kept._replace(
             logits=logit_bytes(config, shape) + heads + similarity_bytes(config, shape)
         ),
@@ -103,14 +108,14 @@ def high_points(
 
 def _of_students(config: Config, shape: MeshShape, state: Students) -> dict[str, Memory]:
     ones = [
-        high_points(one, shape, state.students[name])
-        for name, one in student_configs(config).items()
+        high_points(one, shape, state.one(name)) for name, one in student_configs(config).items()
     ]
     there = {
         name: sum(getattr(one["views"], name) for one in ones)
         for name in ("student", "teacher", "moments")
     }
-    there["teacher"] += sharded_bytes(AbstractMesh(shape, MESH_AXES), state.frozen_teacher)
+    frozen = sharded_bytes(AbstractMesh(shape, MESH_AXES), state.frozen_teacher)
+    there["teacher"] -= (len(ones) - 1) * frozen  # one for all
     return {
         stage: max((one[stage] for one in ones), key=lambda memory: memory.total)._replace(**there)
         for stage in ones[0]

@@ -26,10 +26,11 @@ from dinojax.precision import get_precision
 from dinojax.views.recipe import ViewRecipe
 
 
-def crop_bytes(config: Config, shape: MeshShape) -> int:
+def crop_bytes(config: Config, shape: MeshShape, *, gram: bool = True) -> int:
+    """The crops of a micro-batch; without `gram` those of the student alone."""
     views: ViewRecipe = build_views(config)
     pixels = GLOBAL_VIEWS * padded(views.global_crops_size) * views.global_crops_size
-    if config.gram.use_loss and views.gram_teacher_crops_size is not None:
+    if gram and config.gram.use_loss and views.gram_teacher_crops_size is not None:
         side = views.gram_teacher_crops_size
         pixels += GLOBAL_VIEWS * padded(side) * side
     pixels += views.local_crops_number * padded(views.local_crops_size) * views.local_crops_size
@@ -78,7 +79,8 @@ def layer_workspace(config: Config, shape: MeshShape) -> int:
     """Of both streams, whose backward passes XLA interleaves.
 
     Hidden features before and after the activation and their gradients; q, k, v and normed inputs
-    in float32; the residual branch in the compute dtype; attention weights in float32.
+    in float32; the residual branch in the compute dtype; attention weights in float32, and where
+    they come in blocks keys, values and their gradients as well.
     """
     backbone = build_model(config).backbone
     if isinstance(backbone, ConvNeXt):
@@ -90,16 +92,19 @@ def layer_workspace(config: Config, shape: MeshShape) -> int:
     for _, kept, length in token_streams(config, shape):
         features = (7 if backbone.ffn_layer != "mlp" else 4) * item * hidden
         features += width * (3 * 4 // shape.tensor + 2 * 4 + 6 * item)
+        blocks, queries = query_blocks(length)
+        if blocks > 1:
+            features += width * 4 * 4 // shape.tensor
         total += kept * padded(length, SUBLANES) * features
-        total += kept * heads * _attention_weights(length) * 4
+        total += kept * heads * queries * padded(length) * 4
     return total
 
 
 def teacher_workspace(config: Config, shape: MeshShape) -> int:
     """Of the larger forward pass of the teachers, which keep nothing but a layer's input.
 
-    Attention: q, k, v and the normed input, weights in float32 and the compute dtype. FFN: hidden
-    features before and after the activation.
+    Attention: q, k, v; q and k in float32 before and after their rotation; weights in float32. FFN:
+    hidden features before and after the activation.
     """
     largest = 0
     for backbone, (crops, _, length) in teacher_streams(config, shape):
@@ -107,8 +112,8 @@ def teacher_workspace(config: Config, shape: MeshShape) -> int:
             continue
         item, tokens = np.dtype(backbone.precision.compute).itemsize, padded(length, SUBLANES)
         inputs = 2 if backbone.ffn_layer != "mlp" else 1
-        weights = backbone.num_heads * _attention_weights(length) * (4 + item)
-        attend = tokens * 4 * backbone.embed_dim * item + weights
+        weights = backbone.num_heads * query_blocks(length)[1] * padded(length) * 4
+        attend = tokens * backbone.embed_dim * (3 * item + 4 * 4) + weights
         feed_forward = tokens * (inputs + 1) * hidden_features(backbone) * item
         stream = tokens * 2 * backbone.embed_dim * item
         largest = max(largest, crops * (stream + max(attend, feed_forward) // shape.tensor))
@@ -148,11 +153,6 @@ def logit_bytes(config: Config, shape: MeshShape) -> int:
         config.dino.head.bottleneck_dim * dino + config.ibot.head.bottleneck_dim * ibot
     )
     return max(rows[0] * dino, rows[1] * ibot) * (4 + 4 + item) + gradients
-
-
-def _attention_weights(length: int) -> int:
-    """Of one head and crop, at a time (`kernels.attention`)."""
-    return query_blocks(length)[1] * padded(length)
 
 
 def hidden_features(backbone: VisionTransformer) -> int:

@@ -5,16 +5,17 @@ from functools import partial
 import jax
 
 from dinojax import trees
+from dinojax.earlier import Earlier
 from dinojax.models.embed import resample_positions
 from dinojax.models.presets import Backbone
 from dinojax.models.vit import VisionTransformer
-from dinojax.runtime.stored_state import read_state, stored_leaves
+from dinojax.runtime.stored_state import stored_leaves
 from dinojax.typing import Params
 
 TABLE = "backbone/embed/pos_embed"
 
 
-def read_teacher(path: str, wanted: Params, backbone: Backbone) -> Params:
+def read_teacher(earlier: Earlier, wanted: Params, backbone: Backbone) -> Params:
     """The EMA teacher of a checkpoint, or the part of it that is asked for.
 
     A position table of another grid is resampled once, by the rule by which `backbone` resamples
@@ -28,13 +29,13 @@ def read_teacher(path: str, wanted: Params, backbone: Backbone) -> Params:
         CheckpointError: it is damaged.
     """
     table = trees.flatten(wanted).get(TABLE)
-    stored = None if table is None else stored_leaves(path).get(f"teacher/{TABLE}")
+    name = f"{earlier.prefix}teacher/{TABLE}"
+    stored = None if table is None else stored_leaves(earlier.path).get(name)
     if table is None or stored is None or tuple(stored.shape) == table.shape:
-        return read_state(path, {"teacher": wanted}, part=True)["teacher"]
+        return earlier.read_teacher(wanted)
     assert isinstance(backbone, VisionTransformer) and backbone.pos_embed_grid is not None
     as_stored = jax.ShapeDtypeStruct(stored.shape, table.dtype, sharding=table.sharding)
-    there = _with_table(wanted, as_stored)
-    teacher = read_state(path, {"teacher": there}, part=True)["teacher"]
+    teacher = earlier.read_teacher(_with_table(wanted, as_stored))
     resample = partial(
         resample_positions,
         grid=(backbone.pos_embed_grid,) * 2,

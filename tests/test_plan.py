@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from dinojax import mesh as meshes
-from dinojax.build import build_flops
+from dinojax.build_flops import build_flops
 from dinojax.config import default_config, parse_config
 from dinojax.plan import make_plan
 from dinojax.planning.rates import predict_rates
@@ -53,6 +52,33 @@ def test_analytic_collectives_follow_the_mesh():
     assert inside["reduce-scatter"]["bytes"] == 4 * weights
     replicated = make_plan(config(fsdp=1, tensor=1), V5E, name="x").collectives
     assert {row["kind"] for row in replicated} == {"all-reduce"}
+
+
+def test_a_frozen_teacher_is_gathered_and_nothing_of_it_reduced():
+    """Once for two students; each of them is gathered for its two passes."""
+    keys = {
+        "distillation.teacher": "random",
+        "distillation.objective": "features",
+        "distillation.backbone.embed_dim": 128,
+        "distillation.backbone.depth": 3,
+        "distillation.backbone.num_heads": 2,
+        "distillation.students": (("a", ()), ("b", ())),
+        "crops.local_crops_number": 0,
+        "mesh.fsdp": 4,
+        "mesh.tensor": 1,
+    }
+    small = shrink(default_config())
+    small.train.batch_size, small.train.draw_group_size = 16, 2
+    small.update_from_flattened_dict(keys)
+    plan = make_plan(parse_config(small), V5E, name="x")
+    inside = {row["kind"]: row for row in plan.collectives if row["in_layer_loop"]}
+    assert inside["all-gather"]["count"] == 2 * 2 * 2 * 4 + 3 * 4
+    assert inside["reduce-scatter"]["count"] == 2 * 2 * 4
+    gathered = 2 * 2 * 2 * 12 * 64**2 + 3 * 12 * 128**2
+    assert inside["all-gather"]["bytes"] == 4 * gathered
+    # The checkpoint has students, their EMA and moments, and no teacher.
+    students = 16 * sum(plan.parameters.values())
+    assert students <= plan.checkpoint_bytes < students + 128
 
 
 def test_words_say_the_same():
@@ -115,6 +141,10 @@ def test_missing_compiler_says_what_to_install(monkeypatch):
 
 def test_fixed_mesh_that_does_not_fit_is_planned_all_the_same():
     """So that `--compile` can be asked about it; the verdict and the exit code say no."""
-    given = config(fsdp=1, tensor=1)
-    plan = make_plan(given, V5E, name="x")
-    assert plan.mesh == {"data": meshes.fill_sizes(4, -1, 1, 1)[0], "fsdp": 1, "tensor": 1}
+    done = run(
+        *("--topology=v5e:2x2", "--config.train.batch_size=131072", "--json"),
+        *("--config.mesh.data=4", "--config.mesh.fsdp=1", "--config.mesh.tensor=1"),
+    )
+    plan = json.loads(done.stdout)
+    assert plan["mesh"] == {"data": 4, "fsdp": 1, "tensor": 1} and not plan["fits"]
+    assert done.returncode == 2 and "GiB more than its 15.75" in done.stderr

@@ -29,6 +29,7 @@ SMALL = [
 BATCH_SHARDS = {
     "quickstart": 1,
     "quickstart:32px": 1,
+    **{f"quickstart:{variant}": 1 for variant in ("small", "distilled", "features")},
     "dinov2_vitl16_short": 32,
     "dinov2_vitl14": 96,
     "dinov2_vitg14": 256,

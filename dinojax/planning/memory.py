@@ -13,12 +13,12 @@ from jax.sharding import AbstractMesh
 
 from dinojax import mesh as meshes
 from dinojax.config import Config
+from dinojax.planning.head_memory import kept_for_students, output_bytes
 from dinojax.planning.streams import MeshShape, images_per_device
 from dinojax.planning.workspace import (
     crop_bytes,
     kept_for_backward,
     layer_workspace,
-    logit_bytes,
     similarity_bytes,
     teacher_workspace,
     view_workspace,
@@ -47,7 +47,8 @@ class Memory(NamedTuple):
     layer: int
     """What one layer's pass works on, with its gathered weights."""
     logits: int
-    """Prototype logits and targets, with both heads' gathered weights; patch similarities."""
+    """Prototype logits and targets, with both heads' gathered weights, and patch similarities. Or
+    features that are matched, with the projections'."""
     gradients: int
 
     @property
@@ -94,12 +95,11 @@ def high_points(
         # Seen last by the TPU compiler's programs, which take the other teachers first.
         frozen_heads, theirs = _weight_copies(mesh, state.frozen_teacher, precision)
         teachers = kept._replace(logits=frozen_heads)
+    outputs = output_bytes(config, images_per_device(config, shape), shape.tensor)
     return {
         "views": base._replace(views=crops + view_workspace(config, shape)),
         "teachers": teachers._replace(layer=teacher_workspace(config, shape) + theirs),
-        "losses": kept._replace(
-            logits=logit_bytes(config, shape) + heads + similarity_bytes(config, shape)
-        ),
+        "losses": kept._replace(logits=outputs + heads + similarity_bytes(config, shape)),
         "backward": kept._replace(
             layer=layer_workspace(config, shape) + layer, gradients=base.gradients + student
         ),
@@ -116,9 +116,13 @@ def _of_students(config: Config, shape: MeshShape, state: Students) -> dict[str,
     }
     frozen = sharded_bytes(AbstractMesh(shape, MESH_AXES), state.frozen_teacher)
     there["teacher"] -= (len(ones) - 1) * frozen  # one for all
+    shared = kept_for_students(config, images_per_device(config, shape))
+    # The views of all micro-batches, as one of them after another asks for its part.
+    others = (config.train.micro_batches - 1) * crop_bytes(config, shape)
+    largest = {stage: max((one[stage] for one in ones), key=sum) for stage in ones[0]}
     return {
-        stage: max((one[stage] for one in ones), key=lambda memory: memory.total)._replace(**there)
-        for stage in ones[0]
+        stage: one._replace(**there, views=one.views + others, logits=one.logits + shared)
+        for stage, one in largest.items()
     }
 
 

@@ -5,7 +5,7 @@ Counted as the algorithm needs it and as the TPU compiler is seen to lay it out 
 
 import numpy as np
 
-from dinojax.build import build_mask_counts, build_model, build_views, draw_group_size
+from dinojax.build import build_model, build_views, draw_group_size
 from dinojax.config import Config
 from dinojax.kernels.attention import query_blocks
 from dinojax.models.convnext import ConvNeXt
@@ -130,29 +130,6 @@ def similarity_bytes(config: Config, shape: MeshShape) -> int:
         return crops * patches * padded(patches) * 4 * 4
     group = GLOBAL_VIEWS * draw_group_size(config)
     return crops // group * (group * patches) * padded(group * patches) * 4 * 4
-
-
-def logit_bytes(config: Config, shape: MeshShape) -> int:
-    """Of teacher, student and their gradient in the compute dtype, CLS targets in float32.
-
-    In chunks, a chunk of them in float32, and the prototypes' gradients.
-    """
-    images = images_per_device(config, shape)
-    counts = build_mask_counts(config)
-    masked = int(counts.sum()) * images // draw_group_size(config)
-    crops = GLOBAL_VIEWS + build_views(config).local_crops_number
-    chunk, parts = config.train.prototype_chunk, config.train.micro_batches
-    item = np.dtype(get_precision(config.train.precision).compute).itemsize
-    dino = config.dino.head.n_prototypes // shape.tensor
-    ibot = config.ibot.head.n_prototypes // shape.tensor
-    if chunk is None and parts == 1:
-        return images * dino * (4 * GLOBAL_VIEWS + 2 * item * crops) + masked * ibot * 3 * item
-    rows = ((GLOBAL_VIEWS + crops) * images // parts, 2 * masked // parts)
-    rows = tuple(min(taken, chunk or taken) for taken in rows)
-    gradients = 4 * (
-        config.dino.head.bottleneck_dim * dino + config.ibot.head.bottleneck_dim * ibot
-    )
-    return max(rows[0] * dino, rows[1] * ibot) * (4 + 4 + item) + gradients
 
 
 def hidden_features(backbone: VisionTransformer) -> int:

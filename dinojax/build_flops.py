@@ -1,9 +1,12 @@
 """From a configuration to the model FLOPs of its step."""
 
+import numpy as np
+
 from dinojax.build import build_mask_counts, build_views, draw_group_size
 from dinojax.build_gram import has_gram_teacher
 from dinojax.build_model import build_frozen_model, build_model
 from dinojax.config import Config
+from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.flops import ImageFlops, image_flops, matching_flops
 from dinojax.ssl.matching import MatchingModel
 from dinojax.students import student_configs
@@ -14,6 +17,13 @@ def build_image_flops(config: Config) -> ImageFlops:
     students = student_configs(config) or {"": config}
     parts = [_image_flops(one, len(students)) for one in students.values()]
     return ImageFlops(*(sum(part) for part in zip(*parts, strict=True)))
+
+
+def mean_image_flops(config: Config) -> ImageFlops:
+    """The same on average over all steps of a run, which may take several resolutions in turn."""
+    parts = np.array([build_image_flops(one) for one in resolutions(config)])
+    steps = resolution_order(config).counts(config.train.steps)
+    return ImageFlops(*np.average(parts, axis=0, weights=steps).tolist())
 
 
 def _image_flops(config: Config, students: int) -> ImageFlops:

@@ -16,7 +16,7 @@ from ml_collections import config_flags
 
 from dinojax import trees
 from dinojax.build import build_init
-from dinojax.build_flops import build_image_flops
+from dinojax.build_flops import mean_image_flops
 from dinojax.config import Config, parse_config
 from dinojax.frozen_teacher import without_teacher
 from dinojax.planning.communication import predict_collectives
@@ -50,7 +50,7 @@ def make_plan(
     choice = choose_mesh(config, topology.devices, topology.chip.hbm_bytes)
     state = jax.eval_shape(build_init(config))
     largest = largest_resolution(config, choice.shape, state)
-    flops = build_image_flops(largest)
+    flops = mean_image_flops(config)
     images = config.train.steps * config.train.batch_size
     plan = {
         "config": name,

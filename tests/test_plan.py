@@ -11,6 +11,7 @@ from dinojax.config import default_config, parse_config
 from dinojax.plan import make_plan
 from dinojax.planning.rates import predict_rates
 from dinojax.planning.topologies import parse_topology
+from dinojax.resolutions import resolutions
 from dinojax.shrink import shrink
 
 V5E = parse_topology("v5e:2x2")
@@ -39,6 +40,20 @@ def test_json_has_what_the_issue_names():
     # Parameters, teacher and two moments, 4 bytes each, and a few counters.
     state = 16 * sum(found["parameters"].values())
     assert state <= found["checkpoint_bytes"] < state + 64
+
+
+def test_flops_are_those_of_the_mean_resolution():
+    """Memory is that of the largest, which one step in four takes here."""
+    sizes = {"crops.global_crops_size": (32, 64), "crops.local_crops_size": (16, 16)}
+    given = shrink(default_config())
+    given.train.steps, given.train.draw_group_size = 400, 2
+    given.update_from_flattened_dict(
+        {**sizes, "crops.global_local_crop_pairs_ratios": (3.0, 1.0), "data.canvas_px": 64}
+    )
+    small, large = (build_flops(one) for one in resolutions(parse_config(given)))
+    plan = make_plan(parse_config(given), V5E, name="x").to_json()
+    mean = (3 * small + large) / 4 / given.train.batch_size
+    assert small < large and plan["flops_per_image"] == pytest.approx(mean)
 
 
 def test_analytic_collectives_follow_the_mesh():

@@ -18,7 +18,7 @@ class Plan:
         parameters: of the student, by part.
         mesh: devices per axis.
         mesh_reason: why this mesh.
-        flops: model FLOPs per image.
+        flops: model FLOPs per image, on average over the resolutions of a run.
         stages: predicted memory at the high points of the step, by category.
         hbm_bytes_compiled: what the TPU compiler allocates; None without ``--compile``.
         compiled_fits: whether the compiler placed the program.

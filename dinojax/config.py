@@ -327,7 +327,8 @@ class InitConfig:
     """The key is ``init.from``: a workdir, for its newest checkpoint, or one of its checkpoints, as
     in runs/x/checkpoints/400; of a run with several students with the name of one behind it, as in
     runs/x#vits16. Student and EMA teacher become copies of the EMA teacher there, heads included;
-    the optimizer and the steps start anew. None: random weights."""
+    the optimizer and the steps start anew. A position table of another grid (DINOv2) is resampled.
+    None: random weights."""
     resume: bool = False
     """Take the whole state over instead: the run goes on at the step of the checkpoint, under this
     configuration. Schedules are then those of the whole run, train.steps counts from its start."""

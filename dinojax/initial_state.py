@@ -8,9 +8,11 @@ from absl import logging
 
 from dinojax.build import build_init
 from dinojax.build_gram import has_gram_teacher
+from dinojax.build_model import build_model
 from dinojax.config import Config, InitConfig
 from dinojax.earlier import find_earlier
 from dinojax.frozen_teacher import with_teacher, without_teacher
+from dinojax.position_tables import read_teacher
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
 
@@ -46,7 +48,8 @@ def make_initial_state(
     earlier = find_earlier(config.gram.teacher, "gram.teacher")
     logging.info("the Gram teacher is the EMA teacher of %s", earlier.path)
     wanted = {"backbone": abstract_state.gram_teacher}
-    return state._replace(gram_teacher=earlier.read_teacher(wanted)["backbone"])
+    teacher = read_teacher(earlier, wanted, build_model(config).backbone)
+    return state._replace(gram_teacher=teacher["backbone"])
 
 
 def first_step(config: InitConfig) -> int:
@@ -61,7 +64,7 @@ def _continued(config: Config, state: TrainState, abstract_state: TrainState) ->
     earlier = find_earlier(config.init.from_, "init.from")
     if not config.init.resume:
         logging.info("student and EMA teacher are the EMA teacher of %s", earlier.path)
-        teacher = earlier.read_teacher(abstract_state.teacher)
+        teacher = read_teacher(earlier, abstract_state.teacher, build_model(config).backbone)
         return state._replace(student=_copy(teacher), teacher=teacher)
     if earlier.step >= config.train.steps:
         raise ValueError(

@@ -20,10 +20,11 @@ from dinojax.build_flops import mean_image_flops
 from dinojax.config import Config, parse_config
 from dinojax.frozen_teacher import without_teacher
 from dinojax.planning.communication import predict_collectives
-from dinojax.planning.memory import MeshShape, high_points
+from dinojax.planning.memory import high_points
 from dinojax.planning.mesh_choice import choose_mesh, largest_resolution, shortfall
 from dinojax.planning.rates import predict_rates
 from dinojax.planning.report import Plan
+from dinojax.planning.streams import MeshShape
 from dinojax.planning.topologies import GIB, Topology, parse_topology
 from dinojax.planning.tpu_compiler import QUICK, compile_for
 

@@ -28,7 +28,8 @@ def shrink(config: Any) -> ml_collections.ConfigDict:
     _shrink_crops(config, patch_px)
     config.train.steps = 3
     config.train.batch_size = 8
-    config.train.draw_group_size = 8
+    config.train.micro_batches = min(config.train.micro_batches, 2)
+    config.train.draw_group_size = config.train.batch_size // config.train.micro_batches
     config.train.precision = "float32"
     config.train.log_every_steps = 1
     schedules = [config.optim.lr, config.optim.weight_decay, config.optim.momentum]
@@ -75,7 +76,7 @@ def _shrink_stages(config: Any) -> None:
     if gram.update_every_steps is not None:
         gram.update_every_steps, gram.first_update_step = 2, 0
     if config.dino.koleo_group_size is not None:
-        config.dino.koleo_group_size = min(config.dino.koleo_group_size, config.train.batch_size)
+        config.dino.koleo_group_size = config.train.draw_group_size
     if distillation.teacher is None:
         return
     distillation.teacher = "random"

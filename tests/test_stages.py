@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax import trees
 from dinojax.build import build_init
+from dinojax.build_model import build_model
 from dinojax.config import Config, default_config, parse_config
 from dinojax.earlier import find_earlier
 from dinojax.frozen_teacher import KEY, teacher_digest, with_teacher, without_teacher
@@ -130,6 +132,33 @@ def test_the_frozen_teacher_has_its_own_model(earlier, mesh):
     assert widths == [(32,), (64,)]
     untrained = initial(distilling("random"), mesh)
     assert not same(untrained.frozen_teacher, saved.teacher)
+
+
+def test_a_position_table_of_another_grid(tmp_path, mesh):
+    """A teacher sees larger crops after its table was resampled as it saw them before."""
+    dinov2 = {"student__arch": "vits14", "student__patch_size": 16}
+    before = config(**dinov2, student__pos_embed_grid=2)
+    saved = jax.jit(build_init(before))()
+    with Checkpoints(tmp_path / "checkpoints", every_steps=1) as checkpoints:
+        checkpoints.save(STEP, saved)
+    keys = {"student__pos_embed_grid": 4, "crops__global_crops_size": 64}
+    gram = {"gram__use_loss": True, "gram__teacher": str(tmp_path)}
+    after = config(**dinov2, **keys, **gram, init__from=str(tmp_path))
+    state = initial(after, mesh)
+    assert trees.flatten(state.teacher)["backbone/embed/pos_embed"].shape == (1 + 4**2, 64)
+    assert same(state.student, state.teacher)
+    assert same(state.gram_teacher, state.teacher["backbone"])
+    images = jax.random.normal(jax.random.key(0), (1, 1, 64, 64, 3))
+    old, new = (
+        build_model(given).backbone.apply({"params": params["backbone"]}, images)[0].patches
+        for given, params in (
+            (before, saved.teacher),
+            (after, jax.tree.map(jnp.asarray, state.teacher)),
+        )
+    )
+    np.testing.assert_allclose(new, old, atol=1e-5)
+    table = trees.flatten(saved.teacher)["backbone/embed/pos_embed"]
+    assert np.abs(table).max() > 1e-2  # or any table would do
 
 
 def test_a_checkpoint_leaves_the_frozen_teacher_out(earlier, mesh, tmp_path):

@@ -10,7 +10,7 @@ from dinojax.build import build_model
 from dinojax.build_model import build_frozen_model
 from dinojax.config import Config
 from dinojax.planning.head_memory import teacher_tokens
-from dinojax.planning.memory import MeshShape, token_streams
+from dinojax.planning.streams import MeshShape, token_streams
 from dinojax.precision import get_precision
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.state import TrainState

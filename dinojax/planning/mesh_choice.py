@@ -12,7 +12,8 @@ import jax
 from dinojax.build import build_init
 from dinojax.config import Config
 from dinojax.mesh import fill_sizes
-from dinojax.planning.memory import Memory, MeshShape, predict_memory
+from dinojax.planning.memory import Memory, predict_memory
+from dinojax.planning.streams import MeshShape
 from dinojax.planning.topologies import GIB
 from dinojax.resolutions import resolutions
 from dinojax.ssl.state import TrainState

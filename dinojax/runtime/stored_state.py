@@ -85,6 +85,17 @@ def read_notes(path: str | os.PathLike[str]) -> Any:
         return _described(path)[1].get(NOTES)
 
 
+def stored_leaves(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Shape and dtype of every leaf of the state, by its path, without reading it.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    path = _absolute(path)
+    with _named(path):
+        return _described(path)[0]
+
+
 def read_digests(path: str | os.PathLike[str]) -> dict[str, str]:
     """Those that were saved with the leaves, by their paths; no array is read.
 

@@ -58,7 +58,8 @@ def make_students_step(
 
     Without a name are the mean of all ``total_loss``, ``finite`` (of all), ``refused_steps`` (the
     sum) and ``refused_in_a_row`` (the most). A student whose step is refused stays as it is, the
-    others go on.
+    others go on. They are trained in turn: what one keeps for its backward pass is gone when the
+    next begins.
 
     Args:
         make_views: crops and masks, which are made once and shared.
@@ -72,6 +73,10 @@ def make_students_step(
         students, metrics = {}, {}
         for name, (loss, optimizer, make_draws) in learners.items():
             one = state.one(name)
+            if students:  # else the compiler may do all forward passes first
+                before = students[next(reversed(students))].student
+                params, _ = jax.lax.optimization_barrier((one.student, before))
+                one = one._replace(student=params)
             found = loss.gradients(one, batch, with_draws(views, make_draws), seen)
             updated, metrics[name] = learn(loss, optimizer, one, *found)
             students[name] = updated._replace(frozen_teacher=None)

@@ -10,7 +10,7 @@ from absl import logging
 
 from dinojax.build import build_init
 from dinojax.build_gram import has_gram_teacher
-from dinojax.config import Config, InitConfig
+from dinojax.config import Config
 from dinojax.runtime.checkpoint import DIRECTORY
 from dinojax.runtime.stored_state import read_state
 from dinojax.ssl.state import TrainState
@@ -56,13 +56,6 @@ def make_initial_state(
     return state._replace(gram_teacher=_read_teacher(path, wanted)["backbone"])
 
 
-def first_step(config: InitConfig) -> int:
-    """The step of `make_initial_state`."""
-    if config.from_ is None or not config.resume:
-        return 0
-    return int(Path(find_checkpoint(config.from_, "init.from")).name)
-
-
 def find_checkpoint(given: str, key: str) -> str:
     """One checkpoint: `given` itself, or the newest of the workdir `given`.
 
@@ -88,7 +81,7 @@ def _continued(config: Config, state: TrainState, abstract_state: TrainState) ->
         logging.info("student and EMA teacher are the EMA teacher of %s", path)
         teacher = _read_teacher(path, abstract_state.teacher)
         return state._replace(student=_copy(teacher), teacher=teacher)
-    step = first_step(config.init)
+    step = int(Path(path).name)
     if step >= config.train.steps:
         raise ValueError(
             f"init.from={config.init.from_!r} is at step {step}, and train.steps="

@@ -23,7 +23,7 @@ from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
 from dinojax.data.pipeline import make_loader
-from dinojax.initial_state import first_step, make_initial_state
+from dinojax.initial_state import make_initial_state
 from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
@@ -187,9 +187,9 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             restore=functools.partial(checkpoints.restore, wanted),
             advance=functools.partial(advance, refresh=build_refresh(config.gram)),
             series=series,
+            step_of=lambda state: int(state.step),
             workdir=workdir,
             total_steps=config.train.steps,
-            first_step=first_step(config.init),
         )
     if jax.process_index():
         return {}

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from dinojax.runtime import cluster
+from dinojax.runtime.exits import PEER_LOST
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -106,8 +107,9 @@ def test_a_process_alone_on_its_node_has_all_of_its_devices(env, expected):
 
 
 MEET = """
-import sys
+import os, sys, time
 from dinojax.runtime import cluster
+cluster.FAREWELL_S = 2
 cluster.start()
 import jax
 with cluster.together("meet", lambda error: 7 if isinstance(error, KeyError) else 1):
@@ -115,6 +117,11 @@ with cluster.together("meet", lambda error: 7 if isinstance(error, KeyError) els
     assert cluster.gather("names", "again") == ["again", "again"]
     if sys.argv[2] == sys.argv[1]:
         raise KeyError("lost")
+    if sys.argv[2] == f"{sys.argv[1]} is killed":
+        os.kill(os.getpid(), 9)
+    if "killed" in sys.argv[2]:
+        time.sleep(1)
+        raise RuntimeError("connection closed by peer")  # as the collective says that misses it
     if sys.argv[2] == "both":
         raise OSError(f"of {sys.argv[1]}")
     if sys.argv[2] != "none":
@@ -170,3 +177,11 @@ def test_an_error_that_nobody_foresaw_shows_its_traceback():
     faster = int(words.removeprefix("meet: process ")[0])
     assert words == f"meet: process {faster}: OSError: of {faster}"
     assert "Traceback" in both[faster].err
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_that_is_killed_is_no_reason_to_give_up(killed):
+    """Process 0 holds the connections of all."""
+    both = meet(f"{killed} is killed", slurm(0), slurm(1))
+    assert both[killed].code == -9
+    assert both[1 - killed].code == PEER_LOST, both[1 - killed].err

@@ -33,6 +33,7 @@ from dinojax.runtime.agreement import agree, check_shared, program
 from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import write_or_check
+from dinojax.runtime.errors import underway
 from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.loop import Guards, Outcome, TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
@@ -40,7 +41,7 @@ from dinojax.runtime.nonfinite import NonfiniteSteps
 from dinojax.runtime.preemption import Preemption
 from dinojax.runtime.quarantine import Quarantine
 from dinojax.runtime.rollback import run_segments
-from dinojax.runtime.summary import write_summary
+from dinojax.runtime.summary import finished, write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.runtime.watchdog import Watchdog
 from dinojax.safety import advance, make_series, step_teller
@@ -104,6 +105,10 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
 
         series = [stack.enter_context(one) for one in make_series(config.checkpoint, workdir)]
         checkpoints = series[0]
+        done = finished(workdir, checkpoints, config.train.steps)
+        if done is not None:
+            logging.info("%s is finished", workdir)
+            return {} if jax.process_index() else done
         refused = NonfiniteSteps(
             workdir,
             checkpoints,
@@ -123,18 +128,22 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             return compiled
 
         def resume() -> tuple[int | None, TrainState | Students]:
-            agree("checkpoints", {"checkpoints": checkpoints.steps()})
             resumed = checkpoints.restore_newest(wanted)
             if resumed is None:
                 return None, make_initial_state(config, wanted)
             logging.info("resuming from step %d", resumed[0])
             return resumed
 
+        def restore(step: int) -> TrainState | Students:
+            progress()  # here training has begun, so that each has the time of a step
+            return checkpoints.restore(wanted, step)
+
         def attempt(
             latest: int | None, state: TrainState | Students, first: int, until: int
         ) -> Outcome:
             """Steps ``first .. until - 1``."""
             steps = train_steps()
+            progress()
             loader = make_loader(
                 data.source,
                 data.order,
@@ -158,6 +167,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             with (
                 contextlib.closing(loader),
                 MetricWriter(workdir, resumed_from=latest) as writer,
+                underway(),
             ):
                 return run(
                     state,
@@ -184,7 +194,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         outcome = run_segments(
             attempt,
             resume=resume,
-            restore=functools.partial(checkpoints.restore, wanted),
+            restore=restore,
             advance=functools.partial(advance, refresh=build_refresh(config.gram)),
             series=series,
             step_of=lambda state: int(state.step),

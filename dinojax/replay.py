@@ -64,8 +64,9 @@ def replay(path: str | Path) -> dict[str, Any]:
         dinojax.runtime.errors.CheckpointError: its checkpoint cannot be read.
     """
     bundle = read_bundle(path)
-    run = open_contract(bundle["run"], bundle["workdir"])
-    config, step = run.config, bundle["step"]
+    step, entries = bundle["step"], bundle["unreadable"]
+    run = open_contract(bundle["run"], bundle["workdir"], entries, steps_run=step + 1)
+    config = run.config
     if config.distillation.students:
         raise ValueError(
             f"{path} is of a run with several students (distillation.students), which a replay "
@@ -118,14 +119,13 @@ def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) 
     shapes = jax.eval_shape(build_init(config))
     wanted = abstract(shapes, meshes.shardings(mesh, shapes))
     saved = bundle["checkpoint"]
-    if saved["step"] is None:
+    if saved is None:
         state = make_initial_state(config, wanted)
         assert isinstance(state, TrainState)
         return state
-    where = saved["elsewhere"] or path / CHECKPOINT
-    state = read_state(where, wanted)
+    state = read_state(path / CHECKPOINT, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]
-    until = after_windows(saved["step"], windows)
+    until = after_windows(saved, windows)
     return advance(state, until, build_refresh(config.gram))
 
 

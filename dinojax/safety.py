@@ -91,7 +91,7 @@ def step_teller(workdir: str, data: TrainingData, mesh: Mesh) -> Callable[[int],
         return {
             "workdir": str(Path(workdir).resolve()),
             "records": [data.source.record_id(index) for index in drawn.tolist()],
-            "unreadable": [entry for entry in read_ledger(workdir) if entry["step"] == step],
+            "unreadable": [entry for entry in read_ledger(workdir) if entry["step"] <= step],
             "rollbacks": [window._asdict() for window in read_windows(workdir)],
             "devices": {
                 "kind": device.device_kind,

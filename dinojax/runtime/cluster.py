@@ -220,18 +220,13 @@ def _last_words(code: int, text: str) -> None:
 
 def _watch(client: Any, finished: threading.Event) -> None:
     """End this process as soon as any has failed."""
-    unanswered = 0
     # Polls: a call that waits for the key itself would crash the interpreter at its end.
     while not finished.wait(POLL_S):
         try:
             told = client.key_value_dir_get(STOP)
-        except jax.errors.JaxRuntimeError as error:
-            unanswered += 1
-            if unanswered * POLL_S >= FAREWELL_S and not finished.is_set():
-                _last_words(PEER_LOST, f"{here()}process 0 does not answer any more: {error}")
-                os._exit(PEER_LOST)
-            continue
-        unanswered = 0
+        except jax.errors.JaxRuntimeError as error:  # JAX is about to abort this process as well
+            _last_words(PEER_LOST, f"{here()}process 0 does not answer any more: {error}")
+            os._exit(PEER_LOST)
         for _, value in told:
             code, text = json.loads(value)
             _last_words(code, text)

@@ -1,5 +1,6 @@
 """Processes that find each other, compare notes and end together; one alone needs nothing."""
 
+import signal
 import time
 
 import hosts
@@ -179,9 +180,9 @@ def test_an_error_that_nobody_foresaw_shows_its_traceback():
     assert "Traceback" in both[faster].err
 
 
-@pytest.mark.parametrize("killed", [0, 1])
-def test_one_that_is_killed_is_no_reason_to_give_up(killed):
-    """Process 0 holds the connections of all."""
+@pytest.mark.parametrize(("killed", "codes"), [(0, {PEER_LOST, -signal.SIGABRT}), (1, {PEER_LOST})])
+def test_one_that_is_killed_is_no_reason_to_give_up(killed, codes):
+    """Process 0 holds the connections of all: JAX aborts the others, if it is the first to see."""
     both = meet(f"{killed} is killed", slurm(0), slurm(1))
     assert both[killed].code == -9
-    assert both[1 - killed].code == PEER_LOST, both[1 - killed].err
+    assert both[1 - killed].code in codes, both[1 - killed].err

@@ -1,7 +1,5 @@
 """The state that a run begins with: random weights, or what an earlier run has left."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,16 +9,15 @@ from absl import logging
 from dinojax.build import build_init
 from dinojax.build_gram import has_gram_teacher
 from dinojax.config import Config
-from dinojax.runtime.checkpoint import DIRECTORY
-from dinojax.runtime.stored_state import read_state
+from dinojax.earlier import find_earlier
+from dinojax.frozen_teacher import with_teacher, without_teacher
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.typing import Params, PyTree
 
+CHECKPOINT_KEYS = ("init.from", "gram.teacher", "distillation.teacher")
+"""Keys that may name a workdir or a checkpoint of an earlier run."""
 FROZEN = ("gram_teacher", "frozen_teacher")
 """Parts of a state that come from checkpoints of their own."""
-RANDOM = "random"
-"""As distillation.teacher: a teacher that has learnt nothing, for trying a recipe out."""
 
 
 def make_initial_state(
@@ -30,17 +27,13 @@ def make_initial_state(
 
     Raises:
         FileNotFoundError: no checkpoint where one is named.
-        ValueError: it holds another model.
+        ValueError: it holds another model, or several students and does not say which.
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
-    layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
-    state = jax.jit(build_init(config), out_shardings=layout)()
-    given = config.distillation.teacher
-    if given not in (None, RANDOM):
-        path = find_checkpoint(given, "distillation.teacher")
-        logging.info("the frozen teacher is the EMA teacher of %s", path)
-        teacher = _read_teacher(path, abstract_state.frozen_teacher)
-        state = state._replace(frozen_teacher=teacher)
+    layout = jax.tree.map(lambda leaf: leaf.sharding, without_teacher(abstract_state))
+    init = build_init(config)
+    state = jax.jit(lambda: without_teacher(init()), out_shardings=layout)()
+    state = with_teacher(state, config, abstract_state)
     if isinstance(state, Students):
         return state
     assert isinstance(abstract_state, TrainState)
@@ -50,54 +43,31 @@ def make_initial_state(
         return state
     if config.gram.teacher is None:
         return state._replace(gram_teacher=_copy(state.teacher["backbone"]))
-    path = find_checkpoint(config.gram.teacher, "gram.teacher")
-    logging.info("the Gram teacher is the EMA teacher of %s", path)
+    earlier = find_earlier(config.gram.teacher, "gram.teacher")
+    logging.info("the Gram teacher is the EMA teacher of %s", earlier.path)
     wanted = {"backbone": abstract_state.gram_teacher}
-    return state._replace(gram_teacher=_read_teacher(path, wanted)["backbone"])
-
-
-def find_checkpoint(given: str, key: str) -> str:
-    """One checkpoint: `given` itself, or the newest of the workdir `given`.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    if Path(given).name.isdigit():
-        return given
-    folder = Path(given) / DIRECTORY
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
-    if not steps:
-        raise FileNotFoundError(
-            f"{key}={given!r} has no checkpoint in {folder}; give the workdir of a run, or one of "
-            f"its checkpoints, as in runs/x/{DIRECTORY}/400 (in a bucket always that)"
-        )
-    return os.fspath(folder / str(max(steps)))
+    return state._replace(gram_teacher=earlier.read_teacher(wanted)["backbone"])
 
 
 def _continued(config: Config, state: TrainState, abstract_state: TrainState) -> TrainState:
     assert config.init.from_ is not None
-    path = find_checkpoint(config.init.from_, "init.from")
+    earlier = find_earlier(config.init.from_, "init.from")
     if not config.init.resume:
-        logging.info("student and EMA teacher are the EMA teacher of %s", path)
-        teacher = _read_teacher(path, abstract_state.teacher)
+        logging.info("student and EMA teacher are the EMA teacher of %s", earlier.path)
+        teacher = earlier.read_teacher(abstract_state.teacher)
         return state._replace(student=_copy(teacher), teacher=teacher)
-    step = int(Path(path).name)
-    if step >= config.train.steps:
+    if earlier.step >= config.train.steps:
         raise ValueError(
-            f"init.from={config.init.from_!r} is at step {step}, and train.steps="
+            f"init.from={config.init.from_!r} is at step {earlier.step}, and train.steps="
             f"{config.train.steps} counts from its start; use more, or init.resume=False"
         )
-    logging.info("the run goes on where %s is", path)
+    logging.info("the run goes on where %s is", earlier.path)
     wanted = {
         name: part
         for name, part in abstract_state._asdict().items()
         if part is not None and name not in FROZEN
     }
-    return state._replace(**read_state(path, wanted, part=True))
-
-
-def _read_teacher(path: str, wanted: PyTree) -> Params:
-    return read_state(path, {"teacher": wanted}, part=True)["teacher"]
+    return state._replace(**earlier.read(wanted))
 
 
 def _copy(tree: Any) -> Any:

@@ -19,6 +19,7 @@ from dinojax.build import build_init, build_inputs, build_loss, build_step_loss
 from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config
+from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
 from dinojax.initial_state import make_initial_state
 from dinojax.resolutions import resolution_at
 from dinojax.run_mesh import run_mesh
@@ -32,6 +33,8 @@ from dinojax.runtime.stored_state import read_state
 from dinojax.safety import advance
 from dinojax.ssl.findings import Finding, make_findings
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
+from dinojax.students import student_configs
 
 SHOWN = 20
 
@@ -67,11 +70,6 @@ def replay(path: str | Path) -> dict[str, Any]:
     step, entries = bundle["step"], bundle["unreadable"]
     run = open_contract(bundle["run"], bundle["workdir"], entries, steps_run=step + 1)
     config = run.config
-    if config.distillation.students:
-        raise ValueError(
-            f"{path} is of a run with several students (distillation.students), which a replay "
-            "cannot look into; the metrics of the bundle name the student that was not finite"
-        )
     mesh = run_mesh(config)
     devices = {"kind": mesh.devices.flat[0].device_kind, "mesh": dict(mesh.shape)}
     then = {name: bundle["devices"][name] for name in devices}
@@ -109,21 +107,45 @@ def replay(path: str | Path) -> dict[str, Any]:
     }
 
 
-def step_findings(config: Config) -> Callable[[TrainState, Any], list[Finding]]:
-    """What looks for them, at one resolution."""
-    return make_findings(build_loss(config), build_step_loss(config), build_inputs(config))
+def step_findings(config: Config) -> Callable[[TrainState | Students, Any], list[Finding]]:
+    """What looks for them, at one resolution; of several students in one after another."""
+    looks = {
+        name: make_findings(build_loss(one), build_step_loss(one), build_inputs(one))
+        for name, one in (student_configs(config) or {"": config}).items()
+    }
+
+    def look(state: TrainState | Students, batch: Any) -> list[Finding]:
+        if isinstance(state, TrainState):
+            return looks[""](state, batch)
+        return [
+            found._replace(name=f"{name}/{found.name}")
+            for name, look_at in looks.items()
+            for found in look_at(state.one(name), batch)
+        ]
+
+    return look
 
 
-def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) -> TrainState:
-    """The state that the replay starts from, at the step that it starts with."""
+def state_before(
+    bundle: dict[str, Any], path: Path, config: Config, mesh: Any
+) -> TrainState | Students:
+    """The state that the replay starts from, at the step that it starts with.
+
+    Raises:
+        ValueError: the frozen teacher is another one now.
+    """
     shapes = jax.eval_shape(build_init(config))
     wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+    if teacher_digest(config).items() - bundle["run"]["weights"].items():
+        raise ValueError(
+            f"distillation.teacher={config.distillation.teacher!r} holds another teacher than the "
+            f"one that {path} is of; restore it"
+        )
     saved = bundle["checkpoint"]
     if saved is None:
-        state = make_initial_state(config, wanted)
-        assert isinstance(state, TrainState)
-        return state
-    state = read_state(path / CHECKPOINT, wanted)
+        return make_initial_state(config, wanted)
+    state = read_state(path / CHECKPOINT, without_teacher(wanted))
+    state = with_teacher(state, config, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]
     until = after_windows(saved, windows)
     return advance(state, until, build_refresh(config.gram))

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from dinojax.config import CheckpointConfig
+from dinojax.frozen_teacher import without_teacher
 from dinojax.runtime.checkpoint import DIRECTORY, Checkpoints
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.quarantine import read_ledger
@@ -19,7 +20,8 @@ from dinojax.ssl.students import Students
 from dinojax.training_data import TrainingData
 from dinojax.typing import PyTree
 
-State = TypeVar("State", TrainState, Students)
+SNAPSHOTS = "snapshots"
+"""Folder in a workdir: backbones of the EMA teacher, by step."""
 
 
 def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
@@ -33,6 +35,7 @@ def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
         Checkpoints(
             f"{workdir}/{DIRECTORY}",
             every_steps=config.every_steps,
+            part=without_teacher,
             notes=skipped,
             keep_last=config.keep_last,
             keep_every_steps=config.keep_every_steps,
@@ -41,9 +44,9 @@ def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
     if config.snapshot_every_steps is not None:
         series.append(
             Checkpoints(
-                f"{workdir}/snapshots",
+                f"{workdir}/{SNAPSHOTS}",
                 every_steps=config.snapshot_every_steps,
-                part=lambda state: teacher_part(state.teacher["backbone"]),
+                part=snapshot_part,
             )
         )
     return series
@@ -57,7 +60,14 @@ def teacher_part(backbone: PyTree) -> PyTree:
     return {"teacher": {"backbone": backbone}}
 
 
-def advance(state: State, step: int, refresh: Refresh) -> State:
+def snapshot_part(state: TrainState | Students) -> PyTree:
+    """What a snapshot holds: `teacher_part`, of several students below their names."""
+    if isinstance(state, TrainState):
+        return teacher_part(state.teacher["backbone"])
+    return {"students": {name: snapshot_part(one) for name, one in state.students.items()}}
+
+
+def advance(state: TrainState | Students, step: int, refresh: Refresh) -> TrainState | Students:
     """The same state at another step; a Gram teacher is refreshed as the steps between would.
 
     Of refused steps none comes right before it: those up to the window belong to what went wrong.

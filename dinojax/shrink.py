@@ -82,11 +82,13 @@ def _shrink_stages(config: Any) -> None:
     distillation.teacher = "random"
     distillation.backbone.embed_dim = 64
     distillation.backbone.depth = distillation.backbone.num_heads = 2
-    for ours, theirs in (
-        (config.dino.head, distillation.dino_head),
-        (config.ibot.head, distillation.ibot_head),
-    ):
-        theirs.update(ours)
+    if distillation.objective == "features":
+        config.crops.local_crops_number = 0
+        if distillation.matching.projection_hidden_dim is not None:
+            distillation.matching.projection_hidden_dim = 64
+    else:
+        distillation.dino_head.update(config.dino.head)
+        distillation.ibot_head.update(config.ibot.head)
     distillation.students = tuple(
         (name, tuple(pair for pair in own if pair[0] == "student.arch"))
         for name, own in distillation.students

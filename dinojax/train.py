@@ -17,12 +17,15 @@ from ml_collections import config_flags
 
 from dinojax import mesh as meshes
 from dinojax import trees
-from dinojax.build import build_flops, build_init, build_views
+from dinojax.build import build_init, build_views
+from dinojax.build_flops import build_flops
 from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
 from dinojax.data.pipeline import make_loader
+from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
+from dinojax.gram_choice import choose_gram_teacher
 from dinojax.initial_state import make_initial_state
 from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
@@ -65,10 +68,12 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             processes that differ in any of these.
         dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
+        FileNotFoundError: init.from or a teacher names no checkpoint.
         dinojax.runtime.errors.CheckpointError: a checkpoint cannot be written, or none read.
         dinojax.runtime.errors.PreemptedError: SIGTERM; the state is saved.
         dinojax.runtime.errors.DivergedError: too many non-finite steps and no way back.
     """
+    config = choose_gram_teacher(config, workdir)
     agree("program", program(to_dict(config)) | {"--allow_change": list(allow_change)})
     mesh = run_mesh(config)
     cluster.connect(mesh)
@@ -88,8 +93,9 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                 read_timeout_s=timeout,
             )
     found = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
-    agree("data", {"data fingerprint": found.digest})
-    write_or_check(workdir, to_dict(config), found._asdict(), allow_change)
+    weights = teacher_digest(config)
+    agree("data", {"data fingerprint": found.digest, **weights})
+    write_or_check(workdir, to_dict(config), found._asdict(), allow_change, weights)
     check_shared(Path(workdir) / CONTRACT_FILE)
 
     compute = get_precision(config.train.precision).compute
@@ -101,6 +107,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         stack.enter_context(jax.set_mesh(mesh))
         shapes = jax.eval_shape(build_init(config))
         wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+        saved = without_teacher(wanted)
         logging.info("%.1f M student parameters on %s", trees.count(shapes.student) / 1e6, mesh)
 
         series = [stack.enter_context(one) for one in make_series(config.checkpoint, workdir)]
@@ -128,15 +135,16 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             return compiled
 
         def resume() -> tuple[int | None, TrainState | Students]:
-            resumed = checkpoints.restore_newest(wanted)
+            resumed = checkpoints.restore_newest(saved)
             if resumed is None:
                 return None, make_initial_state(config, wanted)
-            logging.info("resuming from step %d", resumed[0])
-            return resumed
+            step, state = resumed
+            logging.info("resuming from step %d", step)
+            return step, with_teacher(state, config, wanted)
 
         def restore(step: int) -> TrainState | Students:
             progress()  # here training has begun, so that each has the time of a step
-            return checkpoints.restore(wanted, step)
+            return with_teacher(checkpoints.restore(saved, step), config, wanted)
 
         def attempt(
             latest: int | None, state: TrainState | Students, first: int, until: int

@@ -14,11 +14,15 @@ from dinojax import train as app
 from dinojax import trees
 from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
+from dinojax.earlier import find_earlier
+from dinojax.frozen_teacher import KEY, teacher_digest, with_teacher, without_teacher
 from dinojax.initial_state import make_initial_state
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.loop import Outcome
+from dinojax.safety import make_series
 from dinojax.shrink import shrink
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 from dinojax.validation import validate
 
 STEP = 2
@@ -121,6 +125,33 @@ def test_the_frozen_teacher_has_its_own_model(earlier, mesh):
     assert not same(untrained.frozen_teacher, saved.teacher)
 
 
+def test_a_checkpoint_leaves_the_frozen_teacher_out(earlier, mesh, tmp_path):
+    """And it comes back from where it is: the same for a run that goes on."""
+    for teacher in (str(earlier[0]), "random"):
+        given = distilling(teacher)
+        with jax.set_mesh(mesh):
+            shapes = jax.eval_shape(build_init(given))
+            wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+            state = make_initial_state(given, wanted)
+            with make_series(given.checkpoint, str(tmp_path / Path(teacher).name))[0] as series:
+                series.save(1, state)
+                saved = series.restore(without_teacher(wanted))
+        assert not any("frozen" in name for name in trees.flatten(saved))
+        assert same(with_teacher(saved, given, wanted), state)
+
+
+def test_the_digest_is_of_the_weights(earlier, tmp_path):
+    """Wherever they are; another checkpoint has another."""
+    workdir, _ = earlier
+    digest = teacher_digest(distilling(str(workdir)))
+    assert len(digest[KEY]) == 16
+    assert teacher_digest(distilling(f"{workdir}/checkpoints/{STEP}")) == digest
+    shutil.copytree(workdir, tmp_path / "moved")
+    assert teacher_digest(distilling(str(tmp_path / "moved"))) == digest
+    assert teacher_digest(distilling(f"{workdir}/checkpoints/1")) != digest
+    assert not teacher_digest(distilling("random")) and not teacher_digest(config())
+
+
 @pytest.mark.parametrize(
     ("keys", "error", "words"),
     [
@@ -154,6 +185,35 @@ def test_with_checkpoints_of_its_own_a_run_needs_no_earlier_one(
     monkeypatch.setattr(app, "run", lambda state, **_: Outcome(state, 1.0))
     given = config(init__from=str(tmp_path / "gone"), init__resume=True)
     assert app.train(given, str(tmp_path / "run"))["steps"] == STEP
+
+
+def test_one_student_of_several(earlier, mesh, tmp_path):
+    """By its name behind the path, from a checkpoint or a snapshot; the stages ask for no more."""
+    names, (_, one) = ("small", "wide"), earlier
+    several = Students(
+        one.step,
+        {name: one._replace(step=one.step + i) for i, name in enumerate(names)},
+        one.teacher,
+    )
+    series = make_series(config(checkpoint__snapshot_every_steps=1).checkpoint, str(tmp_path))
+    for saves in series:
+        with saves:
+            saves.save(STEP, jax.device_put(several))
+    wanted = abstract(one, meshes.shardings(mesh, one))
+    found = find_earlier(f"{tmp_path}#wide", "init.from")
+    assert found.step == STEP and same(found.read_teacher(wanted.teacher), one.teacher)
+    state = found.read({"step": wanted.step, "moments": wanted.moments})
+    assert state["step"] == STEP + 1 and same(state["moments"], one.moments)
+    snapshot = find_earlier(f"{tmp_path}/snapshots/{STEP}#wide", "gram.teacher")
+    backbone = {"backbone": wanted.teacher["backbone"]}
+    assert same(snapshot.read_teacher(backbone)["backbone"], one.teacher["backbone"])
+    same_teacher = teacher_digest(distilling(str(earlier[0])))
+    assert teacher_digest(distilling(f"{tmp_path}#small")) == same_teacher
+    for wrong in (str(tmp_path), f"{tmp_path}#large"):
+        with pytest.raises(ValueError, match=r"init\.from=.* several students; .*#small, .*#wide"):
+            find_earlier(wrong, "init.from")
+    with pytest.raises(ValueError, match=r"init\.from='.*#a' is of a run with one student"):
+        find_earlier(f"{earlier[0]}#a", "init.from")
 
 
 def lines_of(workdir: Path) -> list[dict]:
@@ -199,9 +259,9 @@ def test_two_students_of_one_teacher(earlier, mesh, tmp_path, monkeypatch):
     assert last["total_loss"] == pytest.approx(np.mean(losses)) and losses[0] != losses[1]
 
     shapes = jax.eval_shape(build_init(given))
+    wanted = without_teacher(abstract(shapes, meshes.shardings(mesh, shapes)))
     with Checkpoints(tmp_path / "checkpoints", every_steps=1) as checkpoints:
-        state = checkpoints.restore(abstract(shapes, meshes.shardings(mesh, shapes)), STEP + 2)
-    assert same(state.frozen_teacher, earlier[1].teacher)
+        state = checkpoints.restore(wanted, STEP + 2)
     for name, width in (("small", 32), ("fast", 48)):
         one = state.students[name]
         assert not same(one.teacher, one.student)  # the EMA is the student's
@@ -209,3 +269,26 @@ def test_two_students_of_one_teacher(earlier, mesh, tmp_path, monkeypatch):
         assert leaves["backbone/norm/scale"].shape == (width,)
         # Starts at zero, and the students see no masks.
         assert not leaves["backbone/embed/mask_token"].any()
+
+
+@pytest.mark.slow
+def test_a_distilled_run_goes_on_with_its_teacher(earlier, mesh, tmp_path, monkeypatch):
+    """Same bits as in one go; a teacher that is another one by then is refused by its key."""
+    monkeypatch.setattr(app, "run_mesh", lambda config: mesh)
+    teacher, workdir = tmp_path / "teacher", tmp_path / "run"
+    shutil.copytree(earlier[0], teacher)
+    given = distilling(str(teacher), checkpoint__every_steps=2, optim__lr__warmup_steps=0)
+    shapes = jax.eval_shape(build_init(given))
+    wanted = without_teacher(abstract(shapes, meshes.shardings(mesh, shapes)))
+
+    def final():
+        app.train(given, str(workdir))
+        with Checkpoints(workdir / "checkpoints", every_steps=1) as checkpoints:
+            return jax.device_get(checkpoints.restore(wanted, STEP + 2))
+
+    whole = final()
+    shutil.rmtree(workdir / "checkpoints" / str(STEP + 2))
+    assert same(final(), whole)
+    shutil.rmtree(teacher / "checkpoints" / str(STEP))  # now the workdir's newest is another
+    with pytest.raises(ValueError, match=r"weights that distillation\.teacher names were"):
+        app.train(given, str(workdir))

@@ -264,6 +264,7 @@ def test_ids_choose_the_records(tmp_path):
     "name",
     [
         *("quickstart", "quickstart:32px", "dinov3_vitl16_in1k", "dinov3_vit7b16_pretrain"),
+        *(f"quickstart:{variant}" for variant in ("small", "distilled", "features")),
         *("dinov3_vit7b16_gram_anchor", "dinov3_vit7b16_high_res_adapt"),
         *("dinov3_vitl16_lvd1689m_distilled", "dinov3_multi_distilled"),
         *(f"dinov3_convnext_distilled:{size}" for size in ("tiny", "small", "base", "large")),
@@ -285,6 +286,9 @@ def test_recipes_resolve_to_their_golden_text(name):
     [
         ("quickstart", 1),
         ("quickstart:32px", 1),
+        ("quickstart:small", 1),
+        ("quickstart:distilled", 1),
+        ("quickstart:features", 1),
         ("dinov3_vitl16_in1k", 32),
         ("dinov3_vitl16_in1k:debug", 1),
         ("dinov3_vit7b16_pretrain", 256),

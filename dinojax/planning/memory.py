@@ -13,12 +13,7 @@ import numpy as np
 from jax.sharding import AbstractMesh
 
 from dinojax import mesh as meshes
-from dinojax.build import (
-    build_mask_counts,
-    build_model,
-    build_views,
-    draw_group_size,
-)
+from dinojax.build import build_model, build_views, draw_group_size
 from dinojax.config import Config
 from dinojax.models.block import kept_count
 from dinojax.models.convnext import ConvNeXt
@@ -26,6 +21,7 @@ from dinojax.models.embed import patch_grid
 from dinojax.models.ffn import hidden_width
 from dinojax.models.vit import VisionTransformer
 from dinojax.planning import convnext_memory
+from dinojax.planning.head_memory import kept_for_students, output_bytes
 from dinojax.precision import Precision, get_precision
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
@@ -75,7 +71,8 @@ class Memory(NamedTuple):
     layer: int
     """What one layer's backward pass works on, with its gathered weights."""
     logits: int
-    """Prototype logits and targets, with both heads' gathered weights."""
+    """Prototype logits and targets, with both heads' gathered weights. Or features that are
+    matched, with the projections'."""
     gradients: int
 
     @property
@@ -117,9 +114,10 @@ def high_points(
     heads, layer = _weight_copies(mesh, state.student, precision)
     crops, activations = _crop_bytes(config, shape), _kept_for_backward(config, shape)
     kept = base._replace(views=crops // 2, activations=activations)
+    outputs = output_bytes(config, _images(config, shape), shape.tensor)
     return {
         "views": base._replace(views=crops + _view_workspace(config, shape)),
-        "losses": kept._replace(logits=_logits(config, shape) + heads),
+        "losses": kept._replace(logits=outputs + heads),
         "backward": kept._replace(
             layer=_layer_workspace(config, shape) + layer, gradients=base.gradients + student
         ),
@@ -136,9 +134,13 @@ def _of_students(config: Config, shape: MeshShape, state: Students) -> dict[str,
         for name in ("student", "teacher", "moments")
     }
     there["teacher"] += sharded_bytes(AbstractMesh(shape, MESH_AXES), state.frozen_teacher)
+    shared = kept_for_students(config, _images(config, shape))
+    # The views of all micro-batches, as one of them after another asks for its part.
+    others = (config.train.micro_batches - 1) * _crop_bytes(config, shape)
+    largest = {stage: max((one[stage] for one in ones), key=sum) for stage in ones[0]}
     return {
-        stage: max((one[stage] for one in ones), key=lambda memory: memory.total)._replace(**there)
-        for stage in ones[0]
+        stage: one._replace(**there, views=one.views + others, logits=one.logits + shared)
+        for stage, one in largest.items()
     }
 
 
@@ -254,29 +256,6 @@ def _layer_workspace(config: Config, shape: MeshShape) -> int:
         total += kept * _padded(length, SUBLANES) * features
         total += kept * heads * length * _padded(length) * 4
     return total
-
-
-def _logits(config: Config, shape: MeshShape) -> int:
-    """Of teacher, student and their gradient in the compute dtype, CLS targets in float32.
-
-    In chunks, a chunk of them in float32, and the prototypes' gradients.
-    """
-    images = _images(config, shape)
-    counts = build_mask_counts(config)
-    masked = int(counts.sum()) * images // draw_group_size(config)
-    crops = GLOBAL_VIEWS + build_views(config).local_crops_number
-    chunk, parts = config.train.prototype_chunk, config.train.micro_batches
-    item = np.dtype(get_precision(config.train.precision).compute).itemsize
-    dino = config.dino.head.n_prototypes // shape.tensor
-    ibot = config.ibot.head.n_prototypes // shape.tensor
-    if chunk is None and parts == 1:
-        return images * dino * (4 * GLOBAL_VIEWS + 2 * item * crops) + masked * ibot * 3 * item
-    rows = ((GLOBAL_VIEWS + crops) * images // parts, 2 * masked // parts)
-    rows = tuple(min(taken, chunk or taken) for taken in rows)
-    gradients = 4 * (
-        config.dino.head.bottleneck_dim * dino + config.ibot.head.bottleneck_dim * ibot
-    )
-    return max(rows[0] * dino, rows[1] * ibot) * (4 + 4 + item) + gradients
 
 
 def _weight_copies(mesh: AbstractMesh, student: PyTree, precision: Precision) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a workdir belongs to: one configuration and one dataset, written at the first start.
+"""What a workdir belongs to: one configuration, dataset and start, written at the first start.
 
 A run is a function of (config, data, seed), so a workdir that meets another configuration or other
 data would silently hold the mixture of two runs. Later starts are compared with the first.
@@ -9,8 +9,9 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -67,6 +68,7 @@ def write_or_check(
     config: dict[str, Any],
     fingerprint: dict[str, Any],
     allow_change: Sequence[str] = (),
+    weights: Mapping[str, str | None] = MappingProxyType({}),
 ) -> None:
     """Make `workdir` belong to this configuration and data, or check that it does.
 
@@ -80,6 +82,8 @@ def write_or_check(
         fingerprint: of the data, ``{"records": digest, "images": {id: digest}}``
             (`dinojax.data.check.fingerprint`).
         allow_change: whole dotted keys, or `DATA`, that may differ from the last start.
+        weights: digests of the files and checkpoints that the run starts from, by the keys that
+            name them; None: not there any more, and not asked for.
 
     Raises:
         ValueError: the workdir belongs to another configuration or other data, its file cannot be
@@ -91,6 +95,7 @@ def write_or_check(
             "directory, which may be a mounted file system"
         )
     path, now = Path(workdir) / FILE, _contract(config, fingerprint)
+    now["weights"] = dict(weights)
     known = {*flatten(config), DATA}
     for key in allow_change:
         if key not in known:
@@ -100,6 +105,9 @@ def write_or_check(
         before = read_contract(workdir)
         changed = _check(path, before, json.loads(json.dumps(now)), allow_change)
         now["history"] = before["history"]
+        now["weights"] = {
+            key: digest or before.get("weights", {}).get(key) for key, digest in weights.items()
+        }
         if changed:
             logging.warning("%s: allowed to change: %s", path.parent, "; ".join(changed))
             now["history"] += [{"steps_logged": last_step(workdir), "changes": changed}]
@@ -140,7 +148,7 @@ def read_contract(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """16 hex digits, equal for configurations that differ in `FREE_KEYS` only."""
-    text = json.dumps(_binding(config), sort_keys=True)
+    text = json.dumps(binding(config), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -164,9 +172,14 @@ def _check(
     path: Path, before: dict[str, Any], now: dict[str, Any], allow_change: Sequence[str]
 ) -> list[str]:
     """What has changed with permission, in words."""
-    was, is_now = _binding(before["config"]), _binding(now["config"])
-    allowed = _changes(*({k: v[k] for k in allow_change if k in v} for v in (was, is_now)))
-    changed = [change for change in _changes(was, is_now) if change not in allowed]
+    was, is_now = binding(before["config"]), binding(now["config"])
+    allowed = changes(*({k: v[k] for k in allow_change if k in v} for v in (was, is_now)))
+    changed = [change for change in changes(was, is_now) if change not in allowed]
+    for key, digest in now["weights"].items():
+        known = before.get("weights", {}).get(key)
+        if None not in (digest, known) and digest != known:
+            line = f"the weights that {key} names were {known} and are {digest}"
+            (allowed if key in allow_change else changed).append(line)
     (allowed if DATA in allow_change else changed).extend(
         _data_changes(before["data_fingerprint"], now["data_fingerprint"])
     )
@@ -176,7 +189,7 @@ def _check(
             f"workdir {path.parent} belongs to another run: {'; '.join(changed[:SHOWN])}{more}; "
             f"use another workdir, restore the value or allow the exact key with --allow_change=KEY"
         )
-    upgraded = _changes(before["versions"], now["versions"])
+    upgraded = changes(before["versions"], now["versions"])
     if upgraded:
         logging.warning("%s: continuing with other versions: %s", path.parent, "; ".join(upgraded))
     return allowed
@@ -186,12 +199,12 @@ def _data_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     def named(images: dict[str, str]) -> dict[str, str]:
         return {f"digest of record {name!r}": digest for name, digest in images.items()}
 
-    return _changes(
+    return changes(
         {"data fingerprint": before["records"]}, {"data fingerprint": now["records"]}
-    ) or _changes(named(before["images"]), named(now["images"]))
+    ) or changes(named(before["images"]), named(now["images"]))
 
 
-def _binding(config: dict[str, Any]) -> dict[str, Any]:
+def binding(config: dict[str, Any]) -> dict[str, Any]:
     """Values that may not change, by dotted key, as JSON would return them."""
     flat = flatten(json.loads(json.dumps(config)))
     return {key: value for key, value in flat.items() if not _is_free(key)}
@@ -212,7 +225,7 @@ def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{key} was {_show(key, before)} and is {_show(key, now)}"
         for key in sorted(before.keys() | now.keys())

@@ -6,6 +6,7 @@ together with the arrays. So whatever storage did to it afterwards shows at read
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -94,6 +95,28 @@ def read_notes(path: str | os.PathLike[str]) -> Any:
         return _described(path)[1].get(NOTES)
 
 
+def read_digests(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Those that were saved with the leaves, by their paths; no array is read.
+
+    Raises:
+        CheckpointError: damaged, or not there.
+    """
+    path = _absolute(path)
+    with _named(path):
+        _, added = _described(path)
+    return dict(_expected(path, added))
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """16 hex digits that tell what is saved there, from its digests.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    known = json.dumps(read_digests(path), sort_keys=True)
+    return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
+
+
 def _absolute(path: str | os.PathLike[str]) -> str:
     path = os.fspath(path)
     return path if "://" in path else os.path.abspath(path)
@@ -106,16 +129,20 @@ def _described(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return trees.flatten(described.metadata), added if isinstance(added, dict) else {}
 
 
+def _expected(path: str, added: dict[str, Any]) -> dict[str, str]:
+    digests = added.get(DIGESTS)
+    if not digests:
+        raise CheckpointError(f"checkpoint {path} is damaged: its digests are missing")
+    return digests
+
+
 def _load(path: str, abstract: PyTree, part: bool) -> tuple[PyTree, dict[str, str]]:
     """The arrays, unproven, and the digests that they should have; by this process alone."""
     with _named(path):
         saved, added = _described(path)
-    expected = added.get(DIGESTS)
-    if not saved or not expected:
-        raise CheckpointError(
-            f"checkpoint {path} is damaged: its {'digests are' if saved else 'list of arrays is'} "
-            f"missing"
-        )
+    if not saved:
+        raise CheckpointError(f"checkpoint {path} is damaged: its list of arrays is missing")
+    expected = _expected(path, added)
     _check_leaves(path, saved, trees.flatten(abstract), part)
     context, me = ocp.Context(), jax.process_index()
     context.pytree.loading.partial_load = part

@@ -32,6 +32,7 @@ def write_summary(workdir: str | Path, extra: Mapping[str, Any]) -> dict[str, An
         "knn_untrained": untrained,
         "knn_pixels": pixels,
         "knn_trained": trained,
+        **_of_students(workdir),
         "loss_first": loss_first,
         "loss_last": loss_last,
         **extra,
@@ -49,3 +50,18 @@ def finished(workdir: str | Path, checkpoints: Checkpoints, steps: int) -> dict[
     if path.exists() and steps in checkpoints.steps():
         summary = json.loads(path.read_text(encoding="utf-8"))
     return json.loads(gather("finished", json.dumps(summary))[0])
+
+
+def _of_students(workdir: str | Path) -> dict[str, float | None]:
+    found = {}
+    for name in _students(workdir):
+        untrained, trained = first_and_last(workdir, f"{name}/knn")
+        found |= {f"{name}/knn_untrained": untrained, f"{name}/knn_trained": trained}
+    return found
+
+
+def _students(workdir: str | Path) -> list[str]:
+    """Of several in one run those that have scores, which are metrics ``NAME/knn``."""
+    text = (Path(workdir) / METRICS_FILE).read_text(encoding="utf-8")
+    names = {name for line in text.splitlines() for name in json.loads(line)}
+    return sorted(name.removesuffix("/knn") for name in names if name.endswith("/knn"))

@@ -162,6 +162,20 @@ def test_a_changed_image_is_named(tmp_path):
         write_or_check(tmp_path, config(), other)
 
 
+def test_another_teacher_is_refused_by_its_key(tmp_path):
+    """Under the same configuration: it is what a path holds that has changed."""
+    key = "distillation.teacher"
+    given = config(distillation__teacher="runs/x")
+    write_or_check(tmp_path, given, DATA, weights={key: "01"})
+    write_or_check(tmp_path, given, DATA, weights={key: "01"})
+    with pytest.raises(ValueError, match=f"run: the weights that {key} names were 01 and are 02;"):
+        write_or_check(tmp_path, given, DATA, weights={key: "02"})
+    write_or_check(tmp_path, given, DATA, [key], weights={key: "02"})
+    write_or_check(tmp_path, given, DATA, weights={key: "02"})
+    (change,) = stored(tmp_path)["history"][0]["changes"]
+    assert change.endswith("were 01 and are 02")
+
+
 def test_other_versions_only_warn(tmp_path, monkeypatch):
     write_or_check(tmp_path, config(), DATA)
     old = stored(tmp_path)

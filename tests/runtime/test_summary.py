@@ -65,3 +65,13 @@ def test_a_run_is_finished_with_its_last_checkpoint_and_its_summary(workdir):
 def test_what_was_never_measured_is_null(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     assert set(write_summary(tmp_path, {}).values()) == {None}
+
+
+def test_each_of_several_students_has_its_score(tmp_path):
+    lines = [{"step": 0, "small/knn": 0.1, "b/knn": 0.2}, {"step": 4, "small/knn": 0.3}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = write_summary(tmp_path, {})
+    assert {name: value for name, value in summary.items() if value is not None} == {
+        **{"small/knn_untrained": 0.1, "small/knn_trained": 0.3},
+        **{"b/knn_untrained": 0.2, "b/knn_trained": 0.2},
+    }

@@ -33,9 +33,10 @@ def run(name: str):
 
     def learner(schedules) -> Learner:
         loss = case.loss._replace(schedules=schedules)
-        return Learner(loss, case.optimizer, lambda batch, step: batch)
+        return Learner(loss, case.optimizer, lambda step, part: case.inputs(0).draws)
 
-    step = make_students_step({"recorded": learner(schedules), "faster": learner(faster)})
+    learners = {"recorded": learner(schedules), "faster": learner(faster)}
+    step = make_students_step(learners, lambda batch, step: batch)
     one = state._replace(frozen_teacher=None)
     before = Students(jnp.int32(0), {"recorded": one, "faster": one}, state.frozen_teacher)
     program = jax.jit(step).lower(before, case.inputs(0)).compile()

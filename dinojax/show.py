@@ -63,10 +63,11 @@ def show_where(workdir: str, record_id: str, *, steps: int | None, as_json: bool
         "drawn": "",
         "substitute": "in place of {}, which was unreadable",
         "unreadable": "not used: unreadable, {} took its place",
+        "no-op": "not used: the run went back and left this step out",
     }
     used = 0
     for use in found:
-        used += use.kind != "unreadable"
+        used += use.kind in ("drawn", "substitute")
         note = notes[use.kind].format(use.other)
         print(f"step {use.step:>8}  slot {use.slot:>5}  {note}".rstrip(), flush=True)
     print(f"{record_id} was used {used} times in steps 0..{steps - 1}")

@@ -9,6 +9,7 @@ from dinojax.runtime.stored_state import read_notes
 from dinojax.safety import advance, make_series
 from dinojax.ssl.gram import Refresh
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 
 
 def test_a_checkpoint_lists_the_no_op_steps_before_it(tmp_path):
@@ -32,3 +33,15 @@ def test_a_refresh_among_no_op_steps_is_made_up_for():
         after = advance(state, 9, Refresh(load_step=load_step))
         assert int(after.step) == 9 and after.gram_teacher["w"].tolist() == [expected] * 3
     assert advance(state._replace(gram_teacher=None), 9, Refresh(load_step=6)).gram_teacher is None
+
+
+def test_a_row_of_refused_steps_ends_with_a_window():
+    """Otherwise a state that meets more of them looks spoilt for longer than it is."""
+    counts = {"step": jnp.int32(8), "refused_steps": jnp.int32(5), "refused_in_a_row": jnp.int32(2)}
+    names = ("student", "teacher", "moments", "centers")
+    state = TrainState(**counts, **dict.fromkeys(names))
+    after = advance(state, 13, Refresh())
+    assert [int(x) for x in (after.step, after.refused_steps, after.refused_in_a_row)] == [13, 5, 0]
+    several = advance(Students(jnp.int32(8), {"a": state, "b": state}, None), 13, Refresh())
+    rows = [int(one.refused_in_a_row) for one in several.students.values()]
+    assert (int(several.step), rows) == (13, [0, 0])

@@ -21,6 +21,7 @@ from dinojax.evaluation.snapshot_scores import FILE, Snapshot, as_text
 from dinojax.recorder import rebuild, uses
 from dinojax.runs import open_run
 from dinojax.runtime.atomic import replace_bytes
+from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.safety import SNAPSHOTS
 from dinojax.snapshots import Protocol, score_snapshots
@@ -143,4 +144,5 @@ if __name__ == "__main__":
     )
     flags.DEFINE_bool("json", False, "One JSON document instead of a table.")
     flags.mark_flag_as_required("workdir")
+    mute()
     app.run(main)

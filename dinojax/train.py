@@ -33,7 +33,7 @@ from dinojax.resolutions import resolution_order, resolutions
 from dinojax.run_mesh import run_mesh
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, check_shared, program
-from dinojax.runtime.checkpoint import abstract
+from dinojax.runtime.checkpoint import abstract, mute
 from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import write_or_check
 from dinojax.runtime.errors import underway
@@ -248,7 +248,6 @@ if __name__ == "__main__":
     cluster.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
-    # Orbax reports every file operation at INFO: 50 lines a checkpoint.
-    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+    mute()
     jax.config.config_with_absl()
     app.run(main)

@@ -1,9 +1,9 @@
 """Which snapshot of a run to anchor to: scores, their order, and the file that keeps them.
 
 Snapshots are ordered by dense quality alone: by mIoU where there are maps, else or on request by
-locality (`dinojax.evaluation.locality`); of equal ones the later comes first. kNN and drift are shown beside
-and decide nothing, since what Gram anchoring (DINOv3, section 4.2) takes from its teacher is the
-similarity of patches, and the student has better global features already.
+locality (`dinojax.evaluation.locality`); of equal ones the later comes first. kNN and drift are
+shown beside and decide nothing, since what Gram anchoring (DINOv3, section 4.2) takes from its
+teacher is the similarity of patches, and the student has better global features already.
 """
 
 import json
@@ -37,7 +37,8 @@ class Table(NamedTuple):
 
     @property
     def criterion(self) -> str:
-        """
+        """The score that orders them.
+
         Raises:
             ValueError: not all snapshots have the score that orders them.
         """

@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import app, flags
 
 from dinojax.batch_sheet import extent, sheet, slots, table
-from dinojax.evaluation.snapshot_scores import FILE, Snapshot, as_text
+from dinojax.evaluation.snapshot_scores import CRITERIA, FILE, Snapshot, as_text
 from dinojax.recorder import rebuild, uses
 from dinojax.runs import open_run
 from dinojax.runtime.atomic import replace_bytes
@@ -74,14 +74,16 @@ def show_where(workdir: str, record_id: str, *, steps: int | None, as_json: bool
     print(f"{record_id} was used {used} times in steps 0..{steps - 1}")
 
 
-def show_snapshots(workdir: str, protocol: Protocol, *, as_json: bool) -> None:
+def show_snapshots(
+    workdir: str, protocol: Protocol, *, as_json: bool, by: str | None = None
+) -> None:
     """Score the snapshots that have no scores yet, and print all of them, the best first."""
 
     def tell(one: Snapshot) -> None:
         scores = "  ".join(f"{name} {value:.4f}" for name, value in one.scores.items())
         print(f"dinojax.show: scored step {one.step}: {scores}", file=sys.stderr, flush=True)
 
-    table = score_snapshots(workdir, protocol, tell)
+    table = score_snapshots(workdir, protocol, tell, by)
     if as_json:
         print((Path(workdir) / FILE).read_text(encoding="utf-8"), end="")
         return
@@ -104,7 +106,7 @@ def main(argv: Sequence[str]) -> None:
                 given.workdir, given.step, images=given.images, out=given.out, as_json=given.json
             )
         elif argv[1] == "snapshots":
-            show_snapshots(given.workdir, _protocol(given), as_json=given.json)
+            show_snapshots(given.workdir, _protocol(given), as_json=given.json, by=given.by)
         else:
             if given.id is None:
                 raise ValueError("where needs --id, the id of a record as `show batch` prints it")
@@ -141,6 +143,9 @@ if __name__ == "__main__":
     flags.DEFINE_integer("held_out_images", 500, "snapshots: at most so many are scored on.")
     flags.DEFINE_multi_integer(
         "ignore", [], "snapshots: number in the maps that is no class, as 255; repeatable."
+    )
+    flags.DEFINE_enum(
+        "by", None, CRITERIA, "snapshots: what orders them; default: the first that is known."
     )
     flags.DEFINE_bool("json", False, "One JSON document instead of a table.")
     flags.mark_flag_as_required("workdir")

@@ -70,8 +70,11 @@ def snapshot_part(state: TrainState | Students) -> PyTree:
 def advance(state: TrainState | Students, step: int, refresh: Refresh) -> TrainState | Students:
     """The same state at another step; a Gram teacher is refreshed as the steps between would.
 
-    Of refused steps none comes right before it: those up to the window belong to what went wrong.
+    Of refused steps none comes right before it then: those up to a window belong to what went
+    wrong. At its own step it is the state that it was.
     """
+    if step == int(state.step):
+        return state
     if isinstance(state, TrainState) and state.gram_teacher is not None:
         between = jnp.arange(int(state.step) + 1, step + 1)
         if jax.vmap(refresh.due)(between).any():

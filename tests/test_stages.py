@@ -171,7 +171,7 @@ def test_a_checkpoint_leaves_the_frozen_teacher_out(earlier, mesh, tmp_path):
             state = make_initial_state(given, wanted)
             with make_series(given.checkpoint, str(tmp_path / Path(teacher).name))[0] as series:
                 series.save(1, state)
-                saved = series.restore(without_teacher(wanted))
+                saved = series.restore(without_teacher(wanted), 1)
         assert not any("frozen" in name for name in trees.flatten(saved))
         assert same(with_teacher(saved, given, wanted), state)
 
@@ -217,7 +217,7 @@ def test_with_checkpoints_of_its_own_a_run_needs_no_earlier_one(
     """Which may be gone, or further by now."""
     shutil.copytree(earlier[0] / "checkpoints", tmp_path / "run" / "checkpoints")
     monkeypatch.setattr(app, "run_mesh", lambda config: mesh)
-    monkeypatch.setattr(app, "compile_step", lambda *_: None)
+    monkeypatch.setattr(app, "compile_step", lambda *_: lambda state, batch: (state, {}))
     monkeypatch.setattr(app, "run", lambda state, **_: Outcome(state, 1.0))
     given = config(init__from=str(tmp_path / "gone"), init__resume=True)
     assert app.train(given, str(tmp_path / "run"))["steps"] == STEP

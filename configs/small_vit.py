@@ -18,7 +18,7 @@ Shrunk:    --config=configs/small_vit.py:vits16_gram:debug (no data and no run b
 Hardware:  one GPU of 24 GB, of which JAX takes 75 %.
 Cost:      hours of an RTX 4090 at 50 to 30 % of its peak, an assumption (python -m dinojax.plan
            --topology=gpu:1xrtx4090), of ViT-S and ViT-B: pretrain 26 to 43 and 93 to 155, gram 5 to
-           8 and 16 to 27, high_res at most 4 to 7 and 14 to 23, distilled 20 to 33 and 69 to 116,
+           8 and 16 to 27, high_res 3 to 5 and 10 to 17, distilled 20 to 33 and 69 to 116,
            adapted 1 to 2 and 5 to 8.
 Expected:  nothing: such models are published as distilled from much larger ones only. Not yet run
            at this size with this code.

@@ -8,7 +8,7 @@ from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
 LONG = 1280
-"""Tokens above which logits of all queries are never there at once: 31 x 31 patches fit below."""
+"""Tokens above which logits of all queries are never there at once; 35 x 35 patches fit below."""
 BLOCK = 256
 """Queries at a time then."""
 

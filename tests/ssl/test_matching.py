@@ -15,7 +15,8 @@ from dinojax.build_model import build_frozen_model, build_model
 from dinojax.config import Config, default_config, parse_config
 from dinojax.kernels.resize import resize_grid
 from dinojax.models.projection import Projection
-from dinojax.planning.memory import MeshShape, high_points
+from dinojax.planning.memory import high_points
+from dinojax.planning.streams import MeshShape
 from dinojax.precision import get_precision
 from dinojax.shrink import shrink
 from dinojax.ssl.matching import FeatureLoss, FeatureObjective, MatchingModel, TokenFeatures

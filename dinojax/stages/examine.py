@@ -64,15 +64,16 @@ def examine(stage: Stage, workdir: Path, earlier: Mapping[str, Verdict]) -> Verd
         parents[key, text] = found
         return f"{text if text.startswith(PREFIX) else ''}@{found}"
 
-    settings = _parsed(stage, hashed).settings()
+    settings, usual = _settings(_parsed(stage, hashed)), _settings(type(stage.given)())
+    settings = {key: value for key, value in settings.items() if value != usual.get(key)}
     placed = _parsed(stage, lambda _, text: _path(text, workdir))
-    inputs = Inputs(stage.kind, json.loads(json.dumps(settings)), _records(stage, placed, given))
+    inputs = Inputs(stage.kind, settings, _records(stage, placed, given))
     named = [
         {"key": key, "reference": text, "hash": found} for (key, text), found in parents.items()
     ]
     begin = make_record(stage.name, inputs, named, to_dict(placed))
     before = read_record(workdir / stage.name)
-    reason = _why(workdir / stage.name, before, begin)
+    reason = _why(workdir / stage.name, before, begin, usual)
     return Verdict(stage, begin, placed, None if reason else before, reason)
 
 
@@ -81,12 +82,19 @@ def _records(stage: Stage, placed: Given, others: Mapping[str, Given]) -> str | 
     return (placed if reads_stage(stage.given) else stage.given).records(others)
 
 
-def _why(folder: Path, before: dict[str, Any] | None, begin: dict[str, Any]) -> str:
+def _settings(given: Given) -> dict[str, Any]:
+    """As a file holds them."""
+    return json.loads(json.dumps(given.settings()))
+
+
+def _why(
+    folder: Path, before: dict[str, Any] | None, begin: dict[str, Any], usual: dict[str, Any]
+) -> str:
     """Why a stage is to run, from what its folder holds."""
     if before is None:
         return f"{folder} has no record of it" if _has_content(folder) else "never run"
     if before["key"] != begin["key"]:
-        return _differences(before["inputs"], begin["inputs"])
+        return _differences(before["inputs"], begin["inputs"], usual)
     if before["done"] is None:
         return "begun, not finished"
     return _lost(folder, before["done"]["artefacts"])
@@ -128,8 +136,8 @@ def _has_content(folder: Path) -> bool:
     return folder.exists() and any(folder.iterdir())
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    found = changes(before["settings"], now["settings"]) + changes(
+def _differences(before: dict[str, Any], now: dict[str, Any], usual: dict[str, Any]) -> str:
+    found = changes({**usual, **before["settings"]}, {**usual, **now["settings"]}) + changes(
         {"data fingerprint": before["records"], "kind": before["kind"]},
         {"data fingerprint": now["records"], "kind": now["kind"]},
     )

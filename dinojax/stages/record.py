@@ -20,7 +20,8 @@ class Inputs(NamedTuple):
 
     kind: str
     settings: dict[str, Any]
-    """By dotted key; where another stage was named, its hash."""
+    """Those that are not at their defaults by dotted key; where another stage was named, its hash.
+    So a key that a later version adds changes nothing."""
     records: str | None
     """Fingerprint of the data."""
 

@@ -84,6 +84,18 @@ def test_a_changed_setting_is_done_anew_with_what_depends_on_it(tmp_path):
     assert note(tmp_path, "last") == "d|b|a|c|a"
 
 
+def test_a_new_key_is_no_change_unless_it_is_set(tmp_path, monkeypatch):
+    run(chain(), tmp_path)
+    started(tmp_path)
+    settings, new = Note.settings, {}
+    monkeypatch.setattr(
+        Note, "settings", lambda self: {**settings(self), "new": new.get(self.text.strip(), 0)}
+    )
+    assert [verdict.reason for verdict in survey(chain(), tmp_path)] == [""] * 4
+    new["d"] = 1
+    assert survey(chain(), tmp_path)[-1].reason == "new was 0 and is 1"
+
+
 def test_changed_records_are_an_input(tmp_path):
     data = tmp_path / "data"
     data.write_text("old")

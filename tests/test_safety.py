@@ -44,6 +44,7 @@ def test_a_refresh_among_no_op_steps_is_made_up_for():
 def test_a_row_of_refused_steps_ends_with_a_window():
     """Otherwise a state that meets more of them looks spoilt for longer than it is."""
     state = state_at(8, refused=5, in_a_row=2)
+    assert advance(state, 8, Refresh()) is state  # no window, as in most replays
     after = advance(state, 13, Refresh())
     assert [int(x) for x in (after.step, after.refused_steps, after.refused_in_a_row)] == [13, 5, 0]
     several = advance(Students(jnp.int32(8), {"a": state, "b": state}, None), 13, Refresh())

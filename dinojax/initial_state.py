@@ -1,6 +1,5 @@
 """The state that a run begins with: random weights, or what an earlier run has left."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,13 @@ from absl import logging
 
 from dinojax.build import build_init
 from dinojax.build_gram import has_gram_teacher
+from dinojax.build_recovery import has_recovery
 from dinojax.config import Config, InitConfig
-from dinojax.runtime.checkpoint import DIRECTORY
 from dinojax.runtime.stored_state import read_state
+from dinojax.seed_heads import FirstBatches, seed_heads
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
+from dinojax.starting_weights import find_checkpoint, has_heads, is_released, read_released
 from dinojax.typing import Params, PyTree
 
 FROZEN = ("gram_teacher", "frozen_teacher")
@@ -24,12 +25,15 @@ RANDOM = "random"
 
 
 def make_initial_state(
-    config: Config, abstract_state: TrainState | Students
+    config: Config, abstract_state: TrainState | Students, first_batches: FirstBatches
 ) -> TrainState | Students:
     """Before the first step of `config`, on the shardings of `abstract_state`.
 
+    Args:
+        first_batches: what new heads are seeded from, if there are any.
+
     Raises:
-        FileNotFoundError: no checkpoint where one is named.
+        FileNotFoundError: no checkpoint or file where one is named.
         ValueError: it holds another model.
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
@@ -45,7 +49,7 @@ def make_initial_state(
         return state
     assert isinstance(abstract_state, TrainState)
     if config.init.from_ is not None:
-        state = _continued(config, state, abstract_state)
+        state = _continued(config, state, abstract_state, first_batches)
     if not has_gram_teacher(config.gram):
         return state
     if config.gram.teacher is None:
@@ -63,36 +67,45 @@ def first_step(config: InitConfig) -> int:
     return int(Path(find_checkpoint(config.from_, "init.from")).name)
 
 
-def find_checkpoint(given: str, key: str) -> str:
-    """One checkpoint: `given` itself, or the newest of the workdir `given`.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    if Path(given).name.isdigit():
-        return given
-    folder = Path(given) / DIRECTORY
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
-    if not steps:
-        raise FileNotFoundError(
-            f"{key}={given!r} has no checkpoint in {folder}; give the workdir of a run, or one of "
-            f"its checkpoints, as in runs/x/{DIRECTORY}/400 (in a bucket always that)"
+def _continued(
+    config: Config, state: TrainState, abstract_state: TrainState, first_batches: FirstBatches
+) -> TrainState:
+    given, wanted = config.init.from_, abstract_state.teacher
+    assert given is not None
+    if config.init.resume:
+        return _resumed(config, given, state, abstract_state)
+    if is_released(given):
+        path, backbone = given, read_released(given, config, wanted["backbone"])
+    else:
+        path = find_checkpoint(given, "init.from")
+        if not has_recovery(config) and has_heads(path):
+            logging.info("student and EMA teacher are the EMA teacher of %s", path)
+            teacher = _read_teacher(path, wanted)
+            return state._replace(student=_copy(teacher), teacher=teacher)
+        backbone = _read_teacher(path, {"backbone": wanted["backbone"]})["backbone"]
+    logging.info("student and EMA teacher begin with the backbone of %s and new heads", path)
+    state = state._replace(
+        student={**state.student, "backbone": _copy(backbone)},
+        teacher={**state.teacher, "backbone": backbone},
+    )
+    if not has_recovery(config):
+        logging.warning(
+            "%s has no heads, and what a backbone learns from new ones overwrites what it knew; "
+            "recovery.max_steps trains them first (docs/recovery.md)",
+            path,
         )
-    return os.fspath(folder / str(max(steps)))
+        return state
+    return seed_heads(config, state, first_batches) if config.recovery.seed_batches else state
 
 
-def _continued(config: Config, state: TrainState, abstract_state: TrainState) -> TrainState:
-    assert config.init.from_ is not None
-    path = find_checkpoint(config.init.from_, "init.from")
-    if not config.init.resume:
-        logging.info("student and EMA teacher are the EMA teacher of %s", path)
-        teacher = _read_teacher(path, abstract_state.teacher)
-        return state._replace(student=_copy(teacher), teacher=teacher)
-    step = first_step(config.init)
+def _resumed(
+    config: Config, given: str, state: TrainState, abstract_state: TrainState
+) -> TrainState:
+    path, step = find_checkpoint(given, "init.from"), first_step(config.init)
     if step >= config.train.steps:
         raise ValueError(
-            f"init.from={config.init.from_!r} is at step {step}, and train.steps="
-            f"{config.train.steps} counts from its start; use more, or init.resume=False"
+            f"init.from={given!r} is at step {step}, and train.steps={config.train.steps} counts "
+            "from its start; use more, or init.resume=False"
         )
     logging.info("the run goes on where %s is", path)
     wanted = {

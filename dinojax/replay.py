@@ -30,6 +30,7 @@ from dinojax.runtime.nonfinite import CHECKPOINT, FILE, as_json
 from dinojax.runtime.rollback import Window, after_windows
 from dinojax.runtime.stored_state import read_state
 from dinojax.safety import advance
+from dinojax.seed_heads import FirstBatches
 from dinojax.ssl.findings import Finding, make_findings
 from dinojax.ssl.state import TrainState
 
@@ -89,7 +90,8 @@ def replay(path: str | Path) -> dict[str, Any]:
         return next(global_batches(iter([batch]), placement))
 
     with jax.set_mesh(mesh):
-        state = state_before(bundle, Path(path), config, mesh)
+        first_batches = lambda count: map(batch_of, range(count))  # noqa: E731
+        state = state_before(bundle, Path(path), config, mesh, first_batches)
         compiled, found, metrics = {}, [], {}
         for i in range(int(state.step), step + 1):
             resolution = resolution_at(config, i)
@@ -113,13 +115,15 @@ def step_findings(config: Config) -> Callable[[TrainState, Any], list[Finding]]:
     return make_findings(build_loss(config), build_step_loss(config), build_inputs(config))
 
 
-def state_before(bundle: dict[str, Any], path: Path, config: Config, mesh: Any) -> TrainState:
+def state_before(
+    bundle: dict[str, Any], path: Path, config: Config, mesh: Any, first_batches: FirstBatches
+) -> TrainState:
     """The state that the replay starts from, at the step that it starts with."""
     shapes = jax.eval_shape(build_init(config))
     wanted = abstract(shapes, meshes.shardings(mesh, shapes))
     saved = bundle["checkpoint"]
     if saved["step"] is None:
-        state = make_initial_state(config, wanted)
+        state = make_initial_state(config, wanted, first_batches)
         assert isinstance(state, TrainState)
         return state
     where = saved["elsewhere"] or path / CHECKPOINT

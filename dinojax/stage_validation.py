@@ -1,5 +1,7 @@
 """Keys of the stages after pretraining: those that contradict each other, and those left over."""
 
+import dataclasses
+
 from dinojax.build import build_views, predicted_grid
 from dinojax.build_gram import EMA
 from dinojax.build_model import backbone_of
@@ -7,6 +9,7 @@ from dinojax.config import Config, DistillationConfig, GramConfig, InitConfig
 from dinojax.kernels.resize import METHODS
 from dinojax.precision import get_precision
 from dinojax.ssl.gram import TOKENS
+from dinojax.starting_weights import is_released
 
 
 def check_init(config: InitConfig) -> None:
@@ -15,6 +18,58 @@ def check_init(config: InitConfig) -> None:
         raise ValueError(
             "init.resume=True has no run to go on with; set init.from to its workdir, or "
             "init.resume to False"
+        )
+    if config.resume and is_released(config.from_ or ""):
+        raise ValueError(
+            f"init.resume=True goes on with a whole run, and init.from={config.from_!r} is a "
+            "backbone; set init.resume to False"
+        )
+
+
+def check_recovery(config: Config) -> None:
+    """Raises ValueError: names the key, its value, the rule and a value that works."""
+    given, steps = config.recovery, config.train.steps
+    if given.max_steps is None:
+        changed = [
+            f"recovery.{field.name}={getattr(given, field.name)}"
+            for field in dataclasses.fields(given)
+            if getattr(given, field.name) != field.default
+        ]
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed)} is for a phase that recovery.max_steps=None leaves out; set "
+                f"recovery.max_steps, e.g. to {max(steps // 10, 1)}, or the rest to its defaults"
+            )
+        return
+    if config.init.from_ is None or config.init.resume:
+        raise ValueError(
+            f"recovery.max_steps={given.max_steps} is for a backbone without heads; set init.from "
+            "to its file and init.resume to False, or recovery.max_steps to None"
+        )
+    if config.distillation.teacher is not None:
+        raise ValueError(
+            f"recovery.max_steps={given.max_steps} makes heads for the EMA teacher, and "
+            f"distillation.teacher={config.distillation.teacher!r} has its own; set "
+            "recovery.max_steps to None"
+        )
+    for name, low in (
+        ("max_steps", 1),
+        ("patience_steps", 1),
+        ("seed_batches", 0),
+        ("warmup_steps", 0),
+    ):
+        if getattr(given, name) < low:
+            raise ValueError(f"recovery.{name}={getattr(given, name)} must be at least {low}")
+    if not 0 < given.open_below <= 1:
+        raise ValueError(
+            f"recovery.open_below={given.open_below} is a share of log K and must lie in (0, 1]; "
+            "use 0.8"
+        )
+    if given.max_steps + given.warmup_steps > steps:
+        raise ValueError(
+            f"recovery.max_steps={given.max_steps} and warmup_steps={given.warmup_steps} may take "
+            f"longer than train.steps={steps}, and the backbone would never learn at its full "
+            "rate; shorten them or train longer"
         )
 
 

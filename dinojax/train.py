@@ -6,8 +6,9 @@ several hosts the same command runs once on each (docs/scaling.md).
 
 import contextlib
 import functools
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
-from dinojax.data.pipeline import make_loader
+from dinojax.data.pipeline import TrainBatch, make_loader
 from dinojax.initial_state import first_step, make_initial_state
 from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
@@ -43,9 +44,10 @@ from dinojax.runtime.rollback import run_segments
 from dinojax.runtime.summary import write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.runtime.watchdog import Watchdog
-from dinojax.safety import advance, make_series, step_teller
+from dinojax.safety import advance, make_series, recovery_teller, step_teller
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
+from dinojax.starting_weights import weight_digests
 from dinojax.training_data import open_data
 from dinojax.views.recipe import RGB_ONLY
 
@@ -88,7 +90,9 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             )
     found = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
     agree("data", {"data fingerprint": found.digest})
-    write_or_check(workdir, to_dict(config), found._asdict(), allow_change)
+    weights = weight_digests(config)
+    agree("weights", {f"the weights of {key}": digest for key, digest in weights.items()})
+    write_or_check(workdir, to_dict(config), found._asdict(), allow_change, weights)
     check_shared(Path(workdir) / CONTRACT_FILE)
 
     compute = get_precision(config.train.precision).compute
@@ -110,6 +114,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             describe=step_teller(workdir, data, mesh),
             rollback_after=config.train.rollback_after,
         )
+        announce = recovery_teller(config.recovery)
         monitor = make_monitor(config, data.bank, data.queries)
         choice = resolution_order(config)
         flops = [float(build_flops(one)) for one in resolutions(config)]
@@ -122,11 +127,28 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             cluster.gather("compiled", "")  # collectives do not wait long for those who come late
             return compiled
 
+        def batches_from(step: int) -> Generator[TrainBatch, None, None]:
+            return make_loader(
+                data.source,
+                data.order,
+                canvas_px=config.data.canvas_px,
+                start_step=step,
+                num_workers=config.data.num_workers,
+                prefetch_mb=config.data.prefetch_mb,
+                slots=placement.rows,
+                channels=config.student.in_chans,
+                read_timeout_s=timeout,
+            )
+
+        def first_batches(count: int) -> Iterator[dict[str, jax.Array]]:
+            with contextlib.closing(batches_from(0)) as loader:
+                yield from global_batches(itertools.islice(loader, count), placement)
+
         def resume() -> tuple[int | None, TrainState | Students]:
             agree("checkpoints", {"checkpoints": checkpoints.steps()})
             resumed = checkpoints.restore_newest(wanted)
             if resumed is None:
-                return None, make_initial_state(config, wanted)
+                return None, make_initial_state(config, wanted, first_batches)
             logging.info("resuming from step %d", resumed[0])
             return resumed
 
@@ -135,17 +157,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         ) -> Outcome:
             """Steps ``first .. until - 1``."""
             steps = train_steps()
-            loader = make_loader(
-                data.source,
-                data.order,
-                canvas_px=config.data.canvas_px,
-                start_step=first,
-                num_workers=config.data.num_workers,
-                prefetch_mb=config.data.prefetch_mb,
-                slots=placement.rows,
-                channels=config.student.in_chans,
-                read_timeout_s=timeout,
-            )
+            loader = batches_from(first)
             quarantine = Quarantine(
                 workdir,
                 global_batch=config.train.batch_size,
@@ -178,7 +190,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                         peak_flops=peak,
                     ),
                     log_every=config.train.log_every_steps,
-                    guards=Guards(leave_early, progress, refused),
+                    guards=Guards(leave_early, progress, refused, announce),
                 )
 
         outcome = run_segments(

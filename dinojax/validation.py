@@ -13,7 +13,13 @@ from dinojax.models.vit import VisionTransformer
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
-from dinojax.stage_validation import check_distillation, check_gram, check_init, check_students
+from dinojax.stage_validation import (
+    check_distillation,
+    check_gram,
+    check_init,
+    check_recovery,
+    check_students,
+)
 from dinojax.students import student_configs
 from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
@@ -89,6 +95,7 @@ def check_config(config: Config) -> None:
             f"train.centering={config.train.centering!r} is unknown; use one of {list(CENTERINGS)}"
         )
     check_init(config.init)
+    check_recovery(config)
     _check_memory(config)
     _check_reading(config)
     _check_schedules(config)

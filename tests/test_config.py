@@ -145,6 +145,13 @@ def test_every_key_has_a_reader(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(initial_state, "read_state", lambda path, like, part: zeros(like))
         read |= keys_read(gram, str(tmp_path / "gram"), monkeypatch)
+        recovered = small(
+            init__from=checkpoint,
+            recovery__max_steps=1,
+            recovery__seed_batches=0,
+            recovery__warmup_steps=1,
+        )
+        read |= keys_read(recovered, str(tmp_path / "recovered"), monkeypatch)
     heads = {
         f"distillation__{name}_head__{key}": value
         for name in ("dino", "ibot")

@@ -69,12 +69,16 @@ def earlier(tmp_path_factory, mesh) -> tuple[Path, TrainState]:
     return workdir, jax.device_get(state)
 
 
+def no_batches(count: int) -> Any:
+    raise AssertionError("no heads are to be seeded")
+
+
 def initial(given: Config, mesh) -> TrainState:
     validate(given, batch_shards=1)
     with jax.set_mesh(mesh):
         shapes = jax.eval_shape(build_init(given))
         wanted = abstract(shapes, meshes.shardings(mesh, shapes))
-        return jax.device_get(make_initial_state(given, wanted))
+        return jax.device_get(make_initial_state(given, wanted, no_batches))
 
 
 def same(found: Any, expected: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a workdir belongs to: one configuration and one dataset, written at the first start.
+"""What a workdir belongs to: one configuration, dataset and start, written at the first start.
 
 A run is a function of (config, data, seed), so a workdir that meets another configuration or other
 data would silently hold the mixture of two runs. Later starts are compared with the first.
@@ -9,8 +9,9 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -66,6 +67,7 @@ def write_or_check(
     config: dict[str, Any],
     fingerprint: dict[str, Any],
     allow_change: Sequence[str] = (),
+    weights: Mapping[str, str | None] = MappingProxyType({}),
 ) -> None:
     """Make `workdir` belong to this configuration and data, or check that it does.
 
@@ -79,12 +81,14 @@ def write_or_check(
         fingerprint: of the data, ``{"records": digest, "images": {id: digest}}``
             (`dinojax.data.check.fingerprint`).
         allow_change: whole dotted keys, or `DATA`, that may differ from the last start.
+        weights: digests of the files and checkpoints that the run starts from, by the keys that
+            name them; None: not there any more, and not asked for.
 
     Raises:
         ValueError: the workdir belongs to another configuration or other data, its file cannot be
             read, or something is allowed to change that is no key.
     """
-    path, now = Path(workdir) / FILE, _contract(config, fingerprint)
+    path, now = Path(workdir) / FILE, _contract(config, fingerprint, weights)
     known = {*flatten(config), DATA}
     for key in allow_change:
         if key not in known:
@@ -94,6 +98,7 @@ def write_or_check(
         before = read_contract(workdir)
         changed = _check(path, before, json.loads(json.dumps(now)), allow_change)
         now["history"] = before["history"]
+        now["weights"] = {k: digest or _weights(before).get(k) for k, digest in weights.items()}
         if changed:
             logging.warning("%s: allowed to change: %s", path.parent, "; ".join(changed))
             now["history"] += [{"steps_logged": last_step(workdir), "changes": changed}]
@@ -138,13 +143,21 @@ def config_hash(config: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _contract(config: dict[str, Any], fingerprint: dict[str, Any]) -> dict[str, Any]:
+def _weights(contract: dict[str, Any]) -> dict[str, str | None]:
+    """Those of a run that was started before they were kept are not known."""
+    return contract.get("weights", {})
+
+
+def _contract(
+    config: dict[str, Any], fingerprint: dict[str, Any], weights: Mapping[str, str | None]
+) -> dict[str, Any]:
     return {
         "config": config,
         "config_hash": config_hash(config),
         "data_fingerprint": fingerprint,
         "history": [],
         "versions": versions(),
+        "weights": dict(weights),
     }
 
 
@@ -161,6 +174,11 @@ def _check(
     was, is_now = _binding(before["config"]), _binding(now["config"])
     allowed = _changes(*({k: v[k] for k in allow_change if k in v} for v in (was, is_now)))
     changed = [change for change in _changes(was, is_now) if change not in allowed]
+    for key, digest in now["weights"].items():
+        known = _weights(before).get(key)
+        if None not in (digest, known) and digest != known:
+            change = f"the weights that {key} names were {known} and are {digest}"
+            (allowed if key in allow_change else changed).append(change)
     (allowed if DATA in allow_change else changed).extend(
         _data_changes(before["data_fingerprint"], now["data_fingerprint"])
     )

@@ -83,6 +83,20 @@ def read_notes(path: str | os.PathLike[str]) -> Any:
         return _described(path)[1].get(NOTES)
 
 
+def read_digests(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Of all leaves, by their paths, as they were when they were saved.
+
+    Raises:
+        CheckpointError: damaged, or not there.
+    """
+    path = _absolute(path)
+    with _named(path):
+        found = _described(path)[1].get(DIGESTS)
+    if not found:
+        raise CheckpointError(f"checkpoint {path} is damaged: its digests are missing")
+    return dict(found)
+
+
 def _absolute(path: str | os.PathLike[str]) -> str:
     path = os.fspath(path)
     return path if "://" in path else os.path.abspath(path)

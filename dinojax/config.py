@@ -318,7 +318,7 @@ class RecoveryConfig:
     not ready. None: no such phase."""
     seed_batches: int = 32
     """The run's first batches, from whose features k-means makes the prototypes. 0: random ones."""
-    open_below: float = 0.8
+    open_below: float = 0.9
     """Heads are ready when the student's cross-entropy with the targets of both is below this share
     of the logarithm of the number of prototypes,"""
     patience_steps: int = 20

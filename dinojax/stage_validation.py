@@ -63,7 +63,7 @@ def check_recovery(config: Config) -> None:
     if not 0 < given.open_below <= 1:
         raise ValueError(
             f"recovery.open_below={given.open_below} is a share of log K and must lie in (0, 1]; "
-            "use 0.8"
+            "use 0.9"
         )
     if given.max_steps + given.warmup_steps > steps:
         raise ValueError(

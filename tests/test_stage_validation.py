@@ -107,7 +107,7 @@ def test_what_fits(keys):
         ),
         ({**RECOVERY, "recovery.patience_steps": 0}, r"patience_steps=0 must be at least 1"),
         ({**RECOVERY, "recovery.seed_batches": -1}, r"seed_batches=-1 must be at least 0"),
-        ({**RECOVERY, "recovery.open_below": 1.5}, r"open_below=1\.5 is a share .* use 0\.8"),
+        ({**RECOVERY, "recovery.open_below": 1.5}, r"open_below=1\.5 is a share .* use 0\.9"),
         (
             {**RECOVERY, "recovery.warmup_steps": 2},
             r"max_steps=2 and warmup_steps=2 may take longer than train\.steps=3",

@@ -142,7 +142,7 @@ def test_files_are_taken_strictly(released, tmp_path, how, words):
 def test_another_model_is_named(released):
     with pytest.raises(ValueError, match=r"student\.arch='vits16' and its overrides\): .*no entry"):
         initial(config(released[0], **{"student.ffn_layer": "swiglu"}))
-    for arch in ("vitb16", "vits14_reg", "convnext_tiny"):
+    for arch in ("vits16", "vits14_reg", "convnext_tiny"):
         model = get_preset(arch).build(get_precision("float32"))
         image = jax.ShapeDtypeStruct((1, 1, model.stride, model.stride, 3), np.float32)
         params = jax.eval_shape(model.init, jax.random.key(0), image)["params"]

@@ -30,8 +30,8 @@ def spherical_kmeans(
     """
     if not 1 <= count <= len(rows):
         raise ValueError(f"count={count} centres need as many rows, and there are {len(rows)}")
-    chunk = max(LOGITS // count, 1)
-    pieces = -(-len(rows) // chunk)
+    pieces = -(-len(rows) // max(LOGITS // count, 1))
+    chunk = -(-len(rows) // pieces)
     # Rows of zeros fill the last piece up. They add nothing to the sums.
     padded = jnp.pad(rows, ((0, pieces * chunk - len(rows)), (0, 0)))
     padded = padded.reshape(pieces, chunk, -1)

@@ -73,7 +73,7 @@ class Gate(NamedTuple):
             jnp.where(already, recovery.opened_at, opened_at).astype(jnp.int32),
         )
 
-    def metrics(self, recovery: Recovery, step: Step) -> Terms:
+    def metrics(self, recovery: Recovery, step: Step) -> dict[str, Array]:
         return {
             "recovery_open": self.is_open(recovery),
             "recovery_opened_at": recovery.opened_at,

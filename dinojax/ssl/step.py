@@ -167,11 +167,9 @@ def learn(
     """The state after a step with these gradients, and what is to be said about it."""
     step, schedules, recovery = state.step, loss.schedules, state.recovery
     rates = Rates(schedules.lr(step), schedules.last_layer_lr(step), schedules.weight_decay(step))
-    recovering = {}
-    if gate is not None:
-        assert recovery is not None
+    if gate is not None and recovery is not None:
         rates = rates._replace(backbone=gate.backbone_rate(recovery, step))
-        recovering = gate.metrics(recovery, step)
+        terms = {**terms, **gate.metrics(recovery, step)}
     momentum = schedules.momentum(step)
     with jax.named_scope("optimizer"):
         updated, norms, finite = apply_gradients(
@@ -180,8 +178,8 @@ def learn(
     gram_teacher = state.gram_teacher
     if loss.gram is not None:
         gram_teacher = loss.gram.refreshed(gram_teacher, updated.teacher["backbone"], step + 1)
-    if gate is not None:
-        recovery = trees.where(finite, gate.after(state.recovery, step, terms), state.recovery)
+    if gate is not None and recovery is not None:
+        recovery = trees.where(finite, gate.after(recovery, step, terms), recovery)
     refused = state.refused_steps + jnp.logical_not(finite)
     in_a_row = jnp.where(finite, 0, state.refused_in_a_row + 1)
     metrics = {
@@ -196,7 +194,6 @@ def learn(
         "finite": finite,
         "refused_steps": refused,
         "refused_in_a_row": in_a_row,
-        **recovering,
     }
     return updated._replace(
         step=step + 1,

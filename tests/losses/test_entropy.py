@@ -21,8 +21,8 @@ def test_numbers():
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_chunks_and_devices(devices, chunk):
     rng = np.random.default_rng(0)
-    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
-    weights = rng.uniform(size=(4, 5)).astype(np.float32)
+    normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    weights = jnp.asarray(rng.uniform(size=(4, 5)), jnp.float32)
     columns, center = normal(6, 9), normal(9)
     with jax.set_mesh(meshes.make_mesh(devices, 1, devices=jax.devices()[:devices])):
         for features, given in ((normal(2, 8, 6), None), (normal(4, 5, 6), weights)):

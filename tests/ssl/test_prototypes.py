@@ -25,7 +25,7 @@ def rows():
     common = 2.5 * unit(rng.standard_normal(16))
     kinds = np.arange(200) % 8
     noise = 0.1 * rng.standard_normal((200, 16))
-    return kinds, unit(common + directions[kinds] + noise).astype(np.float32)
+    return kinds, jnp.asarray(unit(common + directions[kinds] + noise), jnp.float32)
 
 
 def test_targets_are_the_clusters(rows):
@@ -44,7 +44,7 @@ def test_targets_are_the_clusters(rows):
 
 def test_what_all_prototypes_share_is_taken_out(rows):
     columns = np.asarray(seed_prototypes(rows[1], 8, KEY))
-    assert abs((columns.T @ unit(rows[1].mean(axis=0))).mean()) < 0.1
+    assert abs((columns.T @ unit(np.asarray(rows[1]).mean(axis=0))).mean()) < 0.1
 
 
 @pytest.mark.parametrize("prototypes", [10, 64])

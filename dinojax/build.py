@@ -192,9 +192,15 @@ def build_train_step(config: Config) -> Callable[[Any, Any], tuple[Any, Metrics]
         name: Learner(build_step_loss(one), build_optimizer(one), build_inputs(one))
         for name, one in (student_configs(config) or {"": config}).items()
     }
-    if "" not in learners:
-        return make_students_step(learners)
-    return make_train_step(**learners[""]._asdict(), gate=build_gate(config))
+    alone, gate = learners.get(""), build_gate(config)
+    step = make_train_step(**alone._asdict(), gate=gate) if alone else make_students_step(learners)
+    precision = get_precision(config.train.precision)
+
+    def train_step(state: Any, batch: Any) -> tuple[Any, Metrics]:
+        with precision.exact_products():
+            return step(state, batch)
+
+    return train_step
 
 
 def build_init(config: Config) -> Callable[[], TrainState | Students]:

@@ -40,6 +40,8 @@ come in pairs, the first split by its outputs and the second by its inputs, with
 The modules name the same axes where they use the weights."""
 SMALL = 2**12
 """Leaves with fewer elements are replicated: gathering them would cost more than they weigh."""
+NOT_GATHERED = re.compile(r"(^|/)(bias|gamma|scale|\w+_tokens?|pos_embed|last_layer_gain)$")
+"""What no product has as its weight: `gather` never sees it, and it is not large."""
 
 
 def make_mesh(
@@ -157,28 +159,33 @@ def shardings(mesh: Mesh | AbstractMesh, tree: PyTree) -> PyTree:
 
     def rule(path: str, leaf) -> NamedSharding:
         shape, axis = tuple(leaf.shape), tensor_axis(path)
+        whole = NOT_GATHERED.search(path) is not None
         if not STACKED.search(path):
-            return NamedSharding(mesh, weight_spec(mesh, shape, axis))
-        layer = weight_spec(mesh, shape[1:], axis)
+            return NamedSharding(mesh, weight_spec(mesh, shape, axis, whole=whole))
+        layer = weight_spec(mesh, shape[1:], axis, whole=whole)
         return NamedSharding(mesh, PartitionSpec(None, *layer) if layer else PartitionSpec())
 
     return map_named(rule, tree)
 
 
 def weight_spec(
-    mesh: Mesh | AbstractMesh, shape: Sequence[int], tensor_axis: int | None = None
+    mesh: Mesh | AbstractMesh,
+    shape: Sequence[int],
+    tensor_axis: int | None = None,
+    *,
+    whole: bool = False,
 ) -> PartitionSpec:
     """How one layer's weight of this shape, and its gradient, lie on the mesh.
 
     `tensor_axis` over tensor where it divides; the largest of the other axes that fsdp divides over
-    fsdp, unless the weight is small or a vector (gains and biases: a gather for a few KiB).
+    fsdp, unless the weight is small, a vector or meant to be `whole`.
     """
     fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
     spec: list[str | None] = [None] * len(shape)
     if tensor > 1 and tensor_axis is not None and shape[tensor_axis] % tensor == 0:
         spec[tensor_axis] = "tensor"
     fitting = [i for i, size in enumerate(shape) if not spec[i] and size % fsdp == 0]
-    if fsdp > 1 and len(shape) > 1 and math.prod(shape) >= SMALL and fitting:
+    if fsdp > 1 and len(shape) > 1 and not whole and math.prod(shape) >= SMALL and fitting:
         spec[max(fitting, key=lambda i: (shape[i], i))] = "fsdp"
     while spec and spec[-1] is None:
         spec.pop()
@@ -201,8 +208,9 @@ def split_batch(tree: PyTree, axis: int = 0) -> PyTree:
 def gather(weight: Array, tensor_axis: int | None = None, *, pinned: bool = False) -> Array:
     """Inside jit: ask for the whole weight on each device; `tensor_axis` alone stays split.
 
-    At the use of a sharded weight, in the dtype of the product, this is FSDP's gather. Nothing
-    happens without a mesh.
+    At the use of a sharded weight, in the dtype of the product, this is FSDP's gather. Gradients
+    need no word: they are summed to where the optimizer's moments lie. Nothing happens without a
+    mesh.
 
     `pinned` says first how `weight` lies. Otherwise the TPU compiler gathers a float32 parameter
     and casts afterwards, twice the bytes. Not for the layers of a scan: it casts their slices
@@ -216,14 +224,3 @@ def gather(weight: Array, tensor_axis: int | None = None, *, pinned: bool = Fals
         weight = jax.lax.with_sharding_constraint(weight, spec)
     kept = PartitionSpec(*(axis if axis == "tensor" else None for axis in spec))
     return jax.lax.with_sharding_constraint(weight, kept)
-
-
-def scatter(grad: Array, tensor_axis: int | None = None) -> Array:
-    """Inside jit: ask that a weight's gradient lie as the weight does.
-
-    Its sum over devices then leaves each of them its part alone: half of what an all-reduce moves.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return grad
-    return jax.lax.with_sharding_constraint(grad, weight_spec(mesh, grad.shape, tensor_axis))

@@ -6,6 +6,7 @@ lifts 16-bit inputs to float32 and leaves float32 and float64 alone, so that und
 ``float64`` policy every stage is float64 without another switch.
 """
 
+import contextlib
 from dataclasses import dataclass
 
 import jax
@@ -22,6 +23,16 @@ class Precision:
     param: DTypeLike
     compute: DTypeLike
     rope: DTypeLike
+
+    def exact_products(self) -> contextlib.AbstractContextManager[None]:
+        """While a program is traced: float32 products are those of float32 numbers.
+
+        By default a TPU takes one pass over bfloat16 halves and a GPU TF32, which a policy that
+        computes in float32 does not want.
+        """
+        if jnp.dtype(self.compute).itemsize < 4:
+            return contextlib.nullcontext()
+        return jax.default_matmul_precision("highest")
 
 
 POLICIES = {

@@ -1,6 +1,6 @@
 """Keys of the stages after pretraining: those that contradict each other, and those left over."""
 
-import dataclasses
+from dataclasses import fields
 
 from dinojax.build import build_views, predicted_grid
 from dinojax.build_gram import EMA
@@ -32,7 +32,7 @@ def check_recovery(config: Config) -> None:
     if given.max_steps is None:
         changed = [
             f"recovery.{field.name}={getattr(given, field.name)}"
-            for field in dataclasses.fields(given)
+            for field in fields(given)
             if getattr(given, field.name) != field.default
         ]
         if changed:
@@ -51,19 +51,6 @@ def check_recovery(config: Config) -> None:
             f"recovery.max_steps={given.max_steps} makes heads for the EMA teacher, and "
             f"distillation.teacher={config.distillation.teacher!r} has its own; set "
             "recovery.max_steps to None"
-        )
-    for name, low in (
-        ("max_steps", 1),
-        ("patience_steps", 1),
-        ("seed_batches", 0),
-        ("warmup_steps", 0),
-    ):
-        if getattr(given, name) < low:
-            raise ValueError(f"recovery.{name}={getattr(given, name)} must be at least {low}")
-    if not 0 < given.open_below <= 1:
-        raise ValueError(
-            f"recovery.open_below={given.open_below} is a share of log K and must lie in (0, 1]; "
-            "use 0.9"
         )
     if given.max_steps + given.warmup_steps > steps:
         raise ValueError(
@@ -91,9 +78,16 @@ def check_gram(config: Config, patch_size: int) -> None:
                     f"crops.{name}={value} is for Gram anchoring, and gram.use_loss=False; set it "
                     f"to {absent}, or gram.use_loss to True"
                 )
+        if gram != GramConfig():
+            odd = [f.name for f in fields(gram) if getattr(gram, f.name) != f.default]
+            raise ValueError(
+                f"gram.{odd[0]}={getattr(gram, odd[0])!r} is for Gram anchoring, and gram.use_loss="
+                "False; set it to its default, or gram.use_loss to True"
+            )
         return
-    _check_teacher(gram, size)
+    _check_teacher(gram, size, config.train.steps)
     _check_options(gram)
+    _check_statistics(config)
     if size is not None and (size < patch_size or size % patch_size):
         below = max(size // patch_size * patch_size, patch_size)
         raise ValueError(
@@ -102,7 +96,7 @@ def check_gram(config: Config, patch_size: int) -> None:
         )
 
 
-def _check_teacher(gram: GramConfig, size: int | None) -> None:
+def _check_teacher(gram: GramConfig, size: int | None, steps: int) -> None:
     updates = gram.load_ema_step is not None or gram.update_every_steps is not None
     if gram.teacher is None and gram.load_ema_step is None:
         raise ValueError(
@@ -116,8 +110,9 @@ def _check_teacher(gram: GramConfig, size: int | None) -> None:
             "gram.update_every_steps to None"
         )
     for name in ("load_ema_step", "first_update_step"):
-        if (getattr(gram, name) or 0) < 0:
-            raise ValueError(f"gram.{name}={getattr(gram, name)} must be at least 0")
+        value = getattr(gram, name) or 0
+        if not 0 <= value < steps:
+            raise ValueError(f"gram.{name}={value} must lie in 0..{steps - 1}: train.steps={steps}")
     for name in ("update_every_steps", "max_updates"):
         value = getattr(gram, name)
         if value is not None and value < 1:
@@ -145,6 +140,19 @@ def _check_options(gram: GramConfig) -> None:
         raise ValueError(
             "gram.remove_neg and gram.remove_only_teacher_neg exclude each other; set one to False"
         )
+
+
+def _check_statistics(config: Config) -> None:
+    """Masked and unmasked patches are as many in each group by DINOv3's rule alone."""
+    gram = config.gram
+    if config.ibot.mask_rule != "dinov2" or (gram.tokens_used == "all" and not gram.compute_stats):
+        return
+    key = "compute_stats=True" if gram.compute_stats else f"tokens_used={gram.tokens_used!r}"
+    raise ValueError(
+        f"gram.{key} needs as many masked patches in every step, and ibot.mask_rule='dinov2' draws "
+        "their number; set gram.compute_stats=False and gram.tokens_used='all', or "
+        "ibot.mask_rule='dinov3'"
+    )
 
 
 def check_distillation(config: Config) -> None:

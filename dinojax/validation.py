@@ -11,6 +11,7 @@ from dinojax.config import Config, DataConfig
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import get_precision
+from dinojax.ranges import check_ranges
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
 from dinojax.stage_validation import (
@@ -56,25 +57,9 @@ def check_config(config: Config) -> None:
     Raises:
         ValueError: names the key, its value, the rule and a value that works.
     """
-    for name, value in (
-        ("train.steps", config.train.steps),
-        ("train.log_every_steps", config.train.log_every_steps),
-        ("train.micro_batches", config.train.micro_batches),
-        ("data.canvas_px", config.data.canvas_px),
-        ("student.in_chans", config.student.in_chans),
-        ("checkpoint.every_steps", config.checkpoint.every_steps),
-        ("dino.koleo_topk", config.dino.koleo_topk),
-    ):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
+    check_ranges(config)
     _check_backbone(config)
     _check_patch_objective(config)
-    for name, value in (
-        ("train.rollback_after", config.train.rollback_after),
-        ("train.hang_timeout_s", config.train.hang_timeout_s),
-    ):
-        if value < 0:
-            raise ValueError(f"{name}={value} must be at least 0; 0 switches it off")
     students = student_configs(config)
     if students:
         check_students(config)
@@ -96,8 +81,7 @@ def check_config(config: Config) -> None:
         )
     check_init(config.init)
     check_recovery(config)
-    _check_memory(config)
-    _check_reading(config)
+    _check_moments(config.optim.moments_dtype)
     _check_schedules(config)
     jax.eval_shape(build_init(config))  # the model has checks of its own
 
@@ -142,25 +126,11 @@ def _check_mixture(data: DataConfig) -> None:
         )
 
 
-def _check_memory(config: Config) -> None:
-    chunk, dtype = config.train.prototype_chunk, config.optim.moments_dtype
-    if chunk is not None and chunk < 1:
-        raise ValueError(
-            f"train.prototype_chunk={chunk} must be at least 1, or None for all rows; use 4096"
-        )
+def _check_moments(dtype: str | None) -> None:
     if dtype not in (None, "bfloat16"):
         raise ValueError(
             f"optim.moments_dtype={dtype!r} is unknown; use None (that of the parameters) or "
             "'bfloat16'"
-        )
-
-
-def _check_reading(config: Config) -> None:
-    if not 0 <= config.data.bad_budget <= 1:
-        raise ValueError(f"data.bad_budget={config.data.bad_budget} must lie in 0..1; use 0.01")
-    if config.data.read_timeout_s <= 0:
-        raise ValueError(
-            f"data.read_timeout_s={config.data.read_timeout_s} must be above 0; use 300.0"
         )
 
 
@@ -217,6 +187,12 @@ def _check_schedules(config: Config) -> None:
                 f"{name}.cosine_steps={schedule.cosine_steps} is for the dinov3 family, and family="
                 f"'dinov2'; set it to None or {name}.family to 'dinov3'"
             )
+    temperature = optim.teacher_temp
+    for name in ("start", "peak", "end") if temperature.warmup_steps else ("peak", "end"):
+        if getattr(temperature, name) <= 0:
+            raise ValueError(
+                f"optim.teacher_temp.{name}={getattr(temperature, name)} must be above 0; use 0.07"
+            )
     build_schedules(config)
     build_schedule(config.gram.loss_weight, config.train.steps)
 
@@ -259,8 +235,6 @@ def _check_sizes(config: Config) -> None:
             f"knn.image_px={config.knn.image_px} is not a multiple of patch_size={patch}; "
             f"use {max(config.knn.image_px // patch * patch, patch)}"
         )
-    if backbone.init_std <= 0:
-        raise ValueError(f"student.init_std={backbone.init_std} must be above 0; use 0.02")
     if isinstance(backbone, ConvNeXt):
         return
     if backbone.embed_dim % backbone.num_heads:

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from dinojax import mesh as meshes
 from dinojax.build import build_flops
 from dinojax.config import default_config, parse_config
 from dinojax.plan import make_plan
@@ -115,6 +114,10 @@ def test_missing_compiler_says_what_to_install(monkeypatch):
 
 def test_fixed_mesh_that_does_not_fit_is_planned_all_the_same():
     """So that `--compile` can be asked about it; the verdict and the exit code say no."""
-    given = config(fsdp=1, tensor=1)
-    plan = make_plan(given, V5E, name="x")
-    assert plan.mesh == {"data": meshes.fill_sizes(4, -1, 1, 1)[0], "fsdp": 1, "tensor": 1}
+    done = run(
+        *("--topology=v5e:2x2", "--config.train.batch_size=131072", "--json"),
+        *("--config.mesh.data=4", "--config.mesh.fsdp=1", "--config.mesh.tensor=1"),
+    )
+    plan = json.loads(done.stdout)
+    assert plan["mesh"] == {"data": 4, "fsdp": 1, "tensor": 1} and not plan["fits"]
+    assert done.returncode == 2 and "GiB more than its 15.75" in done.stderr

@@ -23,6 +23,15 @@ def test_widen_leaves_wide_floats_alone():
             np.testing.assert_array_equal(widen(x), x)
 
 
+@pytest.mark.parametrize("policy", ["float32", "float64", "bfloat16", "reference"])
+def test_float32_products_are_exact_where_the_policy_computes_in_float32(policy):
+    x = jnp.ones((2, 2))
+    with jax.default_matmul_precision("default"), get_precision(policy).exact_products():
+        (product,) = jax.make_jaxpr(jnp.matmul)(x, x).eqns
+    exact = product.params["precision"] == (jax.lax.Precision.HIGHEST,) * 2
+    assert exact == policy.startswith("float")
+
+
 def test_parameters_are_never_16_bit():
     for policy in POLICIES.values():
         assert jnp.finfo(policy.param).bits >= 32

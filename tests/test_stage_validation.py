@@ -64,7 +64,20 @@ def test_what_fits(keys):
             {**GRAM, "gram.teacher": "ema"},
             r"gram\.teacher='ema' is the EMA teacher itself.*load_ema_step",
         ),
-        ({**GRAM, "gram.load_ema_step": -1}, r"gram\.load_ema_step=-1 must be at least 0"),
+        ({**GRAM, "gram.load_ema_step": -1}, r"gram\.load_ema_step=-1 must lie in 0\.\."),
+        (
+            {**GRAM, "gram.load_ema_step": 10**6},
+            r"_step=1000000 must lie in 0.*train\.steps",
+        ),
+        ({"gram.teacher": "runs/x"}, r"gram\.teacher='runs/x' is for .*gram\.use_loss=False"),
+        (
+            {**GRAM, "ibot.mask_rule": "dinov2", "gram.tokens_used": "masked"},
+            r"gram\.tokens_used='masked' needs as many masked patches",
+        ),
+        (
+            {**GRAM, "ibot.mask_rule": "dinov2", "gram.compute_stats": True},
+            r"gram\.compute_stats=True needs as many masked patches",
+        ),
         ({**GRAM, "gram.update_every_steps": 0}, r"update_every_steps=0 must be at least 1, or"),
         ({**GRAM, "gram.max_updates": 3}, r"max_updates=3 are for gram\.update_every_steps=None"),
         ({**GRAM, "gram.tokens_used": "few"}, r"tokens_used='few' is unknown; .*'unmasked'"),
@@ -107,7 +120,7 @@ def test_what_fits(keys):
         ),
         ({**RECOVERY, "recovery.patience_steps": 0}, r"patience_steps=0 must be at least 1"),
         ({**RECOVERY, "recovery.seed_batches": -1}, r"seed_batches=-1 must be at least 0"),
-        ({**RECOVERY, "recovery.open_below": 1.5}, r"open_below=1\.5 is a share .* use 0\.9"),
+        ({**RECOVERY, "recovery.open_below": 1.5}, r"open_below=1\.5 must .* at most 1; use 0\.9"),
         (
             {**RECOVERY, "recovery.warmup_steps": 2},
             r"max_steps=2 and warmup_steps=2 may take longer than train\.steps=3",

@@ -1,5 +1,7 @@
 """What does not fit is refused, with sizes that work: groups of images, crops on the canvas."""
 
+import re
+
 import pytest
 
 from dinojax.config import Config, default_config, parse_config
@@ -98,6 +100,26 @@ def test_parts_of_nothing(key):
         validate(parse_config(config), batch_shards=1)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("student.drop_path_rate", 30.0, "must be at least 0 and below 1; use 0.3"),
+        ("student.init_std", 0.0, "must be above 0; use 0.02"),
+        ("ibot.mask_sample_probability", 1.5, "must lie in 0..1; use 0.5"),
+        ("ibot.mask_ratio_min_max", (0.1, 1.2), "must rise within 0..1"),
+        ("optim.teacher_temp.end", 0.0, "must be above 0; use 0.07"),
+        ("optim.clip_grad", 0.0, "must be above 0; use 3.0"),
+        ("dino.head.nlayers", 0, "must be at least 1; use 3"),
+        ("train.hang_timeout_s", -1.0, "must be at least 0; 0 switches it off"),
+    ],
+)
+def test_numbers_out_of_range(key, value, words):
+    config = shrink(default_config())
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(ValueError, match=rf"^{re.escape(key)}=.* {re.escape(words)}"):
+        validate(parse_config(config), batch_shards=1)
+
+
 def test_moments_have_two_dtypes():
     config = shrink(default_config())
     config.optim.moments_dtype = "float16"
@@ -129,7 +151,8 @@ def test_no_crop_is_larger_than_the_canvas(crops, largest):
     def check(canvas_px: int) -> None:
         config = shrink(default_config())
         config.data.canvas_px = canvas_px
-        config.gram.use_loss, config.gram.load_ema_step = "gram_teacher_crops_size" in crops, 0
+        if "gram_teacher_crops_size" in crops:
+            config.gram.use_loss, config.gram.load_ema_step = True, 0
         config.update_from_flattened_dict({f"crops.{name}": value for name, value in crops.items()})
         validate(parse_config(config), batch_shards=1)
 

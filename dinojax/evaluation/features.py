@@ -59,7 +59,8 @@ def make_encoder(
     def encode(params: Params, canvas: Canvases, size: Sizes) -> Float[Array, "b D"]:
         crops = centre_crops(split_batch(canvas), size, image_px)
         images = (crops / WHITE - jnp.asarray(mean)) / jnp.asarray(std)
-        output = backbone.apply({"params": params}, images[None])
+        with backbone.precision.exact_products():
+            output = backbone.apply({"params": params}, images[None])
         (features,) = cast(tuple[Features, ...], output)
         return widen(features.cls[0])
 

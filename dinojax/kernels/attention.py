@@ -1,4 +1,4 @@
-"""Full bidirectional attention inside each image: the one entry point of all backends."""
+"""Full bidirectional attention inside each image."""
 
 import jax
 import jax.numpy as jnp

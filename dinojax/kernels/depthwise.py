@@ -4,7 +4,7 @@ import jax
 from jax.typing import DTypeLike
 
 from dinojax.kernels.linear import spread
-from dinojax.mesh import gather, scatter
+from dinojax.mesh import gather
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
@@ -39,7 +39,7 @@ def _depthwise_bwd(saved, grad):
     (grad_weight,) = jax.linear_transpose(lambda w: _convolve(widen(x), w), widen(whole))(
         widen(grad)
     )
-    return grad_x, scatter(grad_weight.astype(weight.dtype))
+    return grad_x, grad_weight.astype(weight.dtype)
 
 
 _depthwise.defvjp(_depthwise_fwd, _depthwise_bwd)

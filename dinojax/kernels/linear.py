@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 
-from dinojax.mesh import gather, scatter
+from dinojax.mesh import gather
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
@@ -61,7 +61,7 @@ def _matmul_bwd(axes, input_axes, tensor_axis, pinned, saved, grad):
     outputs = (tuple(range(len(free), grad.ndim)), tuple(range(len(axes), whole.ndim)))
     grad_x = jnp.tensordot(grad, whole, axes=outputs)
     grad_x = jnp.moveaxis(grad_x, range(len(free), x.ndim), axes)
-    return grad_x, scatter(grad_weight.reshape(weight.shape), tensor_axis)
+    return grad_x, grad_weight.reshape(weight.shape)
 
 
 _matmul.defvjp(_matmul_fwd, _matmul_bwd)

@@ -67,7 +67,8 @@ class PatchConv(nn.Module):
         kernel = self.param("kernel", nn.initializers.normal(self.init_std), shape, param)
         bias = self.param("bias", nn.initializers.zeros, (self.width,), param)
         patches = to_patches(x, self.stride)
-        return linear(patches, kernel, bias, compute=self.precision.compute, input_axes=3)
+        compute = self.precision.compute
+        return linear(patches, kernel, bias, compute=compute, input_axes=3, pinned=True)
 
 
 class DepthwiseConv(nn.Module):
@@ -257,7 +258,7 @@ class ConvNeXt(nn.Module):
             layer = nn.remat(layer, prevent_cse=False, policy=policy)
         scan = nn.scan(
             layer,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=0,  # type: ignore[arg-type]
             length=depth,

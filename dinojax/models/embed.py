@@ -132,7 +132,7 @@ class Embed(nn.Module):
                 antialias=self.interpolate_antialias,
             )
             prefix = prefix + positions[:1]
-            patches = patches + positions[1:].astype(patches.dtype)
+            patches = patches + spread(positions[1:], patches.shape, patches.dtype)
         if self.registers:
             storage = self.param("storage_tokens", token_init, (self.registers, self.width), param)
             prefix = jnp.concatenate([prefix, storage])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dinojax import trees
-from dinojax.mesh import gather
+from dinojax.mesh import STACKED, gather
 from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.state import TrainState
@@ -26,14 +26,15 @@ STAGES = (
     "student gradients",
 )
 FORWARD = (
-    *("embed", "blocks", "norm1", "qkv", "proj", "attn", "ls1", "norm2"),
+    *("embed", "downsample_0", "stage_0", "downsample_1", "stage_1"),
+    *("downsample_2", "stage_2", "downsample_3", "stage_3", "dwconv"),
+    *("blocks", "norm1", "qkv", "proj", "attn", "ls1", "norm2"),
     *("fc1", "w1", "w2", "fc2", "w3", "mlp", "ls2", "cls_norm", "local_cls_norm", "norm"),
-    *("backbone", "dino_head", "ibot_head"),
+    *("pwconv1", "pwconv2", "ls", "backbone", "dino_head", "ibot_head"),
 )
 """Modules in the order in which they are done."""
 METHODS = ("__call__", "to_bottleneck", "to_logits")
 """Whose results are looked at."""
-STACKED = "blocks/"
 
 
 class Finding(NamedTuple):
@@ -122,20 +123,25 @@ def _watched(model: SslModel, seen: dict[str, PyTree]) -> SslModel:
                 capture_intermediates=lambda module, method: method in METHODS,
                 mutable=["intermediates"],
             )
-            # A backbone is applied once, a head once by each of its methods.
-            seen[name] = {**seen.get(name, {}), **captured["intermediates"]}
+            found = captured["intermediates"]
+            # A backbone is applied once, a head once by each of its methods; one for both tasks
+            # twice, the second time to patches.
+            again = seen.get(name, {}).keys() & found.keys()
+            place = f"{name} of patches" if again else name
+            seen[place] = {**seen.get(place, {}), **found}
             return output
 
         copy = network.clone()
         object.__setattr__(copy, "apply", apply)  # modules are frozen
         return copy
 
-    return SslModel(**{name: watched(name, network) for name, network in model._asdict().items()})
+    networks = {name: one for name, one in model._asdict().items() if one is not None}
+    return model._replace(**{name: watched(name, network) for name, network in networks.items()})
 
 
 def _count(name: str, leaf: Array) -> Array:
     """``[rows, 3]``: numbers that are NaN, infinite, and all; a row for each layer if stacked."""
-    rows = leaf.reshape(leaf.shape[0] if STACKED in name else 1, -1)
+    rows = leaf.reshape(leaf.shape[0] if STACKED.search(name) else 1, -1)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return jnp.zeros((0, 3), jnp.int32)
     size = jnp.full(rows.shape[0], rows.shape[1])
@@ -146,7 +152,7 @@ Entry = tuple[str, int | None, tuple[int, int, int]]
 
 
 def _entries(name: str, rows: np.ndarray) -> list[Entry]:
-    stacked = STACKED in name
+    stacked = STACKED.search(name) is not None
     return [
         (name, layer if stacked else None, (nan, inf, size))
         for layer, (nan, inf, size) in enumerate(rows.tolist())
@@ -160,7 +166,7 @@ def _place(entry: Entry) -> tuple[Any, ...]:
     place: list[Any] = []
     for part in _shown(name, None).split("/"):
         place.append((FORWARD.index(part) if part in FORWARD else len(FORWARD), part))
-        if f"{part}/" == STACKED and layer is not None:
+        if STACKED.match(f"{part}/") and layer is not None:
             place.append((layer, ""))
     return (*place, (len(FORWARD) + 1, ""))
 

@@ -86,6 +86,15 @@ def test_learned_positions_are_for_cls_and_patches_not_for_registers():
     np.testing.assert_array_equal(table[0], params["pos_embed"][0])
 
 
+def test_bf16_gradient_of_learned_positions_is_summed_in_float32():
+    """Of 1000 images, each with a cotangent of 1: a bf16 sum stops at 256."""
+    layer = Embed(WIDTH, PATCH, 0, POLICIES["bfloat16"], pos_embed_grid=1)
+    images = jnp.zeros((1, 1000, PATCH, PATCH, 3))
+    params = layer.init(jax.random.key(0), images, None)["params"]
+    grads = jax.grad(lambda p: layer.apply({"params": p}, images, None).astype(float).sum())(params)
+    np.testing.assert_array_equal(grads["pos_embed"], 1000)
+
+
 def test_a_table_of_its_own_shape_is_used_as_it_is():
     table = jnp.asarray(np.random.default_rng(0).normal(size=(17, 3)), jnp.float32)
     np.testing.assert_array_equal(resample_positions(table, (4, 4)), table)

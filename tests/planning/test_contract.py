@@ -105,10 +105,5 @@ def test_a_gather_that_is_not_asked_for_turns_it_red(monkeypatch, found):
     assert budget(broken) != budget(found)
 
 
-@pytest.mark.slow
-def test_a_scatter_that_is_not_asked_for_turns_it_red(monkeypatch, found):
-    assert budget(without("scatter", monkeypatch)) != budget(found)
-
-
 if __name__ == "__main__":
     BUDGET.write_text(json.dumps(budget(moved()), indent=1, sort_keys=True) + "\n")

@@ -36,6 +36,7 @@ def config(
     `gram`: anchored to "ema", or to a "copy" that sees larger crops.
     """
     given = shrink(default_config())
+    given.student.num_heads = 8
     given.student.layerscale = 1.0
     given.student.drop_path_rate = 0.25
     given.student.pos_embed_rope_rescale_coords = 2.0
@@ -194,9 +195,16 @@ def test_gram_anchoring(micro_batches, chunk, gram):
     check(found, expected, 1e-10)
 
 
-def test_on_devices_nothing_moves_but_weights():
-    """Two micro-batches in chunks on 2 x 2 devices: the same update, and no activation travels."""
-    mesh = meshes.make_mesh(data=2, fsdp=2, devices=jax.devices()[:4])
+@pytest.mark.parametrize(
+    "sizes",
+    [(2, 2, 1), *(pytest.param(one, marks=pytest.mark.slow) for one in ((2, 2, 2), (1, 1, 8)))],
+)
+def test_on_devices_nothing_moves_but_weights(sizes):
+    """Two micro-batches in chunks: the same update, and no activation or logits travel.
+
+    Weights and prototypes that lie over tensor stay there: none is gathered along that axis.
+    """
+    mesh = meshes.make_mesh(*sizes, devices=jax.devices()[: math.prod(sizes)])
     given = config(2, 7)
     with jax.enable_x64(True), jax.set_mesh(mesh):
         state = jax.device_get(initial_state(given))
@@ -215,12 +223,16 @@ def test_on_devices_nothing_moves_but_weights():
     check(found, run(), 1e-10)
 
     moved = collectives(program.as_text())
-    assert {kind for kind, _ in moved} <= {"all-gather", "all-reduce", "reduce-scatter"}
-    weights = {
-        size
-        for leaf in jax.tree.leaves(state.student)
-        for layers in {1, given.student.depth}
-        for size in {leaf.size // layers}
-    }
-    gathered = {shape for kind, shape in moved if kind == "all-gather"}
-    assert gathered and {math.prod(shape) for shape in gathered} <= weights, gathered
+    sums = {"all-reduce", "reduce-scatter"}
+    assert {kind for kind, _ in moved} <= {"all-gather", "collective-permute", *sums}
+    weights = set()
+    for path, leaf in trees.flatten(state.student).items():
+        split = mesh.shape["tensor"] if meshes.tensor_axis(path) is not None else 1
+        layers = given.student.depth if meshes.STACKED.search(path) else 1
+        weights |= {leaf.size // split, leaf.size // split // layers}
+    gathered = {math.prod(shape) for kind, shape in moved if kind == "all-gather"}
+    assert bool(gathered) == (mesh.shape["fsdp"] > 1)
+    assert gathered <= weights, gathered - weights
+    # Of some gradients the split changes its axis.
+    sent = {math.prod(shape) for kind, shape in moved if kind == "collective-permute"}
+    assert sent <= {size // mesh.shape["fsdp"] for size in weights}, sent

@@ -56,7 +56,9 @@ def config(precision: str) -> Config:
 
     With this depth and seed every crop keeps an attention branch (checked below). A crop that keeps
     none has a CLS feature that does not depend on its pixels: two such are equal, and the KoLeo
-    gradient between equal rows is nothing but roundoff, on any number of devices.
+    gradient between equal rows is nothing but roundoff, on any number of devices. Nor does a bias
+    have a gradient element near zero by chance: with seed 2 one is 3.5e-6 of its tensor's largest,
+    known to 2e-7, and AdamW makes a whole step of 6 % error of it.
     """
     config = shrink(default_config())
     config.student.depth = 4
@@ -69,7 +71,7 @@ def config(precision: str) -> Config:
     config.dino.head.n_prototypes, config.ibot.head.n_prototypes = 88, 104
     config.optim.lr.warmup_steps = config.optim.freeze_last_layer_steps = 0
     config.train.batch_size, config.train.draw_group_size = 32, 4
-    config.train.seed = 2
+    config.train.seed = 5
     config.train.precision = precision
     parsed = parse_config(config)
     validate(parsed, batch_shards=8)

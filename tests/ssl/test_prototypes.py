@@ -24,7 +24,7 @@ def rows():
     directions = unit(rng.standard_normal((8, 16)))
     common = 2.5 * unit(rng.standard_normal(16))
     kinds = np.arange(200) % 8
-    noise = 0.1 * rng.standard_normal((200, 16))
+    noise = 0.05 * rng.standard_normal((200, 16))
     return kinds, jnp.asarray(unit(common + directions[kinds] + noise), jnp.float32)
 
 

@@ -20,7 +20,8 @@ import measure
 import numpy as np
 
 from dinojax import mesh as meshes
-from dinojax.build import build_flops, build_init, build_train_step
+from dinojax.build import build_init, build_train_step
+from dinojax.build_flops import build_flops
 from dinojax.config import Config, default_config, parse_config
 from dinojax.validation import validate
 

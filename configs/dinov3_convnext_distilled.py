@@ -6,6 +6,9 @@ Before:    configs/dinov3_vitl16_in1k.py in runs/vitl16_in1k; --config.distillat
            another checkpoint, distillation.backbone and its heads another model
 Shrunk:    --config=configs/dinov3_convnext_distilled.py:debug (no data and no teacher needed)
 Hardware:  128 GPUs, for 625,000 steps of 4,096 images.
+Cost:      2,582 to 4,303 (tiny), 4,032 to 6,720 (small), 6,321 to 10,535 (base) and 12,842 to
+           21,403 (large) chip-hours of v5p at 50 to 30 % of its peak, an assumption
+           (python -m dinojax.plan --topology=v5p:4x4x8).
 Expected:  nothing: the released models have the 7B model as teacher, and their recipe is not
            published. Not yet run with this code.
 
@@ -60,7 +63,6 @@ def get_config(variant: str = "tiny") -> ml_collections.ConfigDict:
     optim.freeze_last_layer_steps = EPOCH
     optim.layerwise_decay = 1.0
 
-    config.mesh.data, config.mesh.fsdp = 1, -1
     config.data.source = "/data/imagenet/train"
     config.data.holdout = 0.01
     config.knn.every_steps = 50 * EPOCH

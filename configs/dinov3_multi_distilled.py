@@ -6,6 +6,9 @@ Before:    configs/dinov3_vit7b16_high_res_adapt.py in runs/vit7b16_high_res
 Shrunk:    --config=configs/dinov3_multi_distilled.py:debug (no data and no teacher needed)
 Hardware:  the reference used 296 GPUs, 48, 48, 80 and 120 for the four students, for 25,000 steps
            of 1,920 images. Here all students lie on the whole mesh, of up to 120 devices.
+On TPUs:   --config.train.draw_group_size=15 makes 128 groups of the 1,920 images instead of 120.
+Cost:      287 to 478 chip-hours of v6e at 50 to 30 % of its peak, an assumption
+           (python -m dinojax.plan --topology=v6e:8x8 --config.train.draw_group_size=15).
 Expected:  the released models; their scores are those of arXiv:2508.10104. Not yet run with this
            code.
 

@@ -6,6 +6,9 @@ Before:    configs/dinov3_vit7b16_pretrain.py in runs/vit7b16, which keeps a che
            steps; --config.init.from names another workdir, --config.gram.teacher another teacher
 Shrunk:    --config=configs/dinov3_vit7b16_gram_anchor.py:debug (no data and no run before needed)
 Hardware:  the reference used 256 GPUs.
+Cost:      58,933 to 98,221 chip-hours of v5p at 50 to 30 % of its peak, an assumption: a sixth of
+           what python -m dinojax.plan --topology=v5p:4x4x8 says, which counts all 1.2 million
+           steps.
 Expected:  no score of this stage alone is published. Not yet run with this code.
 
 Source: the reference's dinov3_vit7b16_gram_anchor.yaml. It is launched in the workdir of the first

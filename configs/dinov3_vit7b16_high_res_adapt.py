@@ -7,6 +7,9 @@ Before:    configs/dinov3_vit7b16_gram_anchor.py in runs/vit7b16_gram; --config.
 Shrunk:    --config=configs/dinov3_vit7b16_high_res_adapt.py:debug (no data and no run before
            needed)
 Hardware:  the reference used 256 GPUs for 30,000 steps of 2,048 images.
+Cost:      at most 33,946 to 56,576 chip-hours of v5p at 50 to 30 % of its peak, an assumption
+           (python -m dinojax.plan --topology=v5p:4x4x8, which counts all steps as those of the
+           largest crops).
 Expected:  the released teacher; its scores are those of arXiv:2508.10104. Not yet run with this
            code.
 

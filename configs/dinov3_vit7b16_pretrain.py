@@ -5,6 +5,9 @@ Command:   python -m dinojax.train --config=configs/dinov3_vit7b16_pretrain.py \
 Shrunk:    --config=configs/dinov3_vit7b16_pretrain.py:debug (no data needed)
 Hardware:  the reference used 256 GPUs for 1,000,000 steps of 4,096 images. Weights are split over
            all devices (mesh.fsdp = -1).
+Cost:      150,779 to 251,299 chip-hours of v5p at 50 to 30 % of its peak, an assumption
+           (python -m dinojax.plan --topology=v5p:4x4x8); the reference used 61,440 hours of H100
+           with float8 products (arXiv:2508.10104).
 Expected:  no score of this stage alone is published: Gram anchoring and high-resolution adaptation
            follow. Not yet run with this code.
 

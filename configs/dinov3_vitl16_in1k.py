@@ -4,6 +4,8 @@ Command:   python -m dinojax.train --config=configs/dinov3_vitl16_in1k.py \
                --config.data.source=/data/imagenet/train --workdir=runs/vitl16_in1k
 Shrunk:    --config=configs/dinov3_vitl16_in1k.py:debug (no data needed)
 Hardware:  the reference used 32 H100 for about 14 hours (125,000 steps of 2,048 images).
+Cost:      834 to 1,390 chip-hours of v5e at 50 to 30 % of its peak, an assumption
+           (python -m dinojax.plan --topology=v5e:8x8).
 Expected:  82.0 kNN, 83.3-83.5 linear on the validation set, as published by the reference
            (vitl_im1k_lin834). Not yet reproduced with this code.
 """

@@ -8,6 +8,9 @@ Shrunk:    --config=configs/dinov3_vitl16_lvd1689m_distilled.py:debug (no data a
            needed)
 Hardware:  the reference gave this student 120 of 296 GPUs, beside three others
            (configs/dinov3_multi_distilled.py), for 25,000 steps of 1,920 images.
+On TPUs:   --config.train.draw_group_size=15 makes 128 groups of the 1,920 images instead of 120.
+Cost:      259 to 432 chip-hours of v6e at 50 to 30 % of its peak, an assumption
+           (python -m dinojax.plan --topology=v6e:8x8 --config.train.draw_group_size=15).
 Expected:  the released ViT-L/16; its scores are those of arXiv:2508.10104. Not yet run with this
            code.
 

@@ -3,6 +3,9 @@
 Command:  python -m dinojax.train --config=configs/quickstart.py --workdir=runs/quickstart
 Own data: add --config.data.source=FOLDER_OR_TAR; for images of about 32 px (CIFAR) use
           --config=configs/quickstart.py:32px
+Distil:   quickstart.py:distilled and quickstart.py:features train a student of a tenth of the size
+          from runs/quickstart, by its heads and by its features; quickstart.py:small trains the
+          same student alone (docs/distillation.md)
 
 What differs from the published recipes makes a small network learn in a thousand steps of 32
 images: weights that start at about 1 / sqrt(width) and no LayerScale to wake up, few prototypes,
@@ -15,10 +18,12 @@ import ml_collections
 
 from dinojax.config import default_config
 
+VARIANTS = ("64px", "32px", "small", "distilled", "features")
+
 
 def get_config(variant: str = "64px") -> ml_collections.ConfigDict:
-    if variant not in ("64px", "32px"):
-        raise ValueError(f"quickstart:{variant} is unknown; use quickstart:64px or quickstart:32px")
+    if variant not in VARIANTS:
+        raise ValueError(f"quickstart:{variant} is unknown; use one of {VARIANTS}")
     small = variant == "32px"
     config = default_config()
     config.student.arch = "vits16"
@@ -66,7 +71,34 @@ def get_config(variant: str = "64px") -> ml_collections.ConfigDict:
     config.knn.max_bank = 2000
     config.knn.max_queries = 2000
     config.checkpoint.every_steps = 320
-    return _for_tiny_photographs(config) if small else config
+    if small:
+        return _for_tiny_photographs(config)
+    if variant in ("distilled", "features"):
+        _distil(config)
+    if variant == "features":
+        config.distillation.objective = "features"
+        config.crops.local_crops_number = 0
+    elif variant == "distilled":
+        config.distillation.dino_head.update(config.dino.head)
+        config.distillation.ibot_head.update(config.ibot.head)
+    return config if variant == "64px" else _with_small_student(config)
+
+
+def _distil(config: Any) -> None:
+    """From this recipe's own network, whose targets are sharp from the start."""
+    config.distillation.teacher = "runs/quickstart"
+    for key in ("arch", "embed_dim", "depth", "num_heads", "patch_size", "n_storage_tokens"):
+        config.distillation.backbone[key] = config.student[key]
+    config.distillation.backbone.layerscale = config.student.layerscale
+    config.optim.teacher_temp.start = config.optim.teacher_temp.peak
+
+
+def _with_small_student(config: Any) -> Any:
+    config.student.embed_dim, config.student.depth, config.student.num_heads = 64, 2, 2
+    config.student.init_std = 0.12
+    config.train.steps = 320
+    config.optim.teacher_temp.warmup_steps = 240
+    return config
 
 
 def _for_tiny_photographs(config: Any) -> Any:

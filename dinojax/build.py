@@ -14,27 +14,37 @@ from dinojax.build_recovery import build_gate, build_watch, has_recovery
 from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config
 from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
+from dinojax.losses.matching import standardize
 from dinojax.models.convnext import ConvNeXt
 from dinojax.optim.optimizer import AdamW
 from dinojax.precision import get_precision
 from dinojax.prng import key_for
 from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
-from dinojax.ssl.flops import ImageFlops, image_flops
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.gram import GramAnchor
-from dinojax.ssl.inputs import DrawRates, StepInputs, make_draws, make_gain_draws
+from dinojax.ssl.inputs import DrawRates, make_draws, make_gain_draws
+from dinojax.ssl.matching import FeatureLoss, FeatureObjective, MatchingModel
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
-from dinojax.ssl.prepare import GLOBAL_VIEWS, group_mask_counts, make_step_inputs
+from dinojax.ssl.prepare import (
+    GLOBAL_VIEWS,
+    MakeDraws,
+    MakeInputs,
+    group_mask_counts,
+    make_step_draws,
+    make_step_views,
+    with_draws,
+)
 from dinojax.ssl.recovery import closed
 from dinojax.ssl.state import Centers, TrainState, init_state
 from dinojax.ssl.step import Loss, LossGradients, Metrics, make_train_step
 from dinojax.ssl.students import Learner, Students, make_students_step
 from dinojax.students import student_configs
-from dinojax.typing import Step
 from dinojax.views.masks import mask_ratio_bounds
 from dinojax.views.recipe import ViewRecipe, without_rgb_operations
 
 CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
+
+TEACHER_NORMS = {"standardize": standardize, "none": lambda features: features}
 
 
 def build_views(config: Config) -> ViewRecipe:
@@ -67,21 +77,47 @@ def _gram(config: Config, model: SslModel) -> GramAnchor | None:
     return build_gram(config.gram, model.backbone, weight)
 
 
-def build_loss(config: Config) -> Loss:
-    """Of the whole batch with all its logits at once: the least work."""
-    model = build_model(config)
+def build_loss(config: Config) -> Loss | FeatureLoss:
+    """Of the whole batch, with all its logits at once where there are some: the least work."""
+    model, frozen = build_model(config), build_frozen_model(config)
+    if isinstance(model, MatchingModel):
+        return _build_feature_loss(config, model)
+    assert not isinstance(frozen, MatchingModel)
     return Loss(
         model,
         build_objective(config),
         CENTERINGS[config.train.centering],
         build_schedules(config),
         _gram(config, model),
-        build_frozen_model(config),
+        frozen,
     )
 
 
-def build_accumulated_loss(config: Config) -> AccumulatedLoss:
+def _build_feature_loss(config: Config, model: MatchingModel, parts: int = 1) -> FeatureLoss:
+    frozen, matching = build_frozen_model(config), config.distillation.matching
+    assert isinstance(frozen, MatchingModel)
+    return FeatureLoss(
+        model,
+        frozen,
+        FeatureObjective(
+            cls_cosine_weight=matching.cls_cosine_weight,
+            cls_smooth_l1_weight=matching.cls_smooth_l1_weight,
+            patch_cosine_weight=matching.patch_cosine_weight,
+            patch_smooth_l1_weight=matching.patch_smooth_l1_weight,
+            smooth_l1_beta=matching.smooth_l1_beta,
+        ),
+        build_schedules(config),
+        TEACHER_NORMS[matching.teacher_norm],
+        parts,
+    )
+
+
+def build_accumulated_loss(config: Config) -> AccumulatedLoss | FeatureLoss:
     """The same in less memory, in parts of the batch and of its logits."""
+    model, frozen = build_model(config), build_frozen_model(config)
+    if isinstance(model, MatchingModel):
+        return _build_feature_loss(config, model, config.train.micro_batches)
+    assert not isinstance(frozen, MatchingModel)
     chunk = config.train.prototype_chunk
     centerings = {
         "sinkhorn_knopp": partial(sinkhorn_centers, chunk=chunk),
@@ -92,7 +128,6 @@ def build_accumulated_loss(config: Config) -> AccumulatedLoss:
         ibot=partial(chunked_ibot_loss, chunk=chunk),
         watch=build_watch(config, chunked=True),
     )
-    model = build_model(config)
     return AccumulatedLoss(
         model,
         objective,
@@ -100,7 +135,7 @@ def build_accumulated_loss(config: Config) -> AccumulatedLoss:
         build_schedules(config),
         config.train.micro_batches,
         _gram(config, model),
-        build_frozen_model(config),
+        frozen,
     )
 
 
@@ -127,30 +162,39 @@ def build_draw_rates(config: Config) -> DrawRates:
     )
 
 
-def build_inputs(config: Config) -> Callable[[dict[str, Any], Step], StepInputs]:
+def build_inputs(config: Config) -> MakeInputs:
     """The device-side half of the data path: crops, masks and draws of a step."""
-    precision = get_precision(config.train.precision)
-    backbone, views = build_backbone(config, precision), build_views(config)
+    return with_draws(build_step_views(config), build_draws(config))
+
+
+def build_draws(config: Config) -> MakeDraws:
+    """Stochastic depth and RoPE augmentation of the student."""
+    backbone = build_backbone(config, get_precision(config.train.precision))
     group = draw_group_size(config)
+    crops = {"global": GLOBAL_VIEWS, "local": build_views(config).local_crops_number}
     sizes: dict[str, Any] = {
         "seed": config.train.seed,
         "depth": backbone.depth,
-        "rows": {"global": GLOBAL_VIEWS * group, "local": views.local_crops_number * group},
+        "rows": {name: number * group for name, number in crops.items() if number},
     }
     if isinstance(backbone, ConvNeXt):
         draws = make_gain_draws(config.student.drop_path_rate, **sizes)
     else:
         draws = make_draws(build_draw_rates(config), **sizes)
-    return make_step_inputs(
-        views,
+    return make_step_draws(draws, config.train.batch_size // group)
+
+
+def build_step_views(config: Config) -> MakeInputs:
+    """Crops and masks of a step, which several students have in common."""
+    return make_step_views(
+        build_views(config),
         seed=config.train.seed,
-        groups=config.train.batch_size // group,
+        groups=config.train.batch_size // draw_group_size(config),
         side=predicted_grid(config),
         counts=build_mask_counts(config),
         ratio_bounds=build_ratio_bounds(config) if config.ibot.mask_rule == "dinov2" else None,
         circular_shift=config.ibot.mask_random_circular_shift,
-        draws=draws,
-        dtype=precision.param,
+        dtype=get_precision(config.train.precision).param,
         hide_masked=config.distillation.teacher is None,
         teacher_scale=config.crops.teacher_to_student_resolution_scale,
     )
@@ -188,12 +232,21 @@ def build_step_loss(config: Config) -> LossGradients:
 
 def build_train_step(config: Config) -> Callable[[Any, Any], tuple[Any, Metrics]]:
     """The train step of a configuration, not yet jitted: of a `TrainState`, or of `Students`."""
-    learners = {
-        name: Learner(build_step_loss(one), build_optimizer(one), build_inputs(one))
-        for name, one in (student_configs(config) or {"": config}).items()
-    }
-    alone, gate = learners.get(""), build_gate(config)
-    step = make_train_step(**alone._asdict(), gate=gate) if alone else make_students_step(learners)
+    students = student_configs(config)
+    if students:
+        learners = {
+            name: Learner(build_step_loss(one), build_optimizer(one), build_draws(one))
+            for name, one in students.items()
+        }
+        views = build_step_views(next(iter(students.values())))
+        step = make_students_step(learners, views, config.train.micro_batches)
+    else:
+        step = make_train_step(
+            loss=build_step_loss(config),
+            optimizer=build_optimizer(config),
+            make_inputs=build_inputs(config),
+            gate=build_gate(config),
+        )
     precision = get_precision(config.train.precision)
 
     def train_step(state: Any, batch: Any) -> tuple[Any, Metrics]:
@@ -230,7 +283,7 @@ def _build_init(config: Config) -> Callable[[], TrainState]:
         key = key_for(config.train.seed, 0, "init")
         student = model.init(key, config.student.in_chans)
         centers = None
-        if config.train.centering == "softmax":
+        if isinstance(model, SslModel) and config.train.centering == "softmax":
             centers = Centers(
                 jnp.zeros(config.dino.head.n_prototypes, param),
                 jnp.zeros(model.patch_head.prototypes, param),
@@ -246,33 +299,3 @@ def _build_init(config: Config) -> Callable[[], TrainState]:
         return state
 
     return init
-
-
-def build_image_flops(config: Config) -> ImageFlops:
-    """Model FLOPs per image, by part; of all students together."""
-    students = student_configs(config) or {"": config}
-    parts = [_image_flops(one, len(students)) for one in students.values()]
-    return ImageFlops(*(sum(part) for part in zip(*parts, strict=True)))
-
-
-def _image_flops(config: Config, students: int) -> ImageFlops:
-    views, counts = build_views(config), build_mask_counts(config)
-    side, gram_side = views.global_crops_size, views.gram_teacher_crops_size
-    return image_flops(
-        build_model(config),
-        global_px=side,
-        local_px=views.local_crops_size,
-        local_crops=views.local_crops_number,
-        masked_patches=float(counts.sum() / draw_group_size(config)),
-        channels=config.student.in_chans,
-        drop_path_rate=config.student.drop_path_rate,
-        gram_px=(gram_side or side) if has_gram_teacher(config.gram) else 0,
-        frozen=build_frozen_model(config),
-        students=students,
-        teacher_px=round(side / config.crops.teacher_to_student_resolution_scale),
-    )
-
-
-def build_flops(config: Config) -> float:
-    """Model FLOPs of one step."""
-    return config.train.batch_size * build_image_flops(config).total

@@ -11,6 +11,8 @@ from dinojax.ssl.gram import GramAnchor, Refresh
 
 EMA = "ema"
 """As gram.teacher: the EMA teacher itself."""
+AUTO = "auto"
+"""As gram.teacher: a snapshot of the run before (`dinojax.gram_choice`)."""
 
 
 def has_gram_teacher(config: GramConfig) -> bool:

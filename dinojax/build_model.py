@@ -6,9 +6,14 @@ from dinojax.config import BackboneConfig, Config, HeadConfig, StudentConfig
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.head import DinoHead
 from dinojax.models.presets import Backbone, get_preset
+from dinojax.models.projection import Projection
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import Precision, get_precision
 from dinojax.ssl.forward import SslModel
+from dinojax.ssl.matching import MatchingModel
+
+FEATURES = "features"
+"""As distillation.objective: no prototypes."""
 
 MODEL_FIELDS = [
     field.name
@@ -47,8 +52,11 @@ def build_head(head: HeadConfig, precision: Precision) -> DinoHead:
     )
 
 
-def build_model(config: Config) -> SslModel:
+def build_model(config: Config) -> SslModel | MatchingModel:
+    """The student, and its EMA."""
     precision = get_precision(config.train.precision)
+    if config.distillation.objective == FEATURES:
+        return _build_matching_model(config, precision)
     return SslModel(
         build_backbone(config, precision),
         build_head(config.dino.head, precision),
@@ -56,14 +64,24 @@ def build_model(config: Config) -> SslModel:
     )
 
 
-def build_frozen_model(config: Config) -> SslModel | None:
+def _build_matching_model(config: Config, precision: Precision) -> MatchingModel:
+    width = backbone_of(config.distillation.backbone, precision).embed_dim
+    hidden_dim = config.distillation.matching.projection_hidden_dim
+    projection = Projection(width, precision, hidden_dim)
+    return MatchingModel(build_backbone(config, precision), projection, projection.clone())
+
+
+def build_frozen_model(config: Config) -> SslModel | MatchingModel | None:
     """The frozen teacher of distillation; None without it."""
     distillation = config.distillation
     if distillation.teacher is None:
         return None
     precision = get_precision(config.train.precision)
+    backbone = backbone_of(distillation.backbone, precision)
+    if distillation.objective == FEATURES:
+        return MatchingModel(backbone)
     return SslModel(
-        backbone_of(distillation.backbone, precision),
+        backbone,
         build_head(distillation.dino_head, precision),
         build_head(distillation.ibot_head, precision),
     )

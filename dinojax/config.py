@@ -80,15 +80,42 @@ class IbotConfig:
 
 
 @dataclass(frozen=True)
+class MatchingConfig:
+    """Losses between features, each a mean over the tokens of the global crops.
+
+    Student and teacher may have other grids of patches: the teacher's are resized.
+    """
+
+    cls_cosine_weight: float = 1.0
+    """The defaults are AM-RADIO's (arXiv:2312.06709, section 3.3). Of 1 - cosine."""
+    cls_smooth_l1_weight: float = 0.0
+    patch_cosine_weight: float = 0.9
+    patch_smooth_l1_weight: float = 0.1
+    smooth_l1_beta: float = 1.0
+    """Differences below it count squared, those above it by their size."""
+    teacher_norm: str = "standardize"
+    """"standardize": each token of the teacher to mean 0 and variance 1 over its channels, so that
+    weights and beta mean the same for every teacher. "none": its features as they are."""
+    projection_hidden_dim: int | None = None
+    """Student tokens reach the teacher's width through a linear map each for CLS and patches, or
+    through MLPs of two layers of this width. They are no part of the backbone that is kept."""
+
+
+@dataclass(frozen=True)
 class DistillationConfig:
     """A frozen teacher gives the targets; the EMA of the student is what is evaluated and kept.
 
-    The student sees all patches; those that would be masked are the ones that it predicts.
+    The student sees all patches; of those by prototypes it predicts the ones that would be masked.
     """
 
     teacher: str | None = None
-    """A checkpoint as in init.from, whose EMA teacher with its heads is the frozen teacher; or
-    "random", to try a recipe out. None: no distillation."""
+    """A checkpoint as in init.from, whose EMA teacher is the frozen teacher; or "random", to try a
+    recipe out. Checkpoints of the run leave it out. None: no distillation."""
+    objective: str = "prototypes"
+    """"prototypes": what the teacher's heads make of its features, by the losses of pretraining.
+    "features": its features themselves (`matching`), so the backbone is enough. Then dino, ibot and
+    train.centering are not read, and crops.local_crops_number must be 0."""
+    matching: MatchingConfig = MatchingConfig()
     backbone: BackboneConfig = BackboneConfig()
     """Of the frozen teacher, as are the heads. They have as many prototypes as the student's."""
     dino_head: HeadConfig = HeadConfig()
@@ -108,8 +135,9 @@ class GramConfig:
     use_loss: bool = False
     loss_weight: ScheduleConfig = _flat(1.0)
     teacher: str | None = None
-    """"ema": the EMA teacher itself, as it moves; or a checkpoint, as in init.from. None: a copy of
-    the EMA teacher that is made at load_ema_step."""
+    """"ema": the EMA teacher itself, as it moves; a checkpoint, as in init.from; or "auto": of the
+    run that init.from names, the snapshot that ``dinojax.show snapshots`` recommends. None: a copy
+    of the EMA teacher that is made at load_ema_step."""
     load_ema_step: int | None = None
     """After this many steps the Gram teacher becomes a copy of the EMA teacher, once. Without a
     checkpoint there is no Gram teacher before, and the weight is 0."""
@@ -198,7 +226,7 @@ class TrainConfig:
     precision: str = "bfloat16"
     centering: str = "sinkhorn_knopp"
     log_every_steps: int = 10
-    rollback_after: int = 0
+    rollback_after: int = 100
     """Steps in a row without a finite loss and gradient after which the run goes back to a
     checkpoint before them and leaves out all steps since then. 0: never."""
     hang_timeout_s: float = 1800.0
@@ -297,10 +325,11 @@ class InitConfig:
 
     from_: str | None = None
     """The key is ``init.from``: a workdir, for its newest checkpoint, or one of its checkpoints, as
-    in runs/x/checkpoints/400. Student and EMA teacher become copies of the EMA teacher there, heads
-    included; the optimizer and the steps start anew. Or a backbone without heads: a snapshot, as in
-    runs/x/snapshots/400, or a ``.safetensors`` file under the official names. None: random weights.
-    """
+    in runs/x/checkpoints/400; of a run with several students with the name of one behind it, as in
+    runs/x#vits16. Student and EMA teacher become copies of the EMA teacher there, heads included;
+    the optimizer and the steps start anew. A position table of another grid (DINOv2) is resampled.
+    Or a backbone without heads: a snapshot, as in runs/x/snapshots/400, or a ``.safetensors`` file
+    under the official names. None: random weights."""
     resume: bool = False
     """Take the whole state over instead: the run goes on at the step of the checkpoint, under this
     configuration. Schedules are then those of the whole run, train.steps counts from its start."""

@@ -1,6 +1,5 @@
 """The state that a run begins with: random weights, or what an earlier run has left."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,19 +8,21 @@ from absl import logging
 
 from dinojax.build import build_init
 from dinojax.build_gram import has_gram_teacher
+from dinojax.build_model import build_model
 from dinojax.build_recovery import has_recovery
-from dinojax.config import Config, InitConfig
-from dinojax.runtime.stored_state import read_state
+from dinojax.config import Config
+from dinojax.earlier import find_earlier
+from dinojax.frozen_teacher import with_teacher, without_teacher
+from dinojax.position_tables import read_teacher
 from dinojax.seed_heads import FirstBatches, seed_heads
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.starting_weights import find_checkpoint, has_heads, is_released, read_released
-from dinojax.typing import Params, PyTree
+from dinojax.starting_weights import has_heads, is_released, read_released
 
+CHECKPOINT_KEYS = ("init.from", "gram.teacher", "distillation.teacher")
+"""Keys that may name a workdir or a checkpoint of an earlier run."""
 FROZEN = ("gram_teacher", "frozen_teacher")
 """Parts of a state that come from checkpoints of their own."""
-RANDOM = "random"
-"""As distillation.teacher: a teacher that has learnt nothing, for trying a recipe out."""
 
 
 def make_initial_state(
@@ -34,17 +35,13 @@ def make_initial_state(
 
     Raises:
         FileNotFoundError: no checkpoint or file where one is named.
-        ValueError: it holds another model.
+        ValueError: it holds another model, or several students and does not say which.
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
-    layout = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
-    state = jax.jit(build_init(config), out_shardings=layout)()
-    given = config.distillation.teacher
-    if given not in (None, RANDOM):
-        path = find_checkpoint(given, "distillation.teacher")
-        logging.info("the frozen teacher is the EMA teacher of %s", path)
-        teacher = _read_teacher(path, abstract_state.frozen_teacher)
-        state = state._replace(frozen_teacher=teacher)
+    layout = jax.tree.map(lambda leaf: leaf.sharding, without_teacher(abstract_state))
+    init = build_init(config)
+    state = jax.jit(lambda: without_teacher(init()), out_shardings=layout)()
+    state = with_teacher(state, config, abstract_state)
     if isinstance(state, Students):
         return state
     assert isinstance(abstract_state, TrainState)
@@ -54,17 +51,11 @@ def make_initial_state(
         return state
     if config.gram.teacher is None:
         return state._replace(gram_teacher=_copy(state.teacher["backbone"]))
-    path = find_checkpoint(config.gram.teacher, "gram.teacher")
-    logging.info("the Gram teacher is the EMA teacher of %s", path)
+    earlier = find_earlier(config.gram.teacher, "gram.teacher")
+    logging.info("the Gram teacher is the EMA teacher of %s", earlier.path)
     wanted = {"backbone": abstract_state.gram_teacher}
-    return state._replace(gram_teacher=_read_teacher(path, wanted)["backbone"])
-
-
-def first_step(config: InitConfig) -> int:
-    """The step of `make_initial_state`."""
-    if config.from_ is None or not config.resume:
-        return 0
-    return int(Path(find_checkpoint(config.from_, "init.from")).name)
+    teacher = read_teacher(earlier, wanted, build_model(config).backbone)
+    return state._replace(gram_teacher=teacher["backbone"])
 
 
 def _continued(
@@ -73,16 +64,18 @@ def _continued(
     given, wanted = config.init.from_, abstract_state.teacher
     assert given is not None
     if config.init.resume:
-        return _resumed(config, given, state, abstract_state)
+        return _resumed(config, state, abstract_state)
     if is_released(given):
         path, backbone = given, read_released(given, config, wanted["backbone"])
     else:
-        path = find_checkpoint(given, "init.from")
-        if not has_recovery(config) and has_heads(path):
+        earlier, model = find_earlier(given, "init.from"), build_model(config)
+        path = earlier.path
+        if not has_recovery(config) and has_heads(earlier):
             logging.info("student and EMA teacher are the EMA teacher of %s", path)
-            teacher = _read_teacher(path, wanted)
+            teacher = read_teacher(earlier, wanted, model.backbone)
             return state._replace(student=_copy(teacher), teacher=teacher)
-        backbone = _read_teacher(path, {"backbone": wanted["backbone"]})["backbone"]
+        alone = {"backbone": wanted["backbone"]}
+        backbone = read_teacher(earlier, alone, model.backbone)["backbone"]
     logging.info("student and EMA teacher begin with the backbone of %s and new heads", path)
     state = state._replace(
         student={**state.student, "backbone": _copy(backbone)},
@@ -98,26 +91,21 @@ def _continued(
     return seed_heads(config, state, first_batches) if config.recovery.seed_batches else state
 
 
-def _resumed(
-    config: Config, given: str, state: TrainState, abstract_state: TrainState
-) -> TrainState:
-    path, step = find_checkpoint(given, "init.from"), first_step(config.init)
-    if step >= config.train.steps:
+def _resumed(config: Config, state: TrainState, abstract_state: TrainState) -> TrainState:
+    assert config.init.from_ is not None
+    earlier = find_earlier(config.init.from_, "init.from")
+    if earlier.step >= config.train.steps:
         raise ValueError(
-            f"init.from={given!r} is at step {step}, and train.steps={config.train.steps} counts "
-            "from its start; use more, or init.resume=False"
+            f"init.from={config.init.from_!r} is at step {earlier.step}, and train.steps="
+            f"{config.train.steps} counts from its start; use more, or init.resume=False"
         )
-    logging.info("the run goes on where %s is", path)
+    logging.info("the run goes on where %s is", earlier.path)
     wanted = {
         name: part
         for name, part in abstract_state._asdict().items()
         if part is not None and name not in FROZEN
     }
-    return state._replace(**read_state(path, wanted, part=True))
-
-
-def _read_teacher(path: str, wanted: PyTree) -> Params:
-    return read_state(path, {"teacher": wanted}, part=True)["teacher"]
+    return state._replace(**earlier.read(wanted))
 
 
 def _copy(tree: Any) -> Any:

@@ -29,11 +29,10 @@ def make_monitor(config: Config, bank: Source | None, queries: Source | None) ->
         logging.warning("the data have no labels: no kNN monitor")
         return None
     monitors = {
-        name: _make_monitor(one, bank, queries, len(bank.class_names))
-        for name, one in student_configs(config).items()
+        name: make_knn_monitor(one, bank, queries) for name, one in student_configs(config).items()
     }
     if not monitors:
-        return _make_monitor(config, bank, queries, len(bank.class_names))
+        return make_knn_monitor(config, bank, queries)
 
     def evaluate(state: Students) -> dict[str, float]:
         return {
@@ -45,7 +44,9 @@ def make_monitor(config: Config, bank: Source | None, queries: Source | None) ->
     return evaluate
 
 
-def _make_monitor(config: Config, bank: Source, queries: Source, classes: int) -> KnnMonitor:
+def make_knn_monitor(config: Config, bank: Source, queries: Source) -> KnnMonitor:
+    """Of one student, on labelled records."""
+    assert bank.class_names is not None
     encode = make_encoder(
         build_backbone(config, get_precision(config.train.precision)),
         image_px=config.knn.image_px,
@@ -56,7 +57,7 @@ def _make_monitor(config: Config, bank: Source, queries: Source, classes: int) -
         encode,
         evenly(bank, config.knn.max_bank),
         evenly(queries, config.knn.max_queries),
-        num_classes=classes,
+        num_classes=len(bank.class_names),
         canvas_px=config.data.canvas_px,
         batch_size=config.knn.batch_size,
         read_timeout_s=config.data.read_timeout_s,

@@ -15,13 +15,16 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dinojax import trees
-from dinojax.build import build_image_flops, build_init
+from dinojax.build import build_init
+from dinojax.build_flops import mean_image_flops
 from dinojax.config import Config, parse_config
+from dinojax.frozen_teacher import without_teacher
 from dinojax.planning.communication import predict_collectives
-from dinojax.planning.memory import MeshShape, high_points
+from dinojax.planning.memory import high_points
 from dinojax.planning.mesh_choice import choose_mesh, largest_resolution, shortfall
 from dinojax.planning.rates import predict_rates
 from dinojax.planning.report import Plan
+from dinojax.planning.streams import MeshShape
 from dinojax.planning.topologies import GIB, Topology, parse_topology
 from dinojax.planning.tpu_compiler import QUICK, compile_for
 
@@ -47,7 +50,7 @@ def make_plan(
     choice = choose_mesh(config, topology.devices, topology.chip.hbm_bytes)
     state = jax.eval_shape(build_init(config))
     largest = largest_resolution(config, choice.shape, state)
-    flops = build_image_flops(largest)
+    flops = mean_image_flops(config)
     images = config.train.steps * config.train.batch_size
     plan = {
         "config": name,
@@ -58,7 +61,7 @@ def make_plan(
         "flops": flops,
         "stages": high_points(largest, choice.shape, state),
         "rates": predict_rates(topology, flops.total, images),
-        "state_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)),
+        "checkpoint_bytes": trees.byte_count(without_teacher(state)),
         "images": images,
     }
     if effort is None:

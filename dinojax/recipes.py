@@ -89,3 +89,45 @@ def set_vitl16_distillation(config: Any) -> None:
     config.data.holdout = 0.0001
     config.knn.every_steps = 5 * epoch
     config.checkpoint.every_steps = 3 * epoch
+
+
+def set_dinov2(config: Any) -> None:
+    """What all recipes of DINOv2 have in common.
+
+    Source: its ssl_default_config.yaml, whose schedules are the defaults here. It trains in
+    float16 with a scaled loss, here in bfloat16.
+    """
+    config.dino.head.weight_norm = config.ibot.head.weight_norm = True
+    config.ibot.mask_rule = "dinov2"
+    config.optim.scaling_rule = "sqrt_wrt_1024_dinov2"
+
+
+def set_dinov2_from_scratch(config: Any) -> None:
+    """Of ViT-L/14 and ViT-g/14 trained for 625,000 steps of 3,072 images.
+
+    Source: its vitl14.yaml and vitg14.yaml, which differ in the model and the images per GPU.
+    """
+    epoch = 1250  # steps; its OFFICIAL_EPOCH_LENGTH
+    set_dinov2(config)
+    config.student.ffn_layer = "swiglu"
+    config.student.pos_embed_grid = 16
+    config.student.drop_path_rate = 0.4
+    config.dino.head.n_prototypes = config.ibot.head.n_prototypes = 131_072
+    config.dino.head.bottleneck_dim = 384
+
+    config.crops.global_crops_size = 224
+    config.crops.local_crops_size = 98
+    config.train.steps = 500 * epoch
+    config.train.batch_size = 3072
+
+    optim = config.optim
+    optim.lr.peak = 2e-4  # 3.46e-4 after sqrt_wrt_1024_dinov2
+    optim.lr.warmup_steps = 80 * epoch
+    optim.weight_decay.end = 0.2
+    optim.momentum.peak = 0.994
+    optim.layerwise_decay = 1.0
+
+    config.data.source = "/data/imagenet22k"
+    config.data.holdout = 0.001
+    config.knn.every_steps = 20 * epoch
+    config.checkpoint.every_steps = 3 * epoch

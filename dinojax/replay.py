@@ -19,6 +19,7 @@ from dinojax.build import build_init, build_inputs, build_loss, build_step_loss
 from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config
+from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
 from dinojax.initial_state import make_initial_state
 from dinojax.resolutions import resolution_at
 from dinojax.run_mesh import run_mesh
@@ -33,6 +34,8 @@ from dinojax.safety import advance
 from dinojax.seed_heads import FirstBatches
 from dinojax.ssl.findings import Finding, make_findings
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
+from dinojax.students import student_configs
 
 SHOWN = 20
 
@@ -65,13 +68,9 @@ def replay(path: str | Path) -> dict[str, Any]:
         dinojax.runtime.errors.CheckpointError: its checkpoint cannot be read.
     """
     bundle = read_bundle(path)
-    run = open_contract(bundle["run"], bundle["workdir"])
-    config, step = run.config, bundle["step"]
-    if config.distillation.students:
-        raise ValueError(
-            f"{path} is of a run with several students (distillation.students), which a replay "
-            "cannot look into; the metrics of the bundle name the student that was not finite"
-        )
+    step, entries = bundle["step"], bundle["unreadable"]
+    run = open_contract(bundle["run"], bundle["workdir"], entries, steps_run=step + 1)
+    config = run.config
     mesh = run_mesh(config)
     devices = {"kind": mesh.devices.flat[0].device_kind, "mesh": dict(mesh.shape)}
     then = {name: bundle["devices"][name] for name in devices}
@@ -110,26 +109,47 @@ def replay(path: str | Path) -> dict[str, Any]:
     }
 
 
-def step_findings(config: Config) -> Callable[[TrainState, Any], list[Finding]]:
-    """What looks for them, at one resolution."""
-    return make_findings(build_loss(config), build_step_loss(config), build_inputs(config))
+def step_findings(config: Config) -> Callable[[TrainState | Students, Any], list[Finding]]:
+    """What looks for them, at one resolution; of several students in one after another."""
+    looks = {
+        name: make_findings(build_loss(one), build_step_loss(one), build_inputs(one))
+        for name, one in (student_configs(config) or {"": config}).items()
+    }
+
+    def look(state: TrainState | Students, batch: Any) -> list[Finding]:
+        if isinstance(state, TrainState):
+            return looks[""](state, batch)
+        return [
+            found._replace(name=f"{name}/{found.name}")
+            for name, look_at in looks.items()
+            for found in look_at(state.one(name), batch)
+        ]
+
+    return look
 
 
 def state_before(
     bundle: dict[str, Any], path: Path, config: Config, mesh: Any, first_batches: FirstBatches
-) -> TrainState:
-    """The state that the replay starts from, at the step that it starts with."""
+) -> TrainState | Students:
+    """The state that the replay starts from, at the step that it starts with.
+
+    Raises:
+        ValueError: the frozen teacher is another one now.
+    """
     shapes = jax.eval_shape(build_init(config))
     wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+    if teacher_digest(config).items() - bundle["run"]["weights"].items():
+        raise ValueError(
+            f"distillation.teacher={config.distillation.teacher!r} holds another teacher than the "
+            f"one that {path} is of; restore it"
+        )
     saved = bundle["checkpoint"]
-    if saved["step"] is None:
-        state = make_initial_state(config, wanted, first_batches)
-        assert isinstance(state, TrainState)
-        return state
-    where = saved["elsewhere"] or path / CHECKPOINT
-    state = read_state(where, wanted)
+    if saved is None:
+        return make_initial_state(config, wanted, first_batches)
+    state = read_state(path / CHECKPOINT, without_teacher(wanted))
+    state = with_teacher(state, config, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]
-    until = after_windows(saved["step"], windows)
+    until = after_windows(saved, windows)
     return advance(state, until, build_refresh(config.gram))
 
 

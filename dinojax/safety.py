@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from dinojax.config import CheckpointConfig, RecoveryConfig
+from dinojax.frozen_teacher import without_teacher
 from dinojax.runtime.checkpoint import DIRECTORY, Checkpoints
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.quarantine import read_ledger
@@ -21,9 +22,8 @@ from dinojax.ssl.students import Students
 from dinojax.training_data import TrainingData
 from dinojax.typing import PyTree
 
-State = TypeVar("State", TrainState, Students)
 SNAPSHOTS = "snapshots"
-"""Of a workdir, with the teacher's backbone along the run."""
+"""Folder in a workdir: backbones of the EMA teacher, by step."""
 
 
 def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
@@ -37,6 +37,7 @@ def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
         Checkpoints(
             f"{workdir}/{DIRECTORY}",
             every_steps=config.every_steps,
+            part=without_teacher,
             notes=skipped,
             keep_last=config.keep_last,
             keep_every_steps=config.keep_every_steps,
@@ -47,7 +48,7 @@ def make_series(config: CheckpointConfig, workdir: str) -> list[Checkpoints]:
             Checkpoints(
                 f"{workdir}/{SNAPSHOTS}",
                 every_steps=config.snapshot_every_steps,
-                part=lambda state: teacher_part(state.teacher["backbone"]),
+                part=snapshot_part,
             )
         )
     return series
@@ -61,8 +62,21 @@ def teacher_part(backbone: PyTree) -> PyTree:
     return {"teacher": {"backbone": backbone}}
 
 
-def advance(state: State, step: int, refresh: Refresh) -> State:
-    """The same state at another step; a Gram teacher is refreshed as the steps between would."""
+def snapshot_part(state: TrainState | Students) -> PyTree:
+    """What a snapshot holds: `teacher_part`, of several students below their names."""
+    if isinstance(state, TrainState):
+        return teacher_part(state.teacher["backbone"])
+    return {"students": {name: snapshot_part(one) for name, one in state.students.items()}}
+
+
+def advance(state: TrainState | Students, step: int, refresh: Refresh) -> TrainState | Students:
+    """The same state at another step; a Gram teacher is refreshed as the steps between would.
+
+    Of refused steps none comes right before it then: those up to a window belong to what went
+    wrong. At its own step it is the state that it was.
+    """
+    if step == int(state.step):
+        return state
     if isinstance(state, TrainState) and state.gram_teacher is not None:
         between = jnp.arange(int(state.step) + 1, step + 1)
         if jax.vmap(refresh.due)(between).any():
@@ -72,7 +86,15 @@ def advance(state: State, step: int, refresh: Refresh) -> State:
                 state.gram_teacher,
             )
             state = state._replace(gram_teacher=copies)
-    return state._replace(step=jax.device_put(jnp.int32(step), state.step.sharding))
+    state = state._replace(step=jax.device_put(jnp.int32(step), state.step.sharding))
+    if isinstance(state, Students):
+        return state._replace(students={name: _calm(s) for name, s in state.students.items()})
+    return _calm(state)
+
+
+def _calm(state: TrainState) -> TrainState:
+    none = jax.device_put(jnp.int32(0), state.refused_in_a_row.sharding)
+    return state._replace(refused_in_a_row=none)
 
 
 def recovery_teller(gate: RecoveryConfig) -> Callable[[int, Mapping[str, float]], None]:
@@ -110,7 +132,7 @@ def step_teller(workdir: str, data: TrainingData, mesh: Mesh) -> Callable[[int],
         return {
             "workdir": str(Path(workdir).resolve()),
             "records": [data.source.record_id(index) for index in drawn.tolist()],
-            "unreadable": [entry for entry in read_ledger(workdir) if entry["step"] == step],
+            "unreadable": [entry for entry in read_ledger(workdir) if entry["step"] <= step],
             "rollbacks": [window._asdict() for window in read_windows(workdir)],
             "devices": {
                 "kind": device.device_kind,

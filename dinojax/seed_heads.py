@@ -1,6 +1,5 @@
 """New heads for a backbone without: prototypes from what they make of the run's first images."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,15 +8,15 @@ import jax
 import numpy as np
 from absl import logging
 
-from dinojax.build import build_accumulated_loss, build_inputs
+from dinojax.build import build_inputs
 from dinojax.build_model import build_model
 from dinojax.config import Config
 from dinojax.prng import key_for
 from dinojax.resolutions import resolution_at
-from dinojax.ssl.forward import Bottlenecks
+from dinojax.ssl.forward import Bottlenecks, SslModel, teacher_bottlenecks
 from dinojax.ssl.prototypes import seed_prototypes, with_prototypes
 from dinojax.ssl.state import TrainState
-from dinojax.typing import Float
+from dinojax.typing import Float, Params
 
 FirstBatches = Callable[[int], Iterator[dict[str, jax.Array]]]
 """The first so many batches of the run, on its mesh."""
@@ -52,13 +51,16 @@ def _bottlenecks(
 ) -> dict[str, Float[np.ndarray, "N F"]]:
     """By the head that made them; tied heads have those of CLS tokens and patches."""
     model, batches = build_model(config), config.recovery.seed_batches
-    # Not in micro-batches: which images make one up depends on the mesh.
-    whole = dataclasses.replace(config, train=dataclasses.replace(config.train, micro_batches=1))
+    assert isinstance(model, SslModel)
 
     @functools.cache
     def look(resolution: Config) -> Callable[..., Bottlenecks]:
-        loss, inputs = build_accumulated_loss(resolution), build_inputs(resolution)
-        see = lambda state, batch: loss.see(state, batch, inputs).features  # noqa: E731
+        make_inputs = build_inputs(resolution)
+
+        def see(teacher: Params, batch: dict[str, jax.Array], step: jax.Array) -> Bottlenecks:
+            # Not in micro-batches: which images make one up depends on the mesh.
+            return teacher_bottlenecks(model, teacher, make_inputs(batch, step))[0]
+
         return jax.jit(see, out_shardings=where)
 
     found: dict[str, list[np.ndarray]] = {"dino_head": [], model.patch_head_name: []}
@@ -66,8 +68,8 @@ def _bottlenecks(
     if model.ibot_head is None:
         share["dino_head"] //= 2  # of CLS tokens, and as many of patches
     for step, batch in enumerate(first_batches(batches)):
-        at = state._replace(step=jax.device_put(np.int32(step), where))
-        seen = look(resolution_at(whole, step))(at, batch)
+        at = jax.device_put(np.int32(step), where)
+        seen = look(resolution_at(config, step))(state.teacher, batch, at)
         real = ... if seen.real is None else np.asarray(seen.real)
         for name, features in (
             ("dino_head", _rows(np.asarray(seen.cls))),

@@ -2,6 +2,10 @@
 
 ``batch`` rebuilds the first images of a step (records, boxes, distortions, masks), prints them and
 draws a contact sheet; ``where --id=NAME`` lists the steps that used a record. Nothing is replayed.
+
+``snapshots`` scores the snapshots of the run's EMA teacher, as far as they have no scores yet, and
+ranks them as teachers for Gram anchoring; it writes ``WORKDIR/snapshots.json``. The order is that
+of mIoU where the images have segmentation maps and of locality otherwise, see docs/gram.md.
 """
 
 import io
@@ -13,12 +17,16 @@ from pathlib import Path
 from absl import app, flags
 
 from dinojax.batch_sheet import extent, sheet, slots, table
+from dinojax.evaluation.snapshot_scores import CRITERIA, FILE, Snapshot, as_text
 from dinojax.recorder import rebuild, uses
 from dinojax.runs import open_run
 from dinojax.runtime.atomic import replace_bytes
+from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
+from dinojax.safety import SNAPSHOTS
+from dinojax.snapshots import Protocol, score_snapshots
 
-COMMANDS = ("batch", "where")
+COMMANDS = ("batch", "where", "snapshots")
 
 
 def show_batch(workdir: str, step: int, *, images: int, out: str | None, as_json: bool) -> None:
@@ -56,13 +64,34 @@ def show_where(workdir: str, record_id: str, *, steps: int | None, as_json: bool
         "drawn": "",
         "substitute": "in place of {}, which was unreadable",
         "unreadable": "not used: unreadable, {} took its place",
+        "no-op": "not used: the run went back and left this step out",
     }
     used = 0
     for use in found:
-        used += use.kind != "unreadable"
+        used += use.kind in ("drawn", "substitute")
         note = notes[use.kind].format(use.other)
         print(f"step {use.step:>8}  slot {use.slot:>5}  {note}".rstrip(), flush=True)
     print(f"{record_id} was used {used} times in steps 0..{steps - 1}")
+
+
+def show_snapshots(
+    workdir: str, protocol: Protocol, *, as_json: bool, by: str | None = None
+) -> None:
+    """Score the snapshots that have no scores yet, and print all of them, the best first."""
+
+    def tell(one: Snapshot) -> None:
+        scores = "  ".join(f"{name} {value:.4f}" for name, value in one.scores.items())
+        print(f"dinojax.show: scored step {one.step}: {scores}", file=sys.stderr, flush=True)
+
+    table = score_snapshots(workdir, protocol, tell, by)
+    if as_json:
+        print((Path(workdir) / FILE).read_text(encoding="utf-8"), end="")
+        return
+    best = table.ranked()[0].step
+    print(
+        f"{as_text(table)}\n\nbest by {table.criterion}: --config.gram.teacher={workdir}/"
+        f"{SNAPSHOTS}/{best}\n(or gram.teacher=auto with init.from={workdir})"
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -76,6 +105,8 @@ def main(argv: Sequence[str]) -> None:
             show_batch(
                 given.workdir, given.step, images=given.images, out=given.out, as_json=given.json
             )
+        elif argv[1] == "snapshots":
+            show_snapshots(given.workdir, _protocol(given), as_json=given.json, by=given.by)
         else:
             if given.id is None:
                 raise ValueError("where needs --id, the id of a record as `show batch` prints it")
@@ -85,6 +116,16 @@ def main(argv: Sequence[str]) -> None:
         leave(error)
 
 
+def _protocol(given: flags.FlagValues) -> Protocol:
+    return Protocol(
+        source=given.source,
+        image_px=given.image_px,
+        train_images=given.train_images,
+        held_out_images=given.held_out_images,
+        ignore=tuple(given.ignore),
+    )
+
+
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "The run.")
     flags.DEFINE_integer("step", None, "batch: which step.")
@@ -92,6 +133,21 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", None, "batch: the picture; default: WORKDIR/batch_STEP.png.")
     flags.DEFINE_string("id", None, "where: the record.")
     flags.DEFINE_integer("steps", None, "where: how many steps; default: those run so far.")
+    flags.DEFINE_string(
+        "source", None, "snapshots: images to score on, as data.source; default: the run's own."
+    )
+    flags.DEFINE_integer(
+        "image_px", None, "snapshots: side of the centre crops; default: knn.image_px of the run."
+    )
+    flags.DEFINE_integer("train_images", 1000, "snapshots: at most so many fit the linear head.")
+    flags.DEFINE_integer("held_out_images", 500, "snapshots: at most so many are scored on.")
+    flags.DEFINE_multi_integer(
+        "ignore", [], "snapshots: number in the maps that is no class, as 255; repeatable."
+    )
+    flags.DEFINE_enum(
+        "by", None, CRITERIA, "snapshots: what orders them; default: the first that is known."
+    )
     flags.DEFINE_bool("json", False, "One JSON document instead of a table.")
     flags.mark_flag_as_required("workdir")
+    mute()
     app.run(main)

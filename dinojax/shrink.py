@@ -30,9 +30,11 @@ def shrink(config: Any) -> ml_collections.ConfigDict:
     _shrink_crops(config, patch_px)
     config.train.steps = 3
     config.train.batch_size = 8
-    config.train.draw_group_size = 8
+    config.train.micro_batches = min(config.train.micro_batches, 2)
+    config.train.draw_group_size = config.train.batch_size // config.train.micro_batches
     config.train.precision = "float32"
     config.train.log_every_steps = 1
+    config.train.rollback_after = 0  # as far as three checkpoints of 3 steps do not reach back
     schedules = [config.optim.lr, config.optim.weight_decay, config.optim.momentum]
     for schedule in [
         *schedules,
@@ -78,17 +80,19 @@ def _shrink_stages(config: Any) -> None:
     if gram.update_every_steps is not None:
         gram.update_every_steps, gram.first_update_step = 2, 0
     if config.dino.koleo_group_size is not None:
-        config.dino.koleo_group_size = min(config.dino.koleo_group_size, config.train.batch_size)
+        config.dino.koleo_group_size = config.train.draw_group_size
     if distillation.teacher is None:
         return
     distillation.teacher = "random"
     distillation.backbone.embed_dim = 64
     distillation.backbone.depth = distillation.backbone.num_heads = 2
-    for ours, theirs in (
-        (config.dino.head, distillation.dino_head),
-        (config.ibot.head, distillation.ibot_head),
-    ):
-        theirs.update(ours)
+    if distillation.objective == "features":
+        config.crops.local_crops_number = 0
+        if distillation.matching.projection_hidden_dim is not None:
+            distillation.matching.projection_hidden_dim = 64
+    else:
+        distillation.dino_head.update(config.dino.head)
+        distillation.ibot_head.update(config.ibot.head)
     distillation.students = tuple(
         (name, tuple(pair for pair in own if pair[0] == "student.arch"))
         for name, own in distillation.students

@@ -2,14 +2,24 @@
 
 from dataclasses import fields
 
-from dinojax.build import build_views, predicted_grid
-from dinojax.build_gram import EMA
-from dinojax.build_model import backbone_of
-from dinojax.config import Config, DistillationConfig, GramConfig, InitConfig
+from dinojax.build import TEACHER_NORMS, build_views, predicted_grid
+from dinojax.build_gram import AUTO, EMA
+from dinojax.build_model import FEATURES, backbone_of
+from dinojax.config import (
+    Config,
+    DistillationConfig,
+    GramConfig,
+    HeadConfig,
+    InitConfig,
+    MatchingConfig,
+)
 from dinojax.kernels.resize import METHODS
 from dinojax.precision import get_precision
 from dinojax.ssl.gram import TOKENS
 from dinojax.starting_weights import is_released
+
+PROTOTYPES = "prototypes"
+KINDS = ("cosine", "smooth_l1")
 
 
 def check_init(config: InitConfig) -> None:
@@ -86,6 +96,7 @@ def check_gram(config: Config, patch_size: int) -> None:
             )
         return
     _check_teacher(gram, size, config.train.steps)
+    check_auto_teacher(config)
     _check_options(gram)
     _check_statistics(config)
     if size is not None and (size < patch_size or size % patch_size):
@@ -121,6 +132,15 @@ def _check_teacher(gram: GramConfig, size: int | None, steps: int) -> None:
         raise ValueError(
             f"gram.first_update_step={gram.first_update_step} and max_updates={gram.max_updates} "
             "are for gram.update_every_steps=None; set it, e.g. to 10000, or them to 0 and None"
+        )
+
+
+def check_auto_teacher(config: Config) -> None:
+    """Raises ValueError: there is no earlier run to choose the Gram teacher from."""
+    if config.gram.teacher == AUTO and config.init.from_ is None:
+        raise ValueError(
+            "gram.teacher='auto' is a snapshot of the run that this one goes on from, and "
+            "init.from=None; set init.from to its workdir, or gram.teacher to a checkpoint"
         )
 
 
@@ -162,6 +182,13 @@ def check_distillation(config: Config) -> None:
         ValueError: names the key, its value, the rule and a value that works.
     """
     given, scale = config.distillation, config.crops.teacher_to_student_resolution_scale
+    if given.objective not in (PROTOTYPES, FEATURES):
+        raise ValueError(
+            f"distillation.objective={given.objective!r} is unknown; use {PROTOTYPES!r} or "
+            f"{FEATURES!r}"
+        )
+    if given.objective == PROTOTYPES and config.crops.local_crops_number < 1:
+        raise ValueError("crops.local_crops_number=0 leaves nothing to compare; use 8")
     if given.teacher is None:
         if scale != 1:
             raise ValueError(
@@ -175,10 +202,20 @@ def check_distillation(config: Config) -> None:
             )
         if given != DistillationConfig():
             raise ValueError(
-                "distillation.backbone, dino_head and ibot_head describe a frozen teacher, and "
-                "distillation.teacher=None; set it to a checkpoint, or them to their defaults"
+                "distillation.objective, matching, backbone, dino_head and ibot_head describe a "
+                "frozen teacher, and distillation.teacher=None; set it to a checkpoint, or them to "
+                "their defaults"
             )
         return
+    _check_teacher_grid(config)
+    if given.objective == FEATURES:
+        _check_matching(config)
+        return
+    if given.matching != MatchingConfig():
+        raise ValueError(
+            f"distillation.matching is for objective={FEATURES!r}, and distillation.objective="
+            f"{PROTOTYPES!r}; set that, or it to its defaults"
+        )
     for name, ours, theirs in (
         ("dino", config.dino.head.n_prototypes, given.dino_head.n_prototypes),
         ("ibot", config.ibot.head.n_prototypes, given.ibot_head.n_prototypes),
@@ -201,7 +238,6 @@ def check_students(config: Config) -> None:
     for key, value, absent in (
         ("gram.use_loss", config.gram.use_loss, False),
         ("init.from", config.init.from_, None),
-        ("checkpoint.snapshot_every_steps", config.checkpoint.snapshot_every_steps, None),
     ):
         if value != absent:
             raise ValueError(
@@ -210,15 +246,64 @@ def check_students(config: Config) -> None:
             )
 
 
-def _check_grids(config: Config) -> None:
-    precision, side = get_precision(config.train.precision), build_views(config).global_crops_size
-    patch = backbone_of(config.distillation.backbone, precision).stride
+def _check_matching(config: Config) -> None:
+    given = config.distillation
+    matching = given.matching
+    if HeadConfig() != given.dino_head or HeadConfig() != given.ibot_head:
+        raise ValueError(
+            f"distillation.dino_head and ibot_head describe heads of the frozen teacher, which "
+            f"distillation.objective={FEATURES!r} does without; set them to their defaults"
+        )
+    if config.crops.local_crops_number:
+        raise ValueError(
+            f"crops.local_crops_number={config.crops.local_crops_number} are crops that the frozen "
+            f"teacher does not see, so distillation.objective={FEATURES!r} cannot use them; set it "
+            "to 0"
+        )
+    if config.gram.use_loss:
+        raise ValueError(
+            f"gram.use_loss=True has no place beside distillation.objective={FEATURES!r}, which "
+            "compares patches itself; set it to False"
+        )
+    if matching.teacher_norm not in TEACHER_NORMS:
+        raise ValueError(
+            f"distillation.matching.teacher_norm={matching.teacher_norm!r} is unknown; use one of "
+            f"{list(TEACHER_NORMS)}"
+        )
+    names = [f"{token}_{kind}_weight" for token in ("cls", "patch") for kind in KINDS]
+    weights = [getattr(matching, name) for name in names]
+    if min(weights) < 0 or not any(weights):
+        raise ValueError(
+            f"distillation.matching weighs its losses by {weights}; let none be below 0, and one "
+            "be above"
+        )
+    hidden = matching.projection_hidden_dim
+    for name, value, works in (
+        ("smooth_l1_beta", matching.smooth_l1_beta, 1.0),
+        ("projection_hidden_dim", 1 if hidden is None else hidden, 2048),
+    ):
+        if value <= 0:
+            raise ValueError(f"distillation.matching.{name}={value} must be above 0; use {works}")
+
+
+def _teacher_patch(config: Config) -> int:
+    precision = get_precision(config.train.precision)
+    return backbone_of(config.distillation.backbone, precision).stride
+
+
+def _check_teacher_grid(config: Config) -> None:
+    side, patch = build_views(config).global_crops_size, _teacher_patch(config)
     scale = config.crops.teacher_to_student_resolution_scale
     if scale <= 0 or side % scale or side / scale % patch:
         raise ValueError(
             f"crops.global_crops_size={side} over teacher_to_student_resolution_scale={scale} is "
             f"not a multiple of the frozen teacher's patch_size={patch}"
         )
+
+
+def _check_grids(config: Config) -> None:
+    side, patch = build_views(config).global_crops_size, _teacher_patch(config)
+    scale = config.crops.teacher_to_student_resolution_scale
     ours, theirs = predicted_grid(config), round(side / scale) // patch
     if ours != theirs:
         raise ValueError(

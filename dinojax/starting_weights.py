@@ -5,28 +5,25 @@ repositories (`dinojax.export.names`). It has no heads, and neither has a snapsh
 """
 
 import hashlib
-import json
-import os
 import re
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dinojax.config import Config
+from dinojax.earlier import Earlier
 from dinojax.export.dinov2_names import plain_entries
 from dinojax.export.names import BUFFERS, entry_shapes, from_torch
 from dinojax.export.tensor_file import SUFFIX, TensorFile
 from dinojax.models.presets import PRESETS, Preset
 from dinojax.precision import get_precision
-from dinojax.runtime.checkpoint import DIRECTORY
 from dinojax.runtime.errors import CheckpointError
-from dinojax.runtime.stored_state import read_digests
-from dinojax.safety import SNAPSHOTS
+from dinojax.runtime.stored_state import fingerprint, read_digests
 from dinojax.typing import Params
 
+KEY = "init.from"
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -35,32 +32,14 @@ def is_released(given: str) -> bool:
     return given.endswith(SUFFIX)
 
 
-def find_checkpoint(given: str, key: str) -> str:
-    """One checkpoint: `given` itself, or the newest of the workdir `given`.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    if Path(given).name.isdigit():
-        return given
-    folder = Path(given) / DIRECTORY
-    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
-    if not steps:
-        raise FileNotFoundError(
-            f"{key}={given!r} has no checkpoint in {folder}; give the workdir of a run, one of its "
-            f"checkpoints or snapshots, as in runs/x/{DIRECTORY}/400 or runs/x/{SNAPSHOTS}/400 (in "
-            f"a bucket always that), or for init.from a {SUFFIX} file"
-        )
-    return os.fspath(folder / str(max(steps)))
-
-
-def has_heads(checkpoint: str) -> bool:
+def has_heads(earlier: Earlier) -> bool:
     """Whether a checkpoint holds more of its teacher than the backbone.
 
     Raises:
         dinojax.runtime.errors.CheckpointError: damaged, or not there.
     """
-    return any(name.startswith("teacher/dino_head/") for name in read_digests(checkpoint))
+    heads = f"{earlier.prefix}teacher/dino_head/"
+    return any(name.startswith(heads) for name in read_digests(earlier.path))
 
 
 def read_released(path: str, config: Config, wanted: Params) -> Params:
@@ -127,33 +106,20 @@ def _size(shapes: Shapes) -> str:
     return f"width {_width(shapes)} and {len(blocks)} blocks"
 
 
-def weight_digests(config: Config) -> dict[str, str | None]:
-    """What the keys that name weights stand for, for the run's contract: 16 hex digits each.
+def start_digest(config: Config) -> dict[str, str | None]:
+    """16 hex digits of what init.from names, by this key, for the run's contract.
 
-    Of what is one thing only: a file, or one checkpoint. The newest checkpoint of a workdir may be
+    If that is one thing: a file, or one checkpoint. The newest checkpoint of a workdir may be
     another one tomorrow. None: not there any more, which a run that has begun does not mind.
     """
-    given = {
-        "init.from": config.init.from_,
-        "gram.teacher": config.gram.teacher,
-        "distillation.teacher": config.distillation.teacher,
-    }
-    return {
-        key: _digest(name)
-        for key, name in given.items()
-        if name is not None and (is_released(name) or Path(name).name.isdigit())
-    }
-
-
-def _digest(name: str) -> str | None:
-    new: Any = lambda: hashlib.blake2b(digest_size=8)  # noqa: E731
+    given = config.init.from_
     try:
-        if is_released(name):
-            with open(name, "rb") as file:
-                return hashlib.file_digest(file, new).hexdigest()
-        leaves = read_digests(name)
+        if given is None:
+            return {}
+        if is_released(given):
+            with open(given, "rb") as file:
+                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))
+            return {KEY: digest.hexdigest()}
+        return {KEY: fingerprint(given)} if Path(given).name.isdigit() else {}
     except (FileNotFoundError, CheckpointError):
-        return None
-    digest = new()
-    digest.update(json.dumps(leaves, sort_keys=True).encode())
-    return digest.hexdigest()
+        return {KEY: None}

@@ -8,6 +8,8 @@ from dinojax.config import Config, from_dict, to_dict
 
 SECTIONS = ("student.", "dino.", "ibot.", "optim.")
 """What students may differ in; crops and batches they have in common."""
+COMMON = ("student.in_chans", "ibot.mask_")
+"""And of those sections what belongs to crops and masks, which are made once for all."""
 
 
 def student_configs(config: Config) -> dict[str, Config]:
@@ -28,10 +30,11 @@ def student_configs(config: Config) -> dict[str, Config]:
             )
         values = to_dict(alone)
         for key, value in overrides:
-            if not key.startswith(SECTIONS):
+            if not key.startswith(SECTIONS) or key.startswith(COMMON):
                 raise ValueError(
                     f"distillation.students: {name} has a key {key!r} of its own, but students may "
-                    f"differ only in {', '.join(SECTIONS)}; set it for the run"
+                    f"differ only in {', '.join(SECTIONS)} and have {', '.join(COMMON)}* in "
+                    "common; set it for the run"
                 )
             _set(values, key, value)
         found[name] = from_dict(values)

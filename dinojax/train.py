@@ -18,22 +18,26 @@ from ml_collections import config_flags
 
 from dinojax import mesh as meshes
 from dinojax import trees
-from dinojax.build import build_flops, build_init, build_views
+from dinojax.build import build_init, build_views
+from dinojax.build_flops import build_flops
 from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
 from dinojax.data.pipeline import TrainBatch, make_loader
-from dinojax.initial_state import first_step, make_initial_state
+from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
+from dinojax.gram_choice import choose_gram_teacher
+from dinojax.initial_state import make_initial_state
 from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.run_mesh import run_mesh
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, check_shared, program
-from dinojax.runtime.checkpoint import abstract
+from dinojax.runtime.checkpoint import abstract, mute
 from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import write_or_check
+from dinojax.runtime.errors import underway
 from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.loop import Guards, Outcome, TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
@@ -41,13 +45,13 @@ from dinojax.runtime.nonfinite import NonfiniteSteps
 from dinojax.runtime.preemption import Preemption
 from dinojax.runtime.quarantine import Quarantine
 from dinojax.runtime.rollback import run_segments
-from dinojax.runtime.summary import write_summary
+from dinojax.runtime.summary import finished, write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.runtime.watchdog import Watchdog
 from dinojax.safety import advance, make_series, recovery_teller, step_teller
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.starting_weights import weight_digests
+from dinojax.starting_weights import start_digest
 from dinojax.training_data import open_data
 from dinojax.views.recipe import RGB_ONLY
 
@@ -66,10 +70,12 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             processes that differ in any of these.
         dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
+        FileNotFoundError: init.from or a teacher names no checkpoint.
         dinojax.runtime.errors.CheckpointError: a checkpoint cannot be written, or none read.
         dinojax.runtime.errors.PreemptedError: SIGTERM; the state is saved.
         dinojax.runtime.errors.DivergedError: too many non-finite steps and no way back.
     """
+    config = choose_gram_teacher(config, workdir)
     agree("program", program(to_dict(config)) | {"--allow_change": list(allow_change)})
     mesh = run_mesh(config)
     cluster.connect(mesh)
@@ -89,9 +95,8 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                 read_timeout_s=timeout,
             )
     found = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
-    agree("data", {"data fingerprint": found.digest})
-    weights = weight_digests(config)
-    agree("weights", {f"the weights of {key}": digest for key, digest in weights.items()})
+    weights = {**teacher_digest(config), **start_digest(config)}
+    agree("data", {"data fingerprint": found.digest, **weights})
     write_or_check(workdir, to_dict(config), found._asdict(), allow_change, weights)
     check_shared(Path(workdir) / CONTRACT_FILE)
 
@@ -104,10 +109,15 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         stack.enter_context(jax.set_mesh(mesh))
         shapes = jax.eval_shape(build_init(config))
         wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+        saved = without_teacher(wanted)
         logging.info("%.1f M student parameters on %s", trees.count(shapes.student) / 1e6, mesh)
 
         series = [stack.enter_context(one) for one in make_series(config.checkpoint, workdir)]
         checkpoints = series[0]
+        done = finished(workdir, checkpoints, config.train.steps)
+        if done is not None:
+            logging.info("%s is finished", workdir)
+            return {} if jax.process_index() else done
         refused = NonfiniteSteps(
             workdir,
             checkpoints,
@@ -145,18 +155,23 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                 yield from global_batches(itertools.islice(loader, count), placement)
 
         def resume() -> tuple[int | None, TrainState | Students]:
-            agree("checkpoints", {"checkpoints": checkpoints.steps()})
-            resumed = checkpoints.restore_newest(wanted)
+            resumed = checkpoints.restore_newest(saved)
             if resumed is None:
                 return None, make_initial_state(config, wanted, first_batches)
-            logging.info("resuming from step %d", resumed[0])
-            return resumed
+            step, state = resumed
+            logging.info("resuming from step %d", step)
+            return step, with_teacher(state, config, wanted)
+
+        def restore(step: int) -> TrainState | Students:
+            progress()  # here training has begun, so that each has the time of a step
+            return with_teacher(checkpoints.restore(saved, step), config, wanted)
 
         def attempt(
             latest: int | None, state: TrainState | Students, first: int, until: int
         ) -> Outcome:
             """Steps ``first .. until - 1``."""
             steps = train_steps()
+            progress()
             loader = batches_from(first)
             quarantine = Quarantine(
                 workdir,
@@ -170,6 +185,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             with (
                 contextlib.closing(loader),
                 MetricWriter(workdir, resumed_from=latest) as writer,
+                underway(),
             ):
                 return run(
                     state,
@@ -196,12 +212,12 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         outcome = run_segments(
             attempt,
             resume=resume,
-            restore=functools.partial(checkpoints.restore, wanted),
+            restore=restore,
             advance=functools.partial(advance, refresh=build_refresh(config.gram)),
             series=series,
+            step_of=lambda state: int(state.step),
             workdir=workdir,
             total_steps=config.train.steps,
-            first_step=first_step(config.init),
         )
     if jax.process_index():
         return {}
@@ -242,7 +258,6 @@ if __name__ == "__main__":
     cluster.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
-    # Orbax reports every file operation at INFO: 50 lines a checkpoint.
-    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+    mute()
     jax.config.config_with_absl()
     app.run(main)

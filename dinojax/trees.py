@@ -33,6 +33,11 @@ def count(tree: PyTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+def byte_count(tree: PyTree) -> int:
+    """Bytes of all leaves (arrays or `jax.ShapeDtypeStruct`)."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
 def global_norm(tree: PyTree) -> Float[Array, ""]:
     """L2 norm over all leaves together, at least float32."""
     squares = [jnp.sum(jnp.square(widen(leaf))) for leaf in jax.tree.leaves(tree)]

@@ -5,7 +5,7 @@ import math
 import jax
 
 from dinojax.build import CENTERINGS, build_init, build_views, draw_group_size
-from dinojax.build_model import build_backbone
+from dinojax.build_model import FEATURES, build_backbone
 from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config, DataConfig
 from dinojax.models.convnext import ConvNeXt
@@ -210,7 +210,7 @@ def _check_rollback(config: Config) -> None:
             f"checkpoint.keep_last={saves.keep_last} at checkpoint.every_steps={saves.every_steps} "
             f"reaches back less than the {back} steps after which train.rollback_after="
             f"{train.rollback_after} is noticed; use checkpoint.keep_last="
-            f"{-(-back // saves.every_steps) + 1}"
+            f"{-(-back // saves.every_steps) + 1} or train.rollback_after=0"
         )
 
 
@@ -246,11 +246,10 @@ def _check_sizes(config: Config) -> None:
 
 def _check_tensor(config: Config, tensor: int) -> None:
     backbone = build_backbone(config, get_precision(config.train.precision))
-    parts = {
-        **backbone.tensor_sizes,
-        "dino.head.n_prototypes": config.dino.head.n_prototypes,
-        "ibot.head.n_prototypes": config.ibot.head.n_prototypes,
-    }
+    parts = dict(backbone.tensor_sizes)
+    if config.distillation.objective != FEATURES:
+        parts["dino.head.n_prototypes"] = config.dino.head.n_prototypes
+        parts["ibot.head.n_prototypes"] = config.ibot.head.n_prototypes
     odd = [f"{name}={size}" for name, size in parts.items() if size % tensor]
     if odd:
         common = math.gcd(*parts.values())

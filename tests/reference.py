@@ -264,7 +264,9 @@ def config_from_reference(recorded: dict[str, Any]) -> Config:
         fields = backbone_fields(student, recorded["archs"][said["arch"]])
         fields["n_storage_tokens"] = int(said["n_storage_tokens"])
         backbone = BackboneConfig(**fields)
-        return DistillationConfig("random", backbone, head(dino), head(ibot))
+        return DistillationConfig(
+            "random", backbone=backbone, dino_head=head(dino), ibot_head=head(ibot)
+        )
 
     epoch = cfg["train"]["OFFICIAL_EPOCH_LENGTH"]
     local_weight = ScheduleConfig(start=1.0, peak=1.0, end=1.0)

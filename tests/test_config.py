@@ -16,6 +16,7 @@ from dinojax import initial_state
 from dinojax import train as app
 from dinojax.build import build_init, build_train_step
 from dinojax.config import Config, ScheduleConfig, default_config, parse_config
+from dinojax.earlier import Earlier
 from dinojax.mesh import make_mesh
 from dinojax.runtime.loop import Outcome
 from dinojax.shrink import shrink
@@ -107,6 +108,13 @@ def keys_read(config: Config, workdir: str, monkeypatch: pytest.MonkeyPatch) -> 
     return reads.names
 
 
+class Zeros(Earlier):
+    """A checkpoint that holds whatever is wanted."""
+
+    def read(self, wanted: Any) -> Any:
+        return zeros(wanted)
+
+
 def zeros(like: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
 
@@ -143,7 +151,8 @@ def test_every_key_has_a_reader(tmp_path, monkeypatch):
         init__resume=True,
     )
     with monkeypatch.context() as patch:
-        patch.setattr(initial_state, "read_state", lambda path, like, part: zeros(like))
+        earlier = lambda given, key: Zeros(checkpoint, None)  # noqa: E731
+        patch.setattr(initial_state, "find_earlier", earlier)
         read |= keys_read(gram, str(tmp_path / "gram"), monkeypatch)
         recovered = small(
             init__from=checkpoint,
@@ -161,6 +170,9 @@ def test_every_key_has_a_reader(tmp_path, monkeypatch):
     backbone = {f"distillation__backbone__{key}": value for key, value in sizes}
     distilled = small(distillation__teacher="random", **backbone, **heads)
     read |= keys_read(distilled, str(tmp_path / "distilled"), monkeypatch)
+    features = {"distillation__objective": "features", "crops__local_crops_number": 0}
+    matched = small(distillation__teacher="random", **backbone, **features)
+    read |= keys_read(matched, str(tmp_path / "matched"), monkeypatch)
 
     dead = leaves(config) - read
     assert not dead, f"nobody reads {sorted(dead)}: wire or delete them"

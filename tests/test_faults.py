@@ -83,10 +83,10 @@ def patch():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, patch) -> Path:
     """Views of step 1 are NaN after normalisation; a gradient of step 3 has one infinite number."""
-    make_step_inputs = build.make_step_inputs
+    make_step_views = build.make_step_views
 
     def poisoned_inputs(*args: Any, **options: Any):
-        inputs_of = make_step_inputs(*args, **options)
+        inputs_of = make_step_views(*args, **options)
 
         def inputs(batch, *given):
             inputs = inputs_of(batch, *given)
@@ -103,7 +103,7 @@ def run(tmp_path_factory, patch) -> Path:
             compiled[config] = compile_step(config, *on)
         return compiled[config]
 
-    patch.setattr(build, "make_step_inputs", poisoned_inputs)
+    patch.setattr(build, "make_step_views", poisoned_inputs)
     for module in (build, replay):
         patch.setattr(
             module, "build_step_loss", lambda config: PoisonedGradients(build_step_loss(config))
@@ -151,7 +151,7 @@ def test_snapshots_are_the_teachers_backbone(run):
 
 def test_the_bundle_knows_its_step(run):
     bundle = json.loads((run / "bundles" / f"step_{NAN_STEP}" / "bundle.json").read_text())
-    assert bundle["step"] == bundle["checkpoint"]["step"] == NAN_STEP
+    assert bundle["step"] == bundle["checkpoint"] == NAN_STEP
     assert len(bundle["records"]) == BATCH and bundle["records"][0].startswith("scenes/train/")
     assert bundle["metrics"]["total_loss"] == "nan" and bundle["metrics"]["refused_steps"] == 1
     assert bundle["run"]["config"]["train"]["steps"] == STEPS

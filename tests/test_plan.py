@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from dinojax.build import build_flops
+from dinojax.build_flops import build_flops
 from dinojax.config import default_config, parse_config
 from dinojax.plan import make_plan
 from dinojax.planning.rates import predict_rates
 from dinojax.planning.topologies import parse_topology
+from dinojax.resolutions import resolutions
 from dinojax.shrink import shrink
 
 V5E = parse_topology("v5e:2x2")
@@ -41,6 +42,20 @@ def test_json_has_what_the_issue_names():
     assert state <= found["checkpoint_bytes"] < state + 64
 
 
+def test_flops_are_those_of_the_mean_resolution():
+    """Memory is that of the largest, which one step in four takes here."""
+    sizes = {"crops.global_crops_size": (32, 64), "crops.local_crops_size": (16, 16)}
+    given = shrink(default_config())
+    given.train.steps, given.train.draw_group_size = 400, 2
+    given.update_from_flattened_dict(
+        {**sizes, "crops.global_local_crop_pairs_ratios": (3.0, 1.0), "data.canvas_px": 64}
+    )
+    small, large = (build_flops(one) for one in resolutions(parse_config(given)))
+    plan = make_plan(parse_config(given), V5E, name="x").to_json()
+    mean = (3 * small + large) / 4 / given.train.batch_size
+    assert small < large and plan["flops_per_image"] == pytest.approx(mean)
+
+
 def test_analytic_collectives_follow_the_mesh():
     """Two layers with four large weights: gathered in three passes, reduced once."""
     rows = make_plan(config(fsdp=4, tensor=1), V5E, name="x").collectives
@@ -52,6 +67,33 @@ def test_analytic_collectives_follow_the_mesh():
     assert inside["reduce-scatter"]["bytes"] == 4 * weights
     replicated = make_plan(config(fsdp=1, tensor=1), V5E, name="x").collectives
     assert {row["kind"] for row in replicated} == {"all-reduce"}
+
+
+def test_a_frozen_teacher_is_gathered_and_nothing_of_it_reduced():
+    """Once for two students; each of them is gathered for its two passes."""
+    keys = {
+        "distillation.teacher": "random",
+        "distillation.objective": "features",
+        "distillation.backbone.embed_dim": 128,
+        "distillation.backbone.depth": 3,
+        "distillation.backbone.num_heads": 2,
+        "distillation.students": (("a", ()), ("b", ())),
+        "crops.local_crops_number": 0,
+        "mesh.fsdp": 4,
+        "mesh.tensor": 1,
+    }
+    small = shrink(default_config())
+    small.train.batch_size, small.train.draw_group_size = 16, 2
+    small.update_from_flattened_dict(keys)
+    plan = make_plan(parse_config(small), V5E, name="x")
+    inside = {row["kind"]: row for row in plan.collectives if row["in_layer_loop"]}
+    assert inside["all-gather"]["count"] == 2 * 2 * 2 * 4 + 3 * 4
+    assert inside["reduce-scatter"]["count"] == 2 * 2 * 4
+    gathered = 2 * 2 * 2 * 12 * 64**2 + 3 * 12 * 128**2
+    assert inside["all-gather"]["bytes"] == 4 * gathered
+    # The checkpoint has students, their EMA and moments, and no teacher.
+    students = 16 * sum(plan.parameters.values())
+    assert students <= plan.checkpoint_bytes < students + 128
 
 
 def test_words_say_the_same():

@@ -21,6 +21,12 @@ RECOVERY = {
     "recovery.max_steps": 2,
     "recovery.warmup_steps": 1,
 }
+FEATURES = {
+    "distillation.teacher": "random",
+    "distillation.objective": "features",
+    "distillation.backbone.arch": "vitl16",
+    "crops.local_crops_number": 0,
+}
 TWO = {**DISTIL, "distillation.students": (("a", ()), ("b", (("student.embed_dim", 32),)))}
 
 
@@ -41,6 +47,13 @@ def config(keys: dict[str, Any]) -> Config:
         {**DISTIL, **GRAM},
         RECOVERY,
         {**RECOVERY, **GRAM, "recovery.seed_batches": 0, "recovery.open_below": 1.0},
+        FEATURES,
+        {
+            **FEATURES,
+            "distillation.backbone.patch_size": 8,
+            "distillation.matching.projection_hidden_dim": 64,
+            "distillation.students": (("a", ()), ("b", (("student.patch_size", 32),))),
+        },
         {
             **DISTIL,
             "student.arch": "convnext_tiny",
@@ -131,6 +144,42 @@ def test_what_fits(keys):
             r"distillation\.students learn from a frozen teacher",
         ),
         (
+            {"distillation.objective": "features", "crops.local_crops_number": 0},
+            r"distillation\.objective, matching, .* distillation\.teacher=None",
+        ),
+        ({**FEATURES, "distillation.objective": "logits"}, r"objective='logits' is unknown; use"),
+        ({**FEATURES, **HEADS}, r"does without; set them to their defaults"),
+        ({**FEATURES, **GRAM}, r"gram\.use_loss=True has no place beside .*; set it to False"),
+        (
+            {**FEATURES, "crops.local_crops_number": 4},
+            r"local_crops_number=4 are crops that the frozen teacher does not see.*set it to 0",
+        ),
+        ({"crops.local_crops_number": 0}, r"local_crops_number=0 leaves nothing to compare"),
+        (
+            {**FEATURES, "distillation.matching.teacher_norm": "whiten"},
+            r"teacher_norm='whiten' is unknown; .*'standardize', 'none'",
+        ),
+        (
+            {**FEATURES, "distillation.matching.patch_cosine_weight": -1.0},
+            r"weighs its losses by \[1\.0, 0\.0, -1\.0, 0\.1\]",
+        ),
+        (
+            {**FEATURES, "distillation.matching.smooth_l1_beta": 0.0},
+            r"matching\.smooth_l1_beta=0\.0 must be above 0; use 1\.0",
+        ),
+        (
+            {**FEATURES, "distillation.matching.projection_hidden_dim": 0},
+            r"matching\.projection_hidden_dim=0 must be above 0; use 2048",
+        ),
+        (
+            {**DISTIL, "distillation.matching.cls_cosine_weight": 2.0},
+            r"distillation\.matching is for objective='features'",
+        ),
+        (
+            {**FEATURES, "distillation.backbone.patch_size": 14},
+            r"global_crops_size=64 over .*=1\.0 is not a multiple of .* patch_size=14",
+        ),
+        (
             {**DISTIL, "dino.head.n_prototypes": 32},
             r"dino\.head\.n_prototypes=32 must be .*n_prototypes=64; use 64",
         ),
@@ -154,6 +203,10 @@ def test_what_fits(keys):
         (
             {**TWO, "distillation.students": (("a", (("train.seed", 1),)),)},
             r"a has a key 'train\.seed' of its own, .* student\., dino\., ibot\., optim\.",
+        ),
+        (
+            {**TWO, "distillation.students": (("a", (("ibot.mask_sample_probability", 1.0),)),)},
+            r"a has a key 'ibot\.mask_sample_probability' of its own, .* in common; set it for",
         ),
         (
             {**TWO, "distillation.students": (("a", (("student.width", 1),)),)},

@@ -1,10 +1,12 @@
 """Stages that begin where an earlier run ended: what they take over, and what they train on."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,11 +14,17 @@ from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax import trees
 from dinojax.build import build_init
+from dinojax.build_model import build_model
 from dinojax.config import Config, default_config, parse_config
-from dinojax.initial_state import first_step, make_initial_state
+from dinojax.earlier import find_earlier
+from dinojax.frozen_teacher import KEY, teacher_digest, with_teacher, without_teacher
+from dinojax.initial_state import make_initial_state
 from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.loop import Outcome
+from dinojax.safety import make_series, teacher_part
 from dinojax.shrink import shrink
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 from dinojax.validation import validate
 
 STEP = 2
@@ -66,6 +74,12 @@ def earlier(tmp_path_factory, mesh) -> tuple[Path, TrainState]:
     with Checkpoints(workdir / "checkpoints", every_steps=1) as checkpoints:
         checkpoints.save(1, jax.tree.map(np.zeros_like, state))
         checkpoints.save(STEP, state)
+    with Checkpoints(
+        workdir / "snapshots",
+        every_steps=1,
+        part=lambda state: teacher_part(state.teacher["backbone"]),
+    ) as snapshots:
+        snapshots.save(1, jax.tree.map(lambda x: 2 * x, state))
     return workdir, jax.device_get(state)
 
 
@@ -91,7 +105,7 @@ def test_a_stage_starts_from_the_teacher(earlier, mesh):
     workdir, saved = earlier
     state = initial(config(init__from=str(workdir), train__seed=1), mesh)
     assert same(state.teacher, saved.teacher) and same(state.student, saved.teacher)
-    assert state.step == 0 and first_step(config(init__from=str(workdir)).init) == 0
+    assert state.step == 0
     assert not any(leaf.any() for leaf in jax.tree.leaves(state.moments))
     named = initial(config(init__from=f"{workdir}/checkpoints/1"), mesh)
     assert not any(leaf.any() for leaf in jax.tree.leaves(named.teacher))
@@ -104,9 +118,9 @@ def test_a_stage_goes_on_with_the_whole_state(earlier, mesh):
     for keys, scale in (
         ({"gram__load_ema_step": STEP}, 1),
         ({"gram__teacher": f"{workdir}/checkpoints/1"}, 0),
+        ({"gram__teacher": f"{workdir}/snapshots/1"}, 2),
     ):
         stage = config(**given, **keys)
-        assert first_step(stage.init) == STEP
         state = initial(stage, mesh)
         expected = jax.tree.map(lambda x, scale=scale: scale * x, saved.teacher["backbone"])
         assert same(state.gram_teacher, expected)
@@ -122,6 +136,60 @@ def test_the_frozen_teacher_has_its_own_model(earlier, mesh):
     assert widths == [(32,), (64,)]
     untrained = initial(distilling("random"), mesh)
     assert not same(untrained.frozen_teacher, saved.teacher)
+
+
+def test_a_position_table_of_another_grid(tmp_path, mesh):
+    """A teacher sees larger crops after its table was resampled as it saw them before."""
+    dinov2 = {"student__arch": "vits14", "student__patch_size": 16}
+    before = config(**dinov2, student__pos_embed_grid=2)
+    saved = jax.jit(build_init(before))()
+    with Checkpoints(tmp_path / "checkpoints", every_steps=1) as checkpoints:
+        checkpoints.save(STEP, saved)
+    keys = {"student__pos_embed_grid": 4, "crops__global_crops_size": 64}
+    gram = {"gram__use_loss": True, "gram__teacher": str(tmp_path)}
+    after = config(**dinov2, **keys, **gram, init__from=str(tmp_path))
+    state = initial(after, mesh)
+    assert trees.flatten(state.teacher)["backbone/embed/pos_embed"].shape == (1 + 4**2, 64)
+    assert same(state.student, state.teacher)
+    assert same(state.gram_teacher, state.teacher["backbone"])
+    images = jax.random.normal(jax.random.key(0), (1, 1, 64, 64, 3))
+    old, new = (
+        build_model(given).backbone.apply({"params": params["backbone"]}, images)[0].patches
+        for given, params in (
+            (before, saved.teacher),
+            (after, jax.tree.map(jnp.asarray, state.teacher)),
+        )
+    )
+    np.testing.assert_allclose(new, old, atol=1e-5)
+    table = trees.flatten(saved.teacher)["backbone/embed/pos_embed"]
+    assert np.abs(table).max() > 1e-2  # or any table would do
+
+
+def test_a_checkpoint_leaves_the_frozen_teacher_out(earlier, mesh, tmp_path):
+    """And it comes back from where it is: the same for a run that goes on."""
+    for teacher in (str(earlier[0]), "random"):
+        given = distilling(teacher)
+        with jax.set_mesh(mesh):
+            shapes = jax.eval_shape(build_init(given))
+            wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+            state = make_initial_state(given, wanted, no_batches)
+            with make_series(given.checkpoint, str(tmp_path / Path(teacher).name))[0] as series:
+                series.save(1, state)
+                saved = series.restore(without_teacher(wanted), 1)
+        assert not any("frozen" in name for name in trees.flatten(saved))
+        assert same(with_teacher(saved, given, wanted), state)
+
+
+def test_the_digest_is_of_the_weights(earlier, tmp_path):
+    """Wherever they are; another checkpoint has another."""
+    workdir, _ = earlier
+    digest = teacher_digest(distilling(str(workdir)))
+    assert len(digest[KEY]) == 16
+    assert teacher_digest(distilling(f"{workdir}/checkpoints/{STEP}")) == digest
+    shutil.copytree(workdir, tmp_path / "moved")
+    assert teacher_digest(distilling(str(tmp_path / "moved"))) == digest
+    assert teacher_digest(distilling(f"{workdir}/checkpoints/1")) != digest
+    assert not teacher_digest(distilling("random")) and not teacher_digest(config())
 
 
 @pytest.mark.parametrize(
@@ -145,6 +213,47 @@ def test_what_cannot_be_taken_over(earlier, mesh, keys, error, words):
     keys = {k: v.format(earlier[0]) if isinstance(v, str) else v for k, v in keys.items()}
     with pytest.raises(error, match=words):
         initial(config(**keys), mesh)
+
+
+def test_with_checkpoints_of_its_own_a_run_needs_no_earlier_one(
+    earlier, mesh, tmp_path, monkeypatch
+):
+    """Which may be gone, or further by now."""
+    shutil.copytree(earlier[0] / "checkpoints", tmp_path / "run" / "checkpoints")
+    monkeypatch.setattr(app, "run_mesh", lambda config: mesh)
+    monkeypatch.setattr(app, "compile_step", lambda *_: lambda state, batch: (state, {}))
+    monkeypatch.setattr(app, "run", lambda state, **_: Outcome(state, 1.0))
+    given = config(init__from=str(tmp_path / "gone"), init__resume=True)
+    assert app.train(given, str(tmp_path / "run"))["steps"] == STEP
+
+
+def test_one_student_of_several(earlier, mesh, tmp_path):
+    """By its name behind the path, from a checkpoint or a snapshot; the stages ask for no more."""
+    names, (_, one) = ("small", "wide"), earlier
+    several = Students(
+        one.step,
+        {name: one._replace(step=one.step + i) for i, name in enumerate(names)},
+        one.teacher,
+    )
+    series = make_series(config(checkpoint__snapshot_every_steps=1).checkpoint, str(tmp_path))
+    for saves in series:
+        with saves:
+            saves.save(STEP, jax.device_put(several))
+    wanted = abstract(one, meshes.shardings(mesh, one))
+    found = find_earlier(f"{tmp_path}#wide", "init.from")
+    assert found.step == STEP and same(found.read_teacher(wanted.teacher), one.teacher)
+    state = found.read({"step": wanted.step, "moments": wanted.moments})
+    assert state["step"] == STEP + 1 and same(state["moments"], one.moments)
+    snapshot = find_earlier(f"{tmp_path}/snapshots/{STEP}#wide", "gram.teacher")
+    backbone = {"backbone": wanted.teacher["backbone"]}
+    assert same(snapshot.read_teacher(backbone)["backbone"], one.teacher["backbone"])
+    same_teacher = teacher_digest(distilling(str(earlier[0])))
+    assert teacher_digest(distilling(f"{tmp_path}#small")) == same_teacher
+    for wrong in (str(tmp_path), f"{tmp_path}#large"):
+        with pytest.raises(ValueError, match=r"init\.from=.* several students; .*#small, .*#wide"):
+            find_earlier(wrong, "init.from")
+    with pytest.raises(ValueError, match=r"init\.from='.*#a' is of a run with one student"):
+        find_earlier(f"{earlier[0]}#a", "init.from")
 
 
 def lines_of(workdir: Path) -> list[dict]:
@@ -171,7 +280,7 @@ def test_a_gram_stage(earlier, mesh, tmp_path, monkeypatch):
     stage = config(**keys)
     shapes = jax.eval_shape(build_init(stage))
     with Checkpoints(tmp_path / "checkpoints", every_steps=1) as checkpoints:
-        state = checkpoints.restore(abstract(shapes, meshes.shardings(mesh, shapes)))
+        state = checkpoints.restore(abstract(shapes, meshes.shardings(mesh, shapes)), STEP + 2)
     assert same(state.gram_teacher, state.teacher["backbone"])  # refreshed after the last step
     assert not same(state.gram_teacher, earlier[1].teacher["backbone"])
 
@@ -190,9 +299,9 @@ def test_two_students_of_one_teacher(earlier, mesh, tmp_path, monkeypatch):
     assert last["total_loss"] == pytest.approx(np.mean(losses)) and losses[0] != losses[1]
 
     shapes = jax.eval_shape(build_init(given))
+    wanted = without_teacher(abstract(shapes, meshes.shardings(mesh, shapes)))
     with Checkpoints(tmp_path / "checkpoints", every_steps=1) as checkpoints:
-        state = checkpoints.restore(abstract(shapes, meshes.shardings(mesh, shapes)))
-    assert same(state.frozen_teacher, earlier[1].teacher)
+        state = checkpoints.restore(wanted, STEP + 2)
     for name, width in (("small", 32), ("fast", 48)):
         one = state.students[name]
         assert not same(one.teacher, one.student)  # the EMA is the student's
@@ -200,3 +309,26 @@ def test_two_students_of_one_teacher(earlier, mesh, tmp_path, monkeypatch):
         assert leaves["backbone/norm/scale"].shape == (width,)
         # Starts at zero, and the students see no masks.
         assert not leaves["backbone/embed/mask_token"].any()
+
+
+@pytest.mark.slow
+def test_a_distilled_run_goes_on_with_its_teacher(earlier, mesh, tmp_path, monkeypatch):
+    """Same bits as in one go; a teacher that is another one by then is refused by its key."""
+    monkeypatch.setattr(app, "run_mesh", lambda config: mesh)
+    teacher, workdir = tmp_path / "teacher", tmp_path / "run"
+    shutil.copytree(earlier[0], teacher)
+    given = distilling(str(teacher), checkpoint__every_steps=2, optim__lr__warmup_steps=0)
+    shapes = jax.eval_shape(build_init(given))
+    wanted = without_teacher(abstract(shapes, meshes.shardings(mesh, shapes)))
+
+    def final():
+        app.train(given, str(workdir))
+        with Checkpoints(workdir / "checkpoints", every_steps=1) as checkpoints:
+            return jax.device_get(checkpoints.restore(wanted, STEP + 2))
+
+    whole = final()
+    shutil.rmtree(workdir / "checkpoints" / str(STEP + 2))
+    assert same(final(), whole)
+    shutil.rmtree(teacher / "checkpoints" / str(STEP))  # now the workdir's newest is another
+    with pytest.raises(ValueError, match=r"weights that distillation\.teacher names were"):
+        app.train(given, str(workdir))

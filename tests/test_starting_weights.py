@@ -13,6 +13,7 @@ from dinojax import mesh as meshes
 from dinojax import trees
 from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
+from dinojax.earlier import find_earlier
 from dinojax.export.names import to_torch
 from dinojax.initial_state import make_initial_state
 from dinojax.models.presets import get_preset
@@ -21,7 +22,7 @@ from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.safety import teacher_part
 from dinojax.shrink import shrink
 from dinojax.ssl.state import TrainState
-from dinojax.starting_weights import has_heads, presets_of, weight_digests
+from dinojax.starting_weights import has_heads, presets_of, start_digest
 from dinojax.validation import validate
 
 DINOV2 = {"student.arch": "vits14_reg", "student.ffn_layer": "swiglu"}
@@ -107,7 +108,9 @@ def test_a_snapshot_has_no_heads_either(tmp_path):
         snapshots.save(3, state)
     path = f"{tmp_path}/snapshots/3"
     found = initial(config(path, **{"train.seed": 1}))
-    assert not has_heads(path) and same(found.student["backbone"], state.teacher["backbone"])
+    assert not has_heads(find_earlier(path, "init.from")) and same(
+        found.student["backbone"], state.teacher["backbone"]
+    )
     assert not same(found.student["dino_head"], state.student["dino_head"])
 
 
@@ -165,11 +168,11 @@ def test_what_is_no_file(tmp_path):
 
 def test_digests_are_of_one_thing(released, tmp_path):
     path = released[0]
-    (digest,) = weight_digests(config(path)).values()
+    digest = start_digest(config(path))["init.from"]
     assert digest is not None and len(digest) == 16
     (tmp_path / "same.safetensors").write_bytes(path.read_bytes())
-    assert weight_digests(config(tmp_path / "same.safetensors")) == {"init.from": digest}
+    assert start_digest(config(tmp_path / "same.safetensors")) == {"init.from": digest}
     (tmp_path / "same.safetensors").write_bytes(path.read_bytes()[:-1] + b"x")
-    assert weight_digests(config(tmp_path / "same.safetensors")) != {"init.from": digest}
-    assert weight_digests(config(tmp_path / "gone.safetensors")) == {"init.from": None}
-    assert weight_digests(config("runs/x")) == {}
+    assert start_digest(config(tmp_path / "same.safetensors")) != {"init.from": digest}
+    assert start_digest(config(tmp_path / "gone.safetensors")) == {"init.from": None}
+    assert start_digest(config("runs/x")) == {}

@@ -68,8 +68,8 @@ class Fingerprint(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """32 hex digits of all of it."""
-        text = json.dumps(self)
+        """32 hex digits of all of it, whatever the order of `images`."""
+        text = json.dumps(self, sort_keys=True)
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
 

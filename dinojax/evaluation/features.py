@@ -1,11 +1,12 @@
 """Features of a whole source from a frozen encoder, and the raw pixels as their honest baseline."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 
 from dinojax.data.pipeline import EvalBatch
 from dinojax.mesh import gather, split_batch
@@ -14,10 +15,18 @@ from dinojax.models.vit import Features
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int, Params, UInt8
 from dinojax.views.colour import WHITE
+from dinojax.views.maps import crop_map
 from dinojax.views.resample import resized_crop
 
 Canvases = UInt8[Array | np.ndarray, "b H W C"]
 Sizes = Int[Array | np.ndarray, "b 2"]
+
+
+class DenseFeatures(NamedTuple):
+    """Normed tokens of a batch of images, float32."""
+
+    cls: Float[Array, "b D"]
+    patches: Float[Array, "b h w D"]
 
 
 def extract(
@@ -55,14 +64,34 @@ def make_encoder(
     Under `jax.set_mesh` the batch is shared among the devices.
     """
 
+    dense = make_dense_encoder(backbone, image_px=image_px, mean=mean, std=std)
+
     @jax.jit
     def encode(params: Params, canvas: Canvases, size: Sizes) -> Float[Array, "b D"]:
+        return dense(params, canvas, size).cls
+
+    return encode
+
+
+def make_dense_encoder(
+    backbone: Backbone,
+    *,
+    image_px: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Callable[..., DenseFeatures]:
+    """The same with the normed patches; `image_px` is a multiple of the backbone's stride."""
+    side = image_px // backbone.stride
+
+    @jax.jit
+    def encode(params: Params, canvas: Canvases, size: Sizes) -> DenseFeatures:
         crops = centre_crops(split_batch(canvas), size, image_px)
         images = (crops / WHITE - jnp.asarray(mean)) / jnp.asarray(std)
         with backbone.precision.exact_products():
             output = backbone.apply({"params": params}, images[None])
         (features,) = cast(tuple[Features, ...], output)
-        return widen(features.cls[0])
+        patches = rearrange(widen(features.patches[0]), "b (h w) D -> b h w D", h=side)
+        return DenseFeatures(widen(features.cls[0]), patches)
 
     return encode
 
@@ -85,8 +114,24 @@ def centre_crops(canvas: Canvases, size: Sizes, out_px: int) -> Float[Array, "b 
     """
 
     def crop(canvas: UInt8[Array, "H W C"], size: Int[Array, "2"]) -> Float[Array, "S S C"]:
-        side = size.min()
-        top, left = (size - side) // 2
-        return resized_crop(canvas, jnp.stack([top, left, side, side]), out_px)
+        return resized_crop(canvas, _centre_box(size), out_px)
 
     return jax.vmap(crop)(jnp.asarray(canvas), jnp.asarray(size))
+
+
+@jax.jit(static_argnames="out_px")
+def centre_maps(
+    maps: Int[Array | np.ndarray, "b H W"], size: Sizes, out_px: int
+) -> Int[Array, "b S S"]:
+    """The same squares of the images' maps, at the nearest pixels."""
+
+    def crop(map: Int[Array, "H W"], size: Int[Array, "2"]) -> Int[Array, "S S"]:
+        return crop_map(map, _centre_box(size), out_px)
+
+    return jax.vmap(crop)(jnp.asarray(maps), jnp.asarray(size))
+
+
+def _centre_box(size: Int[Array, "2"]) -> Int[Array, "4"]:
+    side = size.min()
+    top, left = (size - side) // 2
+    return jnp.stack([top, left, side, side])

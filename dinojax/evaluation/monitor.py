@@ -16,6 +16,7 @@ from dinojax.data.source import Source
 from dinojax.data.subset import Subset
 from dinojax.evaluation.features import extract, pixel_features
 from dinojax.evaluation.knn import knn_accuracy
+from dinojax.typing import Params
 
 
 def evenly(source: Source, limit: int) -> Source:
@@ -59,12 +60,15 @@ class KnnMonitor:
 
         Unreadable records are left out; NaN where none is left.
         """
-        params = state.teacher["backbone"]
-        scores = {"knn": self._score(lambda canvas, size: self._encode(params, canvas, size))}
+        scores = {"knn": self.score(state.teacher["backbone"])}
         if not self._pixels_scored:
             scores["knn_pixels"] = self._score(pixel_features)
             self._pixels_scored = True
         return scores
+
+    def score(self, params: Params) -> float:
+        """Top-1 of one backbone, 0..1."""
+        return self._score(lambda canvas, size: self._encode(params, canvas, size))
 
     def _score(self, encode: Callable[..., Any]) -> float:
         features = []

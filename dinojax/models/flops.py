@@ -11,6 +11,7 @@ from dinojax.models.embed import patch_grid
 from dinojax.models.ffn import hidden_width
 from dinojax.models.head import DinoHead
 from dinojax.models.presets import Backbone
+from dinojax.models.projection import Projection
 
 
 def layer_flops(width: int, hidden: int, gated: bool, tokens: int) -> int:
@@ -53,6 +54,12 @@ def convnext_flops(backbone: ConvNeXt, image_px: int, *, channels: int = 3) -> i
         total += side**2 * (downsample + depth * layer)
         width = dim
     return total
+
+
+def projection_flops(projection: Projection, width: int) -> int:
+    """Forward pass of one token of `width`."""
+    hidden = () if projection.hidden_dim is None else (projection.hidden_dim,)
+    return sum(2 * a * b for a, b in pairwise((width, *hidden, projection.width)))
 
 
 def head_flops(head: DinoHead, width: int) -> int:

@@ -1,4 +1,4 @@
-"""What a ConvNeXt keeps for its backward pass and works on; not yet held to a compiler."""
+"""What a ConvNeXt keeps for its backward pass and works on."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,7 +6,7 @@ from dinojax.models.convnext import STRIDES, ConvNeXt
 
 MAPS_KEPT = {"full": 1, "dots": 1 + 4 + 1, "none": 1 + 1 + 1 + 4 + 4 + 1}
 """Of a block, in units of its input: that, the products' outputs, and what lies between them."""
-HIDDEN_BYTES = 4 * 12
+HIDDEN_BYTES = 4 * 10
 """Of a block's backward pass, per number of its input: the fourfold hidden width, as for a ViT."""
 
 

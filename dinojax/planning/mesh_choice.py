@@ -12,10 +12,12 @@ import jax
 from dinojax.build import build_init
 from dinojax.config import Config
 from dinojax.mesh import fill_sizes
-from dinojax.planning.memory import Memory, MeshShape, predict_memory
+from dinojax.planning.memory import Memory, predict_memory
+from dinojax.planning.streams import MeshShape
 from dinojax.planning.topologies import GIB
 from dinojax.resolutions import resolutions
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 from dinojax.validation import check_config, check_mesh
 
 ROOM = 0.9
@@ -31,7 +33,7 @@ class Choice(NamedTuple):
     reason: str
 
 
-def largest_resolution(config: Config, shape: MeshShape, state: TrainState) -> Config:
+def largest_resolution(config: Config, shape: MeshShape, state: TrainState | Students) -> Config:
     """The resolution that is predicted to need the most memory."""
     return max(resolutions(config), key=lambda one: predict_memory(one, shape, state).total)
 

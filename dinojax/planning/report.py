@@ -18,13 +18,13 @@ class Plan:
         parameters: of the student, by part.
         mesh: devices per axis.
         mesh_reason: why this mesh.
-        flops: model FLOPs per image.
+        flops: model FLOPs per image, on average over the resolutions of a run.
         stages: predicted memory at the high points of the step, by category.
         hbm_bytes_compiled: what the TPU compiler allocates; None without ``--compile``.
         compiled_fits: whether the compiler placed the program.
         compile_seconds: the compile took.
         collectives: kind, dtype, place, count and bytes per step.
-        state_bytes: of a checkpoint, in all.
+        checkpoint_bytes: of one checkpoint, in all.
         images: of the whole recipe.
     """
 
@@ -37,7 +37,7 @@ class Plan:
     stages: dict[str, Memory]
     collectives: list[dict[str, str | int | bool]]
     rates: Rates
-    state_bytes: int
+    checkpoint_bytes: int
     images: int
     hbm_bytes_compiled: int | None = None
     compiled_fits: bool | None = None
@@ -102,7 +102,7 @@ class Plan:
             "images_per_second": self.rates.images_per_second,
             "device_hours": self.rates.device_hours,
             "decode_cores": self.rates.decode_cores,
-            "checkpoint_bytes": self.state_bytes,
+            "checkpoint_bytes": self.checkpoint_bytes,
             "images": self.images,
             "warnings": self.warnings,
         }
@@ -160,7 +160,7 @@ class Plan:
             ),
             f"  ({self.images:,} images; {DECODED_PER_CORE} images/s per core, docs/benchmarks.md)",
             "",
-            f"Checkpoint: {self.state_bytes / GIB:,.2f} GiB",
+            f"Checkpoint: {self.checkpoint_bytes / GIB:,.2f} GiB",
             *(f"warning: {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Chips and the topologies that ``--topology`` names: v5e:4x4, v5p:4x4x8, v6e:8x8, gpu:8xh200."""
+"""Chips and the topologies that ``--topology`` names: v5e:4x4, v5p:4x4x8, gpu:1xrtx4090."""
 
 import math
 import re
@@ -37,16 +37,25 @@ JAX_SHARE = 0.75
 """Of a GPU's memory, what JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
 
 CHIPS = {
-    # HBM as libtpu counts it when a program is too large ("of 15.75G hbm"); chips and cores of a
-    # host: cloud.google.com/tpu/docs, machine types ct5lp-hightpu-4t, ct5p-hightpu-4t and
-    # ct6e-standard-4t.
+    # HBM as libtpu counts it when a program is too large ("of 15.75G hbm"), of the 16, 95 and 32 GB
+    # of cloud.google.com/tpu/docs/v5e, v5p and v6e, which give the peaks (197, 459 and 918 TFLOP/s)
+    # and the shapes, too. Hosts: the machine types of 4 chips, which slices of several hosts are
+    # made of: ct5lp-hightpu-4t (112 vCPUs: docs/v5e), ct6e-standard-4t (180: docs/v6e) and
+    # ct5p-hightpu-4t (208: GKE's autoscaler, which knows its machine types).
     "v5e": Chip("tpu v5e", int(15.75 * GIB), per_host=4, host_cores=112, dimensions=2),
     "v5p": Chip("tpu v5", int(95.74 * GIB), per_host=4, host_cores=208, dimensions=3),
     "v6e": Chip("tpu v6e", int(31.25 * GIB), per_host=4, host_cores=180, dimensions=2),
-    # NVIDIA's data sheets; cores: a3-highgpu-8g, a3-ultragpu-8g and a4-highgpu-8g of Google Cloud.
+    # Memory and dense bf16 peaks: NVIDIA's data sheets (A100; H100 and H200 SXM; DGX B200: 1,440 GB
+    # for 8). Cores: a2-highgpu-8g, a2-ultragpu-8g, a3-highgpu-8g, a3-ultragpu-8g and a4-highgpu-8g,
+    # cloud.google.com/compute/docs/gpus.
+    "a100_40gb": Chip("a100", int(JAX_SHARE * 40e9), per_host=8, host_cores=96),
+    "a100": Chip("a100", int(JAX_SHARE * 80e9), per_host=8, host_cores=96),
     "h100": Chip("h100", int(JAX_SHARE * 80e9), per_host=8, host_cores=208),
     "h200": Chip("h200", int(JAX_SHARE * 141e9), per_host=8, host_cores=224),
     "b200": Chip("b200", int(JAX_SHARE * 180e9), per_host=8, host_cores=224),
+    # NVIDIA's Ada architecture paper, appendix A (bf16 with float32 sums). Cores: an assumption, of
+    # a desktop with 8 cores of two threads each.
+    "rtx4090": Chip("rtx 4090", int(JAX_SHARE * 24e9), per_host=1, host_cores=16),
 }
 TPU_KINDS = {"tpu v5 lite": "v5e", "tpu v5": "v5p", "tpu v5p": "v5p", "tpu v6 lite": "v6e"}
 """What JAX calls the devices (`device_kind`)."""
@@ -106,6 +115,7 @@ def chip_of(device_kind: str) -> Chip | None:
     kind = device_kind.lower()
     if kind in TPU_KINDS:
         return CHIPS[TPU_KINDS[kind]]
-    return next(
-        (chip for name, chip in CHIPS.items() if not chip.dimensions and name in kind), None
-    )
+    if "a100" in kind and "80gb" not in kind:
+        return CHIPS["a100_40gb"]
+    gpus = (chip for name, chip in CHIPS.items() if not chip.dimensions and name != "a100_40gb")
+    return next((chip for chip in gpus if chip.kind in kind), None)

@@ -12,7 +12,7 @@ from dinojax.build import build_init
 from dinojax.compiled_step import compile_step
 from dinojax.config import Config
 from dinojax.planning import hlo
-from dinojax.planning.memory import MeshShape
+from dinojax.planning.streams import MeshShape
 from dinojax.planning.topologies import GIB, Topology
 
 QUICK = -1.0

@@ -41,6 +41,7 @@ FREE_KEYS = (
     "knn.",  # reads the teacher only
     "train.log_every_steps",
     "train.hang_timeout_s",
+    "train.rollback_after",  # the windows themselves are in a file of the workdir
     "data.verify_images",  # looks for damaged records beforehand and changes none
     "data.bad_budget",  # when a run stops: it changes no batch
     # What changes the order of sums, so the last bits, but not the run:
@@ -86,9 +87,15 @@ def write_or_check(
 
     Raises:
         ValueError: the workdir belongs to another configuration or other data, its file cannot be
-            read, or something is allowed to change that is no key.
+            read or is no path, or something is allowed to change that is no key.
     """
-    path, now = Path(workdir) / FILE, _contract(config, fingerprint, weights)
+    if "://" in os.fspath(workdir):
+        raise ValueError(
+            f"--workdir={workdir} is in a bucket, and ledgers and metrics are appended to; use a "
+            "directory, which may be a mounted file system"
+        )
+    path, now = Path(workdir) / FILE, _contract(config, fingerprint)
+    now["weights"] = dict(weights)
     known = {*flatten(config), DATA}
     for key in allow_change:
         if key not in known:
@@ -98,7 +105,9 @@ def write_or_check(
         before = read_contract(workdir)
         changed = _check(path, before, json.loads(json.dumps(now)), allow_change)
         now["history"] = before["history"]
-        now["weights"] = {k: digest or _weights(before).get(k) for k, digest in weights.items()}
+        now["weights"] = {
+            key: digest or before.get("weights", {}).get(key) for key, digest in weights.items()
+        }
         if changed:
             logging.warning("%s: allowed to change: %s", path.parent, "; ".join(changed))
             now["history"] += [{"steps_logged": last_step(workdir), "changes": changed}]
@@ -139,25 +148,17 @@ def read_contract(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """16 hex digits, equal for configurations that differ in `FREE_KEYS` only."""
-    text = json.dumps(_binding(config), sort_keys=True)
+    text = json.dumps(binding(config), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _weights(contract: dict[str, Any]) -> dict[str, str | None]:
-    """Those of a run that was started before they were kept are not known."""
-    return contract.get("weights", {})
-
-
-def _contract(
-    config: dict[str, Any], fingerprint: dict[str, Any], weights: Mapping[str, str | None]
-) -> dict[str, Any]:
+def _contract(config: dict[str, Any], fingerprint: dict[str, Any]) -> dict[str, Any]:
     return {
         "config": config,
         "config_hash": config_hash(config),
         "data_fingerprint": fingerprint,
         "history": [],
         "versions": versions(),
-        "weights": dict(weights),
     }
 
 
@@ -171,14 +172,14 @@ def _check(
     path: Path, before: dict[str, Any], now: dict[str, Any], allow_change: Sequence[str]
 ) -> list[str]:
     """What has changed with permission, in words."""
-    was, is_now = _binding(before["config"]), _binding(now["config"])
-    allowed = _changes(*({k: v[k] for k in allow_change if k in v} for v in (was, is_now)))
-    changed = [change for change in _changes(was, is_now) if change not in allowed]
+    was, is_now = binding(before["config"]), binding(now["config"])
+    allowed = changes(*({k: v[k] for k in allow_change if k in v} for v in (was, is_now)))
+    changed = [change for change in changes(was, is_now) if change not in allowed]
     for key, digest in now["weights"].items():
-        known = _weights(before).get(key)
+        known = before.get("weights", {}).get(key)
         if None not in (digest, known) and digest != known:
-            change = f"the weights that {key} names were {known} and are {digest}"
-            (allowed if key in allow_change else changed).append(change)
+            line = f"the weights that {key} names were {known} and are {digest}"
+            (allowed if key in allow_change else changed).append(line)
     (allowed if DATA in allow_change else changed).extend(
         _data_changes(before["data_fingerprint"], now["data_fingerprint"])
     )
@@ -188,7 +189,7 @@ def _check(
             f"workdir {path.parent} belongs to another run: {'; '.join(changed[:SHOWN])}{more}; "
             f"use another workdir, restore the value or allow the exact key with --allow_change=KEY"
         )
-    upgraded = _changes(before["versions"], now["versions"])
+    upgraded = changes(before["versions"], now["versions"])
     if upgraded:
         logging.warning("%s: continuing with other versions: %s", path.parent, "; ".join(upgraded))
     return allowed
@@ -198,12 +199,12 @@ def _data_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     def named(images: dict[str, str]) -> dict[str, str]:
         return {f"digest of record {name!r}": digest for name, digest in images.items()}
 
-    return _changes(
+    return changes(
         {"data fingerprint": before["records"]}, {"data fingerprint": now["records"]}
-    ) or _changes(named(before["images"]), named(now["images"]))
+    ) or changes(named(before["images"]), named(now["images"]))
 
 
-def _binding(config: dict[str, Any]) -> dict[str, Any]:
+def binding(config: dict[str, Any]) -> dict[str, Any]:
     """Values that may not change, by dotted key, as JSON would return them."""
     flat = flatten(json.loads(json.dumps(config)))
     return {key: value for key, value in flat.items() if not _is_free(key)}
@@ -224,7 +225,7 @@ def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{key} was {_show(key, before)} and is {_show(key, now)}"
         for key in sorted(before.keys() | now.keys())

@@ -5,6 +5,9 @@ together with the arrays. So whatever storage did to it afterwards shows at read
 """
 
 import contextlib
+import errno
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +17,7 @@ from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from dinojax import trees
+from dinojax.data.threads import StorageError
 from dinojax.runtime.cluster import gather
 from dinojax.runtime.digests import digests
 from dinojax.runtime.errors import CheckpointError
@@ -23,6 +27,11 @@ STATE = "state"
 DIGESTS = "digests"
 NOTES = "notes"
 SHOWN = 3
+UNREACHABLE = (
+    *("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED"),
+    os.strerror(errno.EIO),
+)
+"""What TensorStore says where the system says EACCES, ESTALE, ETIMEDOUT or EIO."""
 
 
 def read_state(path: str | os.PathLike[str], abstract: PyTree, *, part: bool = False) -> PyTree:
@@ -39,20 +48,23 @@ def read_state(path: str | os.PathLike[str], abstract: PyTree, *, part: bool = F
     Raises:
         ValueError: other leaves, shapes or dtypes than asked for; names the first few.
         CheckpointError: damaged; says how it shows.
+        StorageError: not to be read now; it may be whole.
     """
     path = _absolute(path)
     state, expected, error = None, {}, None
     try:
         state, expected = _load(path, abstract, part)
-    except (ValueError, CheckpointError) as own:
+    except (ValueError, CheckpointError, StorageError) as own:
         error = own
-    reasons = gather("checkpoint", "" if error is None else str(error))
+    reason = [isinstance(error, StorageError), "" if error is None else str(error)]
+    reasons = [json.loads(told) for told in gather("checkpoint", json.dumps(reason))]
     _count_alike()
     if error is not None:
         raise error
-    for process, reason in enumerate(reasons):
+    for process, (by_storage, reason) in enumerate(reasons):
         if reason:
-            raise CheckpointError(f"checkpoint {path} fails on process {process}: {reason}")
+            kind = StorageError if by_storage else CheckpointError
+            raise kind(f"checkpoint {path} fails on process {process}: {reason}")
     found = digests(state)
     different = [name for name in found if expected.get(name) != found[name]]
     if different:
@@ -83,18 +95,37 @@ def read_notes(path: str | os.PathLike[str]) -> Any:
         return _described(path)[1].get(NOTES)
 
 
+def stored_leaves(path: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Shape and dtype of every leaf of the state, by its path, without reading it.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    path = _absolute(path)
+    with _named(path):
+        return _described(path)[0]
+
+
 def read_digests(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Of all leaves, by their paths, as they were when they were saved.
+    """Those that were saved with the leaves, by their paths; no array is read.
 
     Raises:
         CheckpointError: damaged, or not there.
     """
     path = _absolute(path)
     with _named(path):
-        found = _described(path)[1].get(DIGESTS)
-    if not found:
-        raise CheckpointError(f"checkpoint {path} is damaged: its digests are missing")
-    return dict(found)
+        _, added = _described(path)
+    return dict(_expected(path, added))
+
+
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """16 hex digits that tell what is saved there, from its digests.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    known = json.dumps(read_digests(path), sort_keys=True)
+    return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -109,16 +140,20 @@ def _described(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return trees.flatten(described.metadata), added if isinstance(added, dict) else {}
 
 
+def _expected(path: str, added: dict[str, Any]) -> dict[str, str]:
+    digests = added.get(DIGESTS)
+    if not digests:
+        raise CheckpointError(f"checkpoint {path} is damaged: its digests are missing")
+    return digests
+
+
 def _load(path: str, abstract: PyTree, part: bool) -> tuple[PyTree, dict[str, str]]:
     """The arrays, unproven, and the digests that they should have; by this process alone."""
     with _named(path):
         saved, added = _described(path)
-    expected = added.get(DIGESTS)
-    if not saved or not expected:
-        raise CheckpointError(
-            f"checkpoint {path} is damaged: its {'digests are' if saved else 'list of arrays is'} "
-            f"missing"
-        )
+    if not saved:
+        raise CheckpointError(f"checkpoint {path} is damaged: its list of arrays is missing")
+    expected = _expected(path, added)
     _check_leaves(path, saved, trees.flatten(abstract), part)
     context, me = ocp.Context(), jax.process_index()
     context.pytree.loading.partial_load = part
@@ -135,10 +170,25 @@ def _named(path: str):
     try:
         yield
     except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # memory, or open files
+            raise
         text = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}: {text})"
-        ) from error
+        text = f"checkpoint {path} cannot be read ({type(error).__name__}: {text})"
+        if _by_storage(error):
+            raise StorageError(
+                f"{text}; run the same command again once it can, or rename its directory to go on "
+                f"from the one before it"
+            ) from error
+        raise CheckpointError(text) from error
+
+
+def _by_storage(error: BaseException | None) -> bool:
+    """Whether it says nothing about what is stored there."""
+    if error is None:
+        return False
+    if isinstance(error, OSError):
+        return not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return any(status in str(error) for status in UNREACHABLE) or _by_storage(error.__cause__)
 
 
 def _check_leaves(

@@ -25,6 +25,7 @@ PEAK_16_BIT = {
     "h100": 989e12,
     "h200": 989e12,
     "b200": 2250e12,
+    "rtx 4090": 165e12,
 }
 """Dense bf16 matmul FLOP/s of the vendors' data sheets; the first name found in the kind counts."""
 FLOAT32_RATIO = {"tpu": 1.0, "gpu": 0.5}

@@ -28,11 +28,11 @@ from dinojax.ssl.forward import (
 )
 from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs, to_views
-from dinojax.ssl.micro_batch import MicroBatch
+from dinojax.ssl.micro_batch import MicroBatch, mean_over
 from dinojax.ssl.objective import Objective, Targets
 from dinojax.ssl.state import Centers, TrainState
 from dinojax.ssl.step import Metrics, Schedules
-from dinojax.typing import Array, Bool, Float, Int, Params, PyTree
+from dinojax.typing import Array, Bool, Float, Int, Params
 
 
 class Prototypes(NamedTuple):
@@ -186,10 +186,7 @@ class AccumulatedLoss(NamedTuple):
 
             return jax.grad(loss, has_aux=True)(state.student)
 
-        grads, terms = jax.tree.map(
-            lambda x: x / self.micro_batches,
-            _sum_over(part, (jnp.arange(self.micro_batches), seen)),
-        )
+        grads, terms = mean_over(part, (jnp.arange(self.micro_batches), seen))
         return grads, terms, next_centers
 
 
@@ -205,14 +202,3 @@ def student_rows(model: SslModel, params: Params, inputs: StepInputs) -> Student
         patch_logits=Rows(features.patches, columns.ibot),
         patches=whole.patches,
     )
-
-
-def _sum_over(function: Callable[[PyTree], PyTree], xs: PyTree) -> PyTree:
-    """Of its values for all entries of the leading axis, one after another."""
-    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], xs))
-    zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
-
-    def add(sums: PyTree, x: PyTree) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, sums, function(x)), None
-
-    return jax.lax.scan(add, zeros, xs)[0]

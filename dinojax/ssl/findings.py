@@ -15,15 +15,16 @@ import numpy as np
 
 from dinojax import trees
 from dinojax.mesh import STACKED, gather
-from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
+from dinojax.ssl.forward import SslModel
 from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.matching import FeatureLoss, MatchingModel
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.step import Loss, LossGradients
 from dinojax.typing import Array, Params, PyTree
 
 STAGES = (
-    *("state", "inputs", "teacher modules", "targets", "student modules", "loss terms"),
-    "student gradients",
+    *("state", "inputs", "teacher modules", "targets", "student modules", "Gram teacher modules"),
+    *("loss terms", "student gradients"),
 )
 FORWARD = (
     *("embed", "downsample_0", "stage_0", "downsample_1", "stage_1"),
@@ -31,6 +32,7 @@ FORWARD = (
     *("blocks", "norm1", "qkv", "proj", "attn", "ls1", "norm2"),
     *("fc1", "w1", "w2", "fc2", "w3", "mlp", "ls2", "cls_norm", "local_cls_norm", "norm"),
     *("pwconv1", "pwconv2", "ls", "backbone", "dino_head", "ibot_head"),
+    *("cls_projection", "patch_projection"),
 )
 """Modules in the order in which they are done."""
 METHODS = ("__call__", "to_bottleneck", "to_logits")
@@ -50,7 +52,7 @@ class Finding(NamedTuple):
 
 
 def make_findings(
-    loss: Loss, step_loss: LossGradients, make_inputs: Callable[..., StepInputs]
+    loss: Loss | FeatureLoss, step_loss: LossGradients, make_inputs: Callable[..., StepInputs]
 ) -> Callable[[TrainState, Any], list[Finding]]:
     """``(state, batch) -> findings``: all, the one that was computed first at the front.
 
@@ -84,22 +86,23 @@ def make_findings(
 
 
 def _tensors(
-    loss: Loss,
+    loss: Loss | FeatureLoss,
     step_loss: LossGradients,
     make_inputs: Callable[..., StepInputs],
     state: TrainState,
     batch: Any,
 ) -> list[PyTree]:
     """One tree for each of `STAGES`."""
-    step, schedules = state.step, loss.schedules
-    inputs = make_inputs(batch, step)
-    seen: dict[str, PyTree] = {"teacher": {}, "student": {}}
-    teacher = _watched(loss.frozen or loss.model, seen["teacher"])
-    student = _watched(loss.model, seen["student"])
-    outputs = teacher_forward(teacher, state.target_teacher, inputs)
-    targets, _ = loss.centering(outputs, schedules.teacher_temp(step), state.centers)
-    predictions = student_forward(student, state.student, inputs)
-    _, terms = loss.compare(predictions, outputs, targets, state, inputs)
+    inputs = make_inputs(batch, state.step)
+    seen: dict[str, PyTree] = {"teacher": {}, "student": {}, "Gram teacher": {}}
+    watched = loss._replace(
+        model=_watched(loss.model, seen["student"]),
+        frozen=_watched(loss.frozen or loss.model, seen["teacher"]),
+    )
+    if isinstance(watched, Loss) and watched.gram is not None:
+        backbone = _watched_network("backbone", watched.gram.backbone, seen["Gram teacher"])
+        watched = watched._replace(gram=watched.gram._replace(backbone=backbone))
+    targets, terms = watched.examine(state, inputs)
     grads, _, _ = step_loss.gradients(state, batch, make_inputs)
     return [
         state._asdict(),
@@ -107,36 +110,39 @@ def _tensors(
         seen["teacher"],
         targets,
         seen["student"],
+        seen["Gram teacher"],
         terms,
         grads,
     ]
 
 
-def _watched(model: SslModel, seen: dict[str, PyTree]) -> SslModel:
+def _watched(model: SslModel | MatchingModel, seen: dict[str, PyTree]) -> Any:
     """The same networks, which note in `seen` what their modules return."""
-
-    def watched(name: str, network: Any) -> Any:
-        def apply(variables: dict[str, Params], *args: Any, **options: Any) -> Any:
-            output, captured = network.apply(
-                *(variables, *args),
-                **options,
-                capture_intermediates=lambda module, method: method in METHODS,
-                mutable=["intermediates"],
-            )
-            found = captured["intermediates"]
-            # A backbone is applied once, a head once by each of its methods; one for both tasks
-            # twice, the second time to patches.
-            again = seen.get(name, {}).keys() & found.keys()
-            place = f"{name} of patches" if again else name
-            seen[place] = {**seen.get(place, {}), **found}
-            return output
-
-        copy = network.clone()
-        object.__setattr__(copy, "apply", apply)  # modules are frozen
-        return copy
-
     networks = {name: one for name, one in model._asdict().items() if one is not None}
-    return model._replace(**{name: watched(name, network) for name, network in networks.items()})
+    return model._replace(
+        **{name: _watched_network(name, network, seen) for name, network in networks.items()}
+    )
+
+
+def _watched_network(name: str, network: Any, seen: dict[str, PyTree]) -> Any:
+    def apply(variables: dict[str, Params], *args: Any, **options: Any) -> Any:
+        output, captured = network.apply(
+            *(variables, *args),
+            **options,
+            capture_intermediates=lambda module, method: method in METHODS,
+            mutable=["intermediates"],
+        )
+        found = captured["intermediates"]
+        # A backbone is applied once, a head once by each of its methods; one for both tasks twice,
+        # the second time to patches.
+        again = seen.get(name, {}).keys() & found.keys()
+        place = f"{name} of patches" if again else name
+        seen[place] = {**seen.get(place, {}), **found}
+        return output
+
+    copy = network.clone()
+    object.__setattr__(copy, "apply", apply)  # modules are frozen
+    return copy
 
 
 def _count(name: str, leaf: Array) -> Array:

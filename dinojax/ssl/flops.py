@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
-from dinojax.models.flops import backbone_flops, head_flops
+from dinojax.models.embed import patch_grid
+from dinojax.models.flops import backbone_flops, head_flops, projection_flops
 from dinojax.ssl.forward import SslModel
+from dinojax.ssl.matching import MatchingModel
 
 
 class ImageFlops(NamedTuple):
@@ -69,4 +71,33 @@ def image_flops(
         student_heads=3 * heads(model, global_crops + local_crops),
         teacher_backbone=teacher,
         teacher_heads=heads(seen, global_crops) / students,
+    )
+
+
+def matching_flops(
+    model: MatchingModel,
+    frozen: MatchingModel,
+    *,
+    global_px: int,
+    teacher_px: int,
+    global_crops: int = 2,
+    channels: int = 3,
+    drop_path_rate: float = 0.0,
+    students: int = 1,
+) -> ImageFlops:
+    """As `image_flops`, of distillation by features; the projections are the student's heads."""
+    assert model.cls_projection is not None and model.patch_projection is not None
+    rows, columns = patch_grid(global_px, global_px, model.backbone.stride)
+    width = model.backbone.embed_dim
+    heads = projection_flops(model.cls_projection, width)
+    heads += rows * columns * projection_flops(model.patch_projection, width)
+    student = backbone_flops(
+        model.backbone, global_px, channels=channels, drop_path_rate=drop_path_rate
+    )
+    teacher = backbone_flops(frozen.backbone, teacher_px, channels=channels)
+    return ImageFlops(
+        student_backbone=3 * global_crops * student,
+        student_heads=3 * global_crops * heads,
+        teacher_backbone=global_crops * teacher / students,
+        teacher_heads=0,
     )

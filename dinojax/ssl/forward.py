@@ -1,6 +1,6 @@
 """From views to student and teacher outputs (DINOv3, section 3; the reference's forward pass)."""
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,18 +33,20 @@ class SslModel(NamedTuple):
 
     def init(self, key: Key, channels: int = 3) -> Params:
         """Parameters of all, independent of any image size."""
-        side, width = self.backbone.stride, self.backbone.embed_dim
-        examples = {
-            "backbone": jnp.zeros((1, 1, side, side, channels)),
-            "dino_head": jnp.zeros((1, width)),
-        }
-        if self.ibot_head is not None:
-            examples["ibot_head"] = jnp.zeros((1, width))
-        keys = jax.random.split(key, len(examples))
-        return {
-            name: getattr(self, name).init(k, example)["params"]
-            for k, (name, example) in zip(keys, examples.items(), strict=True)
-        }
+        return init_parts(self._asdict(), key, channels)
+
+
+def init_parts(parts: dict[str, Any], key: Key, channels: int = 3) -> Params:
+    """Parameters of a backbone, which comes first, and of what takes its tokens; None has none."""
+    there = {name: part for name, part in parts.items() if part is not None}
+    side, width = there["backbone"].stride, there["backbone"].embed_dim
+    examples = {name: jnp.zeros((1, width)) for name in there}
+    examples["backbone"] = jnp.zeros((1, 1, side, side, channels))
+    keys = jax.random.split(key, len(there))
+    return {
+        name: part.init(k, examples[name])["params"]
+        for k, (name, part) in zip(keys, there.items(), strict=True)
+    }
 
 
 class Bottlenecks(NamedTuple):

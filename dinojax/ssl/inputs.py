@@ -33,7 +33,7 @@ class StepInputs(NamedTuple):
     masked ones, where there are any."""
     mask_weights: Float[Array, "G M"]
     """One over the number of masked patches in the token's own crop."""
-    draws: tuple[CropDraws | None, CropDraws | None]
+    draws: tuple[CropDraws | None, ...] = (None, None)
     """Stochastic depth and RoPE augmentation of the student, for global and local crops."""
     teacher_crops: Float[Array, "V B S S C"] | None = None
     """What the teacher sees; None: the global crops."""

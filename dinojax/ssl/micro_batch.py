@@ -1,11 +1,13 @@
 """The batch in parts that are computed one after another."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from dinojax.mesh import current_batch_shards, split_batch
-from dinojax.typing import Array, Int
+from dinojax.typing import Array, Int, PyTree
 
 
 class MicroBatch(NamedTuple):
@@ -29,3 +31,15 @@ class MicroBatch(NamedTuple):
 
 
 WHOLE_BATCH = MicroBatch()
+
+
+def mean_over(function: Callable[[PyTree], PyTree], xs: PyTree) -> PyTree:
+    """Of its values for all entries of the leading axis, which it sees one after another."""
+    count = len(jax.tree.leaves(xs)[0])
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], xs))
+    zeros = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+
+    def add(sums: PyTree, x: PyTree) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, sums, function(x)), None
+
+    return jax.tree.map(lambda x: x / count, jax.lax.scan(add, zeros, xs)[0])

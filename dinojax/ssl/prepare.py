@@ -45,7 +45,30 @@ def crop_keys(seed: int, step: Step, slots: int | Int[Array, " B"]) -> Key:
     return slot_keys(key_for(seed, step, "crops"), slots)
 
 
-def make_step_inputs(
+MakeInputs = Callable[..., StepInputs]
+"""``(batch, step[, micro_batch]) -> StepInputs``."""
+MakeDraws = Callable[..., tuple[CropDraws | None, ...]]
+"""``(step[, micro_batch])`` to the draws of its groups."""
+
+
+def make_step_draws(
+    draws: Callable[[Step, Int[Array, " G"]], tuple[CropDraws | None, ...]], groups: int
+) -> MakeDraws:
+    """What is random inside one student, of all groups of a step or of those of a micro-batch."""
+    return lambda step, micro_batch=WHOLE_BATCH: draws(step, micro_batch.of(jnp.arange(groups)))
+
+
+def with_draws(make_views: MakeInputs, make_draws: MakeDraws) -> MakeInputs:
+    """Everything that enters a step: views, and one student's draws."""
+
+    def inputs(batch: Any, step: Step, micro_batch: MicroBatch = WHOLE_BATCH) -> StepInputs:
+        draws = make_draws(step, micro_batch)
+        return make_views(batch, step, micro_batch)._replace(draws=draws)
+
+    return inputs
+
+
+def make_step_views(
     recipe: ViewRecipe,
     *,
     seed: int,
@@ -54,12 +77,11 @@ def make_step_inputs(
     counts: np.ndarray,
     ratio_bounds: np.ndarray | None = None,
     circular_shift: bool,
-    draws: Callable[[Step, Int[Array, " G"]], tuple[CropDraws | None, ...]],
     dtype: DTypeLike,
     hide_masked: bool = True,
     teacher_scale: float = 1.0,
-) -> Callable[..., StepInputs]:
-    """``(batch, step[, micro_batch]) -> StepInputs`` with crops keyed by (seed, step, slot).
+) -> MakeInputs:
+    """Crops and masks, keyed by (seed, step, slot); without draws.
 
     A batch holds ``canvas [B, H, W, C]`` and ``size [B, 2]``; its order is the slots'. Its first
     images alone get the crops that they have in the whole batch, and so do those of a micro-batch.
@@ -73,9 +95,7 @@ def make_step_inputs(
     """
     block = max_block_patches(recipe.global_crops_size, recipe.global_crops_size // side)
 
-    def inputs(
-        batch: dict[str, Any], step: Step, micro_batch: MicroBatch = WHOLE_BATCH
-    ) -> StepInputs:
+    def views(batch: Any, step: Step, micro_batch: MicroBatch = WHOLE_BATCH) -> StepInputs:
         slots = micro_batch.of(jnp.arange(batch["canvas"].shape[0]))
         canvas, size = (micro_batch.of(batch[name]) for name in ("canvas", "size"))
         keys = split_batch(crop_keys(seed, step, slots))
@@ -105,10 +125,9 @@ def make_step_inputs(
             mask_indices=indices,
             mask_weights=weights.astype(jnp.promote_types(dtype, jnp.float32)),
             mask_real=real,
-            draws=draws(step, group_slots),  # type: ignore[arg-type]
         )
 
-    return inputs
+    return views
 
 
 def _reduced(crops: Crops, scale: float) -> Float[Array, "V B s s C"] | None:

@@ -67,13 +67,13 @@ class Loss(NamedTuple):
         targets, centers = self.centering(theirs, temperature, state.centers)
         targets, centers = jax.lax.stop_gradient((targets, centers))
         ours = student_forward(self.model, student, inputs)
-        total, terms = self.compare(ours, theirs, targets, state, inputs)
+        total, terms = self._compare(ours, theirs, targets, state, inputs)
         return total, (terms, centers)
 
     def _see(self, state: TrainState, inputs: StepInputs) -> TeacherOutputs:
         return teacher_forward(self.frozen or self.model, state.target_teacher, inputs)
 
-    def compare(
+    def _compare(
         self,
         student: StudentOutputs,
         teacher: TeacherOutputs,
@@ -89,6 +89,13 @@ class Loss(NamedTuple):
         patches = self.gram.targets(state.gram_teacher, teacher.patches, inputs)
         given = {"teacher": patches, "inputs": inputs, "step": state.step}
         return self.gram.add_to(total, terms, student=student.patches, **given)
+
+    def examine(self, state: TrainState, inputs: StepInputs) -> tuple[Targets, Metrics]:
+        """Targets and loss terms of the state's student."""
+        theirs = self._see(state, inputs)
+        targets, _ = self.centering(theirs, self.schedules.teacher_temp(state.step), state.centers)
+        ours = student_forward(self.model, state.student, inputs)
+        return targets, self._compare(ours, theirs, targets, state, inputs)[1]
 
     def see(
         self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]

@@ -84,9 +84,9 @@ def validate(recipe: ViewRecipe, channels: int) -> None:
             f"{RGB_ONLY} change colours, which images of {channels} channels do not have; "
             "use without_rgb_operations(recipe)"
         )
-    if recipe.local_crops_number < 1:
+    if recipe.local_crops_number < 0:
         raise ValueError(
-            f"crops.local_crops_number={recipe.local_crops_number} must be at least 1; use 8"
+            f"crops.local_crops_number={recipe.local_crops_number} must be at least 0; use 8"
         )
     if recipe.gram_teacher_no_distortions and recipe.gram_teacher_crops_size is None:
         raise ValueError(

@@ -42,6 +42,18 @@ def test_the_shipped_sweep(monkeypatch):
     ]
 
 
+def test_the_ablations_of_dinov2(monkeypatch):
+    """From iBOT to the recipe in rows that each change something, four datasets, three losses."""
+    monkeypatch.chdir(ROOT)
+    for table, rows in ((1, 11), (2, 4), (3, 3)):
+        runs = expand(f"configs/sweeps/dinov2_table{table}.py", "runs")
+        assert len({run.overrides for run in runs}) == len(runs) == rows
+        if table == 1:
+            ibot, *between, dinov2 = (len(run.overrides) for run in runs)
+            assert sorted([ibot, *between, dinov2], reverse=True) == [ibot, *between, dinov2]
+            assert ibot == 15 and dinov2 == 0
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -4,11 +4,14 @@ import functools
 
 import jax
 import pytest
+from recipe_files import recipe_dict
 
 from dinojax import build
 from dinojax import mesh as meshes
 from dinojax.config import default_config, parse_config
-from dinojax.planning.memory import Memory, MeshShape, high_points, predict_memory
+from dinojax.planning.memory import Memory, high_points, predict_memory
+from dinojax.planning.mesh_choice import largest_resolution
+from dinojax.planning.streams import MeshShape
 from dinojax.shrink import shrink
 
 GIB = 2**30
@@ -93,3 +96,61 @@ def test_near_what_was_compiled(shape, overrides, compiled):
     recipe = {"student__n_storage_tokens": 0, "student__drop_path_rate": 0.3}
     memory = predict(shape, student__remat="full", **recipe, **overrides)
     assert memory.total / GIB == pytest.approx(compiled, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "overrides", "compiled"),
+    [
+        ("dinov2_vitg14", (32, 2, 1), {}, 20.82),
+        ("dinov3_vitl16_in1k", (16, 2, 2), {}, 13.75),
+        ("dinov3_vit7b16_gram_anchor", (4, 32, 1), {}, 20.50),
+        ("dinov3_vit7b16_high_res_adapt", (4, 32, 1), {}, 73.63),
+        (
+            "dinov3_vitl16_lvd1689m_distilled",
+            (1, 64, 1),
+            {"train.draw_group_size": 15},
+            18.93,
+        ),
+        ("dinov3_multi_distilled", (1, 64, 1), {"train.draw_group_size": 15}, 18.24),
+        ("dinov3_convnext_distilled:tiny", (1, 64, 1), {}, 34.15),
+        ("dinov3_convnext_distilled:large", (128, 1, 1), {}, 56.53),
+    ],
+)
+def test_recipes_near_what_was_compiled(name, shape, overrides, compiled):
+    """Rows of the table in docs/plan.md, of the resolution that needs most."""
+    given = recipe_dict(name)
+    given.update_from_flattened_dict(overrides)
+    given, shape = parse_config(given), MeshShape(*shape)
+    state = jax.eval_shape(build.build_init(given))
+    memory = predict_memory(largest_resolution(given, shape, state), shape, state)
+    assert memory.total / GIB == pytest.approx(compiled, rel=0.1)
+
+
+def test_long_sequences_cost_what_their_length_says():
+    """Not its square: attention in blocks. Of 32 images with local crops of the same length."""
+    shape, layer = MeshShape(1, 16, 1), {}
+    for side in (768, 1536):
+        given = config(
+            train__batch_size=512,
+            crops__global_crops_size=side,
+            crops__local_crops_number=0,
+            student__drop_path_rate=0.0,
+        )
+        state = jax.eval_shape(build.build_init(given))
+        layer[side] = high_points(given, shape, state)["backward"].layer
+    assert layer[1536] < 5 * layer[768]
+
+
+def test_gram_anchoring_adds_a_teacher_and_its_similarities():
+    keys = {"gram__use_loss": True, "gram__load_ema_step": 0, "train__batch_size": 2048}
+    plain, gram = at_losses(), at_losses(**keys, gram__img_level=True)
+    assert gram.teacher == pytest.approx(1.9 * plain.teacher, rel=0.1)
+    # 256 crops of 196 patches, in rows of a TPU's tiles: both sides, difference and gradient.
+    assert gram.logits - plain.logits == 256 * 196 * 256 * 4 * 4
+    # Or two groups of 128 crops each.
+    assert at_losses(**keys).logits - plain.logits == 2 * (128 * 196) ** 2 * 4 * 4
+    given = config(**keys, crops__gram_teacher_crops_size=448)
+    points = high_points(given, MeshShape(1, 16, 1), jax.eval_shape(build.build_init(given)))
+    without = config(**keys)
+    same = high_points(without, MeshShape(1, 16, 1), jax.eval_shape(build.build_init(without)))
+    assert points["teachers"].layer > 4 * same["teachers"].layer

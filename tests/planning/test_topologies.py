@@ -15,6 +15,7 @@ from dinojax.runtime.throughput import PEAK_16_BIT
         ("v5e:1x1", 1, 1, True),
         ("gpu:8xh200", 8, 1, False),
         ("gpu:12xh100", 12, 2, False),
+        ("gpu:1xrtx4090", 1, 1, False),
     ],
 )
 def test_names(name, devices, hosts, tpu):
@@ -56,6 +57,10 @@ def test_chips_are_those_of_the_throughput():
         ("TPU v6 lite", "v6e"),
         ("NVIDIA H100 80GB HBM3", "h100"),
         ("NVIDIA H200", "h200"),
+        ("NVIDIA A100-SXM4-40GB", "a100_40gb"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA A100 80GB PCIe", "a100"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
     ],
 )
 def test_device_kinds(kind, chip):
@@ -66,3 +71,4 @@ def test_device_kinds(kind, chip):
 def test_unknown_devices_have_no_memory_to_plan_for():
     assert chip_of("cpu") is None
     assert chip_of("TPU v2") is None
+    assert chip_of("NVIDIA GeForce RTX 3060") is None

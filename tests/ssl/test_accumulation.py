@@ -75,7 +75,7 @@ def whole_inputs(precision: str, gram: str = "") -> StepInputs:
 
 
 def part_of(inputs: StepInputs, part: MicroBatch) -> StepInputs:
-    """What `make_step_inputs` should make of a part: entries of images and groups, in order."""
+    """What `make_step_views` should make of a part: entries of images and groups, in order."""
 
     def second_axis(x: Any) -> Any:
         return jnp.swapaxes(part.of(jnp.swapaxes(x, 0, 1)), 0, 1)

@@ -7,11 +7,13 @@ import pytest
 from dinojax.models.flops import backbone_flops, head_flops
 from dinojax.models.head import DinoHead
 from dinojax.models.presets import get_preset
+from dinojax.models.projection import Projection
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import POLICIES
-from dinojax.ssl.flops import image_flops
+from dinojax.ssl.flops import image_flops, matching_flops
 from dinojax.ssl.forward import SslModel, student_forward, teacher_forward
 from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.matching import MatchingModel, projected
 
 F32 = POLICIES["float32"]
 WIDTH, BATCH, LOCALS, MASKED = 256, 2, 3, 10
@@ -64,6 +66,30 @@ def test_train_step_is_what_xla_counts(ffn):
     )
     measured = xla_flops(lambda s, t, i: step(model, s, t, i), params, params, make_inputs())
     assert BATCH * counted.total == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("hidden_dim", [None, 320])
+def test_matching_is_what_xla_counts(hidden_dim):
+    """Of a wider teacher, on smaller crops."""
+    teacher = make_model(embed_dim=2 * WIDTH).backbone
+    projection = Projection(2 * WIDTH, F32, hidden_dim)
+    model = MatchingModel(make_model().backbone, projection, projection.clone())
+    frozen = MatchingModel(teacher)
+
+    def step(student, teacher, inputs):
+        def total(student):
+            return sum(x.sum() for x in projected(model, student, inputs))
+
+        crops = inputs.global_crops[:, :, :48, :48].reshape(1, 2 * BATCH, 48, 48, 3)
+        return jax.grad(total)(student), frozen.backbone.apply({"params": teacher}, crops)
+
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    theirs = jax.eval_shape(frozen.init, jax.random.key(0))["backbone"]
+    counted = matching_flops(model, frozen, global_px=96, teacher_px=48)
+    measured = xla_flops(step, params, theirs, make_inputs())
+    assert BATCH * counted.total == pytest.approx(measured, rel=0.1)
+    shared = matching_flops(model, frozen, global_px=96, teacher_px=48, students=4)
+    assert counted.teacher_backbone == 4 * shared.teacher_backbone
 
 
 @pytest.mark.parametrize("image_px", [64, 192])

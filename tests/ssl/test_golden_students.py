@@ -33,18 +33,19 @@ def run(name: str):
 
     def learner(schedules) -> Learner:
         loss = case.loss._replace(schedules=schedules)
-        return Learner(loss, case.optimizer, lambda batch, step: batch)
+        return Learner(loss, case.optimizer, lambda step, part: case.inputs(0).draws)
 
-    step = make_students_step({"recorded": learner(schedules), "faster": learner(faster)})
+    learners = {"recorded": learner(schedules), "faster": learner(faster)}
+    step = make_students_step(learners, lambda batch, step: batch)
     one = state._replace(frozen_teacher=None)
     before = Students(jnp.int32(0), {"recorded": one, "faster": one}, state.frozen_teacher)
-    program = jax.jit(step).lower(before, case.inputs(0)).compile()
-    return case, before, *program(before, case.inputs(0))
+    lowered = jax.jit(step).lower(before, case.inputs(0))
+    return case, before, *lowered.compile()(before, case.inputs(0)), lowered.as_text()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_student_takes_its_own_step(name):
-    case, before, after, metrics = run(name)
+    case, before, after, metrics, _ = run(name)
     for student in before.students:
         own = {k.removeprefix(f"{student}/"): v for k, v in metrics.items()}
         if student == "recorded":
@@ -66,10 +67,20 @@ def test_each_student_takes_its_own_step(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_summary(name):
-    _, before, after, metrics = run(name)
+    _, before, after, metrics, _ = run(name)
     losses = [metrics[f"{student}/total_loss"] for student in before.students]
     np.testing.assert_allclose(metrics["total_loss"], np.mean(losses), rtol=1e-6)
     assert metrics["finite"] and metrics["refused_in_a_row"] == 0
     assert int(after.step) == 1 and int(after.refused_steps) == 0
     jax.tree.map(np.testing.assert_array_equal, after.frozen_teacher, before.frozen_teacher)
     assert all(one.frozen_teacher is None for one in after.students.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_student_after_the_other(name):
+    """The second's forward pass waits for the first's new parameters: or both keep activations."""
+    _, before, *_, text = run(name)
+    lines = [line for line in text.splitlines() if "optimization_barrier" in line]
+    (results,) = [line.partition("=")[0] for line in lines]
+    parameters = len(jax.tree.leaves(before.student["recorded"]))
+    assert int(results.partition(":")[2]) == 2 * parameters

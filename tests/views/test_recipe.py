@@ -28,7 +28,7 @@ def test_accepted(channels, options):
         (3, {"rgb_std": (0.2,)}, r"crops\.rgb_std=\(0\.2,\) has 1 values"),
         (1, MONO, r"images of 1 channels do not have; use without_rgb_operations\(recipe\)"),
         (1, MONO | COLOURLESS | {"grey_probability": 0.2}, r"crops\.grey_probability change"),
-        (3, {"local_crops_number": 0}, r"local_crops_number=0 must be at least 1"),
+        (3, {"local_crops_number": -1}, r"local_crops_number=-1 must be at least 0"),
         (3, {"gram_teacher_no_distortions": True}, r"set crops\.gram_teacher_crops_size"),
         (3, {"localcrops_subset_of_globalcrops": True, "local_crops_number": 7}, "odd.*use 8"),
         (

@@ -1,0 +1,122 @@
+"""Images with their segmentation in source order, as dense evaluations take them."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Bool, Int32
+
+from dinojax.data.decode import to_canvas
+from dinojax.data.load import READ_TIMEOUT_S, Canvases, Sizes, refuse_passing
+from dinojax.data.maps import decode_record, read_segmentation
+from dinojax.data.pipeline import default_threads
+from dinojax.data.prefetch import AHEAD, iterate
+from dinojax.data.source import Source
+from dinojax.data.threads import for_each
+
+NO_CLASS = -1
+"""Beyond the image, and where a record has no map."""
+MOST_CLASSES = 1024
+
+
+class MapBatch(TypedDict):
+    """Records in source order.
+
+    Those without a map or unreadable, and those that fill up the last batch, are not `valid`.
+    """
+
+    canvas: Canvases
+    size: Sizes
+    segmentation: Int32[np.ndarray, "b H W"]
+    valid: Bool[np.ndarray, " b"]
+
+
+def map_batches(
+    source: Source,
+    batch: int,
+    canvas_px: int,
+    read_timeout_s: float = READ_TIMEOUT_S,
+    channels: int = 3,
+) -> Generator[MapBatch, None, None]:
+    """One pass over the source, loading ahead; `close()` as for `dinojax.data.pipeline`.
+
+    Raises:
+        ValueError: `batch` below 1.
+        dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
+    """
+    if batch < 1:
+        raise ValueError(f"batch={batch} must be at least 1; use 64")
+    return iterate(_MapBatches(source, batch, canvas_px, read_timeout_s, channels), AHEAD)
+
+
+def find_classes(source: Source) -> list[int]:
+    """The class numbers that occur in the maps, ascending; empty: there are no maps.
+
+    Raises:
+        ValueError: more than `MOST_CLASSES`; such maps number instances.
+    """
+    found: set[int] = set()
+    for index in range(len(source)):
+        try:
+            map = read_segmentation(source[index])
+        except (ValueError, OSError) as error:  # unreadable, as in `map_batches`
+            refuse_passing(error, source.record_id(index))
+            continue
+        if map is not None:
+            found.update(np.unique(map).tolist())
+        if len(found) > MOST_CLASSES:
+            raise ValueError(
+                f"the maps up to record {source.record_id(index)!r} hold {len(found)} different "
+                f"numbers, more than {MOST_CLASSES}; give maps of classes, not of instances"
+            )
+    return sorted(found)
+
+
+@dataclass(frozen=True)
+class _MapBatches:
+    source: Source
+    batch: int
+    canvas_px: int
+    read_timeout_s: float
+    channels: int
+
+    @cached_property
+    def _threads(self) -> int:
+        return default_threads()
+
+    def __len__(self) -> int:
+        return -(-len(self.source) // self.batch)
+
+    def __getitem__(self, step: int) -> MapBatch:
+        first = step * self.batch
+        count = min(self.batch, len(self.source) - first)
+        side = self.canvas_px
+        canvas = np.zeros((self.batch, side, side, self.channels), np.uint8)
+        size = np.full((self.batch, 2), side, np.int32)
+        segmentation = np.full((self.batch, side, side), NO_CLASS, np.int32)
+        valid = np.zeros(self.batch, bool)
+
+        def fill(slot: int) -> None:
+            name = self.source.record_id(first + slot)
+            try:
+                pixels = decode_record(self.source[first + slot], side, self.channels)
+            except (ValueError, OSError) as error:
+                refuse_passing(error, name)
+                return
+            if pixels.segmentation is None:
+                return
+            size[slot] = to_canvas(pixels.image, canvas[slot])
+            height, width = size[slot].tolist()
+            segmentation[slot, :height, :width] = pixels.segmentation
+            valid[slot] = True
+
+        for_each(
+            fill,
+            count,
+            num_threads=self._threads,
+            limit_s=self.read_timeout_s,
+            describe=lambda slot: f"record {self.source.record_id(first + slot)!r}",
+        )
+        return MapBatch(canvas=canvas, size=size, segmentation=segmentation, valid=valid)

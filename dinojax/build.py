@@ -10,6 +10,7 @@ import numpy as np
 
 from dinojax.build_gram import build_gram, has_gram_teacher
 from dinojax.build_model import build_backbone, build_frozen_model, build_model
+from dinojax.build_recovery import build_gate, build_watch, has_recovery
 from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config
 from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
@@ -33,6 +34,7 @@ from dinojax.ssl.prepare import (
     make_step_views,
     with_draws,
 )
+from dinojax.ssl.recovery import closed
 from dinojax.ssl.state import Centers, TrainState, init_state
 from dinojax.ssl.step import Loss, LossGradients, Metrics, make_train_step
 from dinojax.ssl.students import Learner, Students, make_students_step
@@ -66,6 +68,7 @@ def build_objective(config: Config) -> Objective:
         koleo_loss_weight=config.dino.koleo_loss_weight,
         koleo_group_size=config.dino.koleo_group_size or draw_group_size(config),
         koleo_topk=config.dino.koleo_topk,
+        watch=build_watch(config, chunked=False),
     )
 
 
@@ -121,7 +124,9 @@ def build_accumulated_loss(config: Config) -> AccumulatedLoss | FeatureLoss:
         "softmax": moving_centers,
     }
     objective = build_objective(config)._replace(
-        dino=partial(chunked_dino_loss, chunk=chunk), ibot=partial(chunked_ibot_loss, chunk=chunk)
+        dino=partial(chunked_dino_loss, chunk=chunk),
+        ibot=partial(chunked_ibot_loss, chunk=chunk),
+        watch=build_watch(config, chunked=True),
     )
     return AccumulatedLoss(
         model,
@@ -240,6 +245,7 @@ def build_train_step(config: Config) -> Callable[[Any, Any], tuple[Any, Metrics]
             loss=build_step_loss(config),
             optimizer=build_optimizer(config),
             make_inputs=build_inputs(config),
+            gate=build_gate(config),
         )
     precision = get_precision(config.train.precision)
 
@@ -285,6 +291,8 @@ def _build_init(config: Config) -> Callable[[], TrainState]:
         state = init_state(student, optimizer.init(student), centers)
         if has_gram_teacher(config.gram):
             state = state._replace(gram_teacher=jax.tree.map(jnp.copy, student["backbone"]))
+        if has_recovery(config):
+            state = state._replace(recovery=closed())
         if frozen is not None:
             key = key_for(config.train.seed, 0, "frozen teacher")
             state = state._replace(frozen_teacher=frozen.init(key, config.student.in_chans))

@@ -328,10 +328,32 @@ class InitConfig:
     in runs/x/checkpoints/400; of a run with several students with the name of one behind it, as in
     runs/x#vits16. Student and EMA teacher become copies of the EMA teacher there, heads included;
     the optimizer and the steps start anew. A position table of another grid (DINOv2) is resampled.
-    None: random weights."""
+    Or a backbone without heads: a snapshot, as in runs/x/snapshots/400, or a ``.safetensors`` file
+    under the official names. None: random weights."""
     resume: bool = False
     """Take the whole state over instead: the run goes on at the step of the checkpoint, under this
     configuration. Schedules are then those of the whole run, train.steps counts from its start."""
+
+
+@dataclass(frozen=True)
+class RecoveryConfig:
+    """New heads for the backbone of init.from: they are trained first, with the backbone frozen.
+
+    Heads that are there are left out. See docs/recovery.md.
+    """
+
+    max_steps: int | None = None
+    """At the latest after so many steps the backbone is trained, with a warning if the heads are
+    not ready. None: no such phase."""
+    seed_batches: int = 32
+    """The run's first batches, from whose features k-means makes the prototypes. 0: random ones."""
+    open_below: float = 0.9
+    """Heads are ready when the student's cross-entropy with the targets of both is below this share
+    of the logarithm of the number of prototypes,"""
+    patience_steps: int = 20
+    """in so many steps one after another."""
+    warmup_steps: int = 100
+    """Over which the backbone's learning rate then grows from 0 to that of the heads."""
 
 
 @dataclass(frozen=True)
@@ -351,6 +373,7 @@ class Config:
     knn: KnnConfig = KnnConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     init: InitConfig = InitConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
 
 
 # Any: ml_collections has no types, and what checkers infer for its attributes is wrong.

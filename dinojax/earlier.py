@@ -74,6 +74,7 @@ def find_checkpoint(given: str, key: str) -> str:
     if not steps:
         raise FileNotFoundError(
             f"{key}={given!r} has no checkpoint in {folder}; give the workdir of a run, or one of "
-            f"its checkpoints, as in runs/x/{DIRECTORY}/400 (in a bucket always that)"
+            f"its checkpoints, as in runs/x/{DIRECTORY}/400 (in a bucket always that), or for "
+            "init.from a backbone: a .safetensors file, or a snapshot as in runs/x/snapshots/400"
         )
     return os.fspath(folder / str(max(steps)))

@@ -9,12 +9,15 @@ from absl import logging
 from dinojax.build import build_init
 from dinojax.build_gram import has_gram_teacher
 from dinojax.build_model import build_model
+from dinojax.build_recovery import has_recovery
 from dinojax.config import Config
 from dinojax.earlier import find_earlier
 from dinojax.frozen_teacher import with_teacher, without_teacher
 from dinojax.position_tables import read_teacher
+from dinojax.seed_heads import FirstBatches, seed_heads
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
+from dinojax.starting_weights import has_heads, is_released, read_released
 
 CHECKPOINT_KEYS = ("init.from", "gram.teacher", "distillation.teacher")
 """Keys that may name a workdir or a checkpoint of an earlier run."""
@@ -23,12 +26,15 @@ FROZEN = ("gram_teacher", "frozen_teacher")
 
 
 def make_initial_state(
-    config: Config, abstract_state: TrainState | Students
+    config: Config, abstract_state: TrainState | Students, first_batches: FirstBatches
 ) -> TrainState | Students:
     """Before the first step of `config`, on the shardings of `abstract_state`.
 
+    Args:
+        first_batches: what new heads are seeded from, if there are any.
+
     Raises:
-        FileNotFoundError: no checkpoint where one is named.
+        FileNotFoundError: no checkpoint or file where one is named.
         ValueError: it holds another model, or several students and does not say which.
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
@@ -40,7 +46,7 @@ def make_initial_state(
         return state
     assert isinstance(abstract_state, TrainState)
     if config.init.from_ is not None:
-        state = _continued(config, state, abstract_state)
+        state = _continued(config, state, abstract_state, first_batches)
     if not has_gram_teacher(config.gram):
         return state
     if config.gram.teacher is None:
@@ -52,13 +58,42 @@ def make_initial_state(
     return state._replace(gram_teacher=teacher["backbone"])
 
 
-def _continued(config: Config, state: TrainState, abstract_state: TrainState) -> TrainState:
+def _continued(
+    config: Config, state: TrainState, abstract_state: TrainState, first_batches: FirstBatches
+) -> TrainState:
+    given, wanted = config.init.from_, abstract_state.teacher
+    assert given is not None
+    if config.init.resume:
+        return _resumed(config, state, abstract_state)
+    if is_released(given):
+        path, backbone = given, read_released(given, config, wanted["backbone"])
+    else:
+        earlier, model = find_earlier(given, "init.from"), build_model(config)
+        path = earlier.path
+        if not has_recovery(config) and has_heads(earlier):
+            logging.info("student and EMA teacher are the EMA teacher of %s", path)
+            teacher = read_teacher(earlier, wanted, model.backbone)
+            return state._replace(student=_copy(teacher), teacher=teacher)
+        alone = {"backbone": wanted["backbone"]}
+        backbone = read_teacher(earlier, alone, model.backbone)["backbone"]
+    logging.info("student and EMA teacher begin with the backbone of %s and new heads", path)
+    state = state._replace(
+        student={**state.student, "backbone": _copy(backbone)},
+        teacher={**state.teacher, "backbone": backbone},
+    )
+    if not has_recovery(config):
+        logging.warning(
+            "%s has no heads, and what a backbone learns from new ones overwrites what it knew; "
+            "recovery.max_steps trains them first (docs/recovery.md)",
+            path,
+        )
+        return state
+    return seed_heads(config, state, first_batches) if config.recovery.seed_batches else state
+
+
+def _resumed(config: Config, state: TrainState, abstract_state: TrainState) -> TrainState:
     assert config.init.from_ is not None
     earlier = find_earlier(config.init.from_, "init.from")
-    if not config.init.resume:
-        logging.info("student and EMA teacher are the EMA teacher of %s", earlier.path)
-        teacher = read_teacher(earlier, abstract_state.teacher, build_model(config).backbone)
-        return state._replace(student=_copy(teacher), teacher=teacher)
     if earlier.step >= config.train.steps:
         raise ValueError(
             f"init.from={config.init.from_!r} is at step {earlier.step}, and train.steps="

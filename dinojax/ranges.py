@@ -61,6 +61,11 @@ RANGES = {
     "data.read_timeout_s": above(0, 300.0),
     "knn.temperature": above(0, 0.07),
     "checkpoint.every_steps": at_least(1, 3750),
+    "recovery.max_steps": at_least(1, 2500),
+    "recovery.seed_batches": at_least(0, 32),
+    "recovery.open_below": Range(0, 1, 0.9, above=True),
+    "recovery.patience_steps": at_least(1, 20),
+    "recovery.warmup_steps": at_least(0, 100),
 }
 SWITCHES = ("train.rollback_after", "train.hang_timeout_s")
 """What 0 switches off."""

@@ -31,6 +31,7 @@ from dinojax.runtime.nonfinite import CHECKPOINT, FILE, as_json
 from dinojax.runtime.rollback import Window, after_windows
 from dinojax.runtime.stored_state import read_state
 from dinojax.safety import advance
+from dinojax.seed_heads import FirstBatches
 from dinojax.ssl.findings import Finding, make_findings
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
@@ -88,7 +89,8 @@ def replay(path: str | Path) -> dict[str, Any]:
         return next(global_batches(iter([batch]), placement))
 
     with jax.set_mesh(mesh):
-        state = state_before(bundle, Path(path), config, mesh)
+        first_batches = lambda count: map(batch_of, range(count))  # noqa: E731
+        state = state_before(bundle, Path(path), config, mesh, first_batches)
         compiled, found, metrics = {}, [], {}
         for i in range(int(state.step), step + 1):
             resolution = resolution_at(config, i)
@@ -127,7 +129,7 @@ def step_findings(config: Config) -> Callable[[TrainState | Students, Any], list
 
 
 def state_before(
-    bundle: dict[str, Any], path: Path, config: Config, mesh: Any
+    bundle: dict[str, Any], path: Path, config: Config, mesh: Any, first_batches: FirstBatches
 ) -> TrainState | Students:
     """The state that the replay starts from, at the step that it starts with.
 
@@ -143,7 +145,7 @@ def state_before(
         )
     saved = bundle["checkpoint"]
     if saved is None:
-        return make_initial_state(config, wanted)
+        return make_initial_state(config, wanted, first_batches)
     state = read_state(path / CHECKPOINT, without_teacher(wanted))
     state = with_teacher(state, config, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]

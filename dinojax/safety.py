@@ -1,20 +1,22 @@
 """What a training run keeps for bad days: its series of saved states, and the tale of a step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jax.sharding import Mesh
 
-from dinojax.config import CheckpointConfig
+from dinojax.config import CheckpointConfig, RecoveryConfig
 from dinojax.frozen_teacher import without_teacher
 from dinojax.runtime.checkpoint import DIRECTORY, Checkpoints
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.quarantine import read_ledger
 from dinojax.runtime.rollback import read_windows
 from dinojax.ssl.gram import Refresh
+from dinojax.ssl.recovery import SHARES
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
 from dinojax.training_data import TrainingData
@@ -93,6 +95,32 @@ def advance(state: TrainState | Students, step: int, refresh: Refresh) -> TrainS
 def _calm(state: TrainState) -> TrainState:
     none = jax.device_put(jnp.int32(0), state.refused_in_a_row.sharding)
     return state._replace(refused_in_a_row=none)
+
+
+def recovery_teller(gate: RecoveryConfig) -> Callable[[int, Mapping[str, float]], None]:
+    """What says, once, that the heads are ready and the backbone is trained; or that they are not.
+
+    It is called with (steps done, their metrics).
+    """
+    told = []
+
+    def tell(step: int, values: Mapping[str, float]) -> None:
+        if told or not values.get("recovery_open"):
+            return
+        told.append(step)
+        opened = int(values["recovery_opened_at"])
+        if values["recovery_ready_in_a_row"] >= gate.patience_steps:
+            logging.info("the heads are ready: the backbone is trained from step %d on", opened)
+            return
+        shares = ", ".join(f"{name} {values[name]:.3f}" for name in SHARES)
+        logging.warning(
+            "the backbone is trained from step %d on because recovery.max_steps=%s says so: the "
+            "heads are NOT ready (%s, and recovery.open_below=%g). Check the data and the learning "
+            "rate, or raise max_steps or open_below",
+            *(opened, gate.max_steps, shares, gate.open_below),
+        )
+
+    return tell
 
 
 def step_teller(workdir: str, data: TrainingData, mesh: Mesh) -> Callable[[int], dict[str, Any]]:

@@ -4,6 +4,8 @@ from typing import Any
 
 import ml_collections
 
+from dinojax.config import RecoveryConfig
+from dinojax.config_parse import to_config_dict
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.presets import get_preset
 
@@ -71,6 +73,7 @@ def _shrink_crops(config: Any, patch_px: int) -> None:
 def _shrink_stages(config: Any) -> None:
     """No run before: teachers have learnt nothing, and are small too."""
     config.init["from"], config.init.resume = None, False
+    config.recovery = to_config_dict(RecoveryConfig())
     gram, distillation = config.gram, config.distillation
     if gram.use_loss and gram.teacher != "ema":
         gram.teacher, gram.load_ema_step = None, 0

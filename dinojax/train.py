@@ -6,8 +6,9 @@ several hosts the same command runs once on each (docs/scaling.md).
 
 import contextlib
 import functools
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.data.check import fingerprint, verify
-from dinojax.data.pipeline import make_loader
+from dinojax.data.pipeline import TrainBatch, make_loader
 from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
 from dinojax.gram_choice import choose_gram_teacher
 from dinojax.initial_state import make_initial_state
@@ -47,9 +48,10 @@ from dinojax.runtime.rollback import run_segments
 from dinojax.runtime.summary import finished, write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.runtime.watchdog import Watchdog
-from dinojax.safety import advance, make_series, step_teller
+from dinojax.safety import advance, make_series, recovery_teller, step_teller
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
+from dinojax.starting_weights import start_digest
 from dinojax.training_data import open_data
 from dinojax.views.recipe import RGB_ONLY
 
@@ -93,7 +95,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                 read_timeout_s=timeout,
             )
     found = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
-    weights = teacher_digest(config)
+    weights = {**teacher_digest(config), **start_digest(config)}
     agree("data", {"data fingerprint": found.digest, **weights})
     write_or_check(workdir, to_dict(config), found._asdict(), allow_change, weights)
     check_shared(Path(workdir) / CONTRACT_FILE)
@@ -122,6 +124,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             describe=step_teller(workdir, data, mesh),
             rollback_after=config.train.rollback_after,
         )
+        announce = recovery_teller(config.recovery)
         monitor = make_monitor(config, data.bank, data.queries)
         choice = resolution_order(config)
         flops = [float(build_flops(one)) for one in resolutions(config)]
@@ -134,10 +137,27 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             cluster.gather("compiled", "")  # collectives do not wait long for those who come late
             return compiled
 
+        def batches_from(step: int) -> Generator[TrainBatch, None, None]:
+            return make_loader(
+                data.source,
+                data.order,
+                canvas_px=config.data.canvas_px,
+                start_step=step,
+                num_workers=config.data.num_workers,
+                prefetch_mb=config.data.prefetch_mb,
+                slots=placement.rows,
+                channels=config.student.in_chans,
+                read_timeout_s=timeout,
+            )
+
+        def first_batches(count: int) -> Iterator[dict[str, jax.Array]]:
+            with contextlib.closing(batches_from(0)) as loader:
+                yield from global_batches(itertools.islice(loader, count), placement)
+
         def resume() -> tuple[int | None, TrainState | Students]:
             resumed = checkpoints.restore_newest(saved)
             if resumed is None:
-                return None, make_initial_state(config, wanted)
+                return None, make_initial_state(config, wanted, first_batches)
             step, state = resumed
             logging.info("resuming from step %d", step)
             return step, with_teacher(state, config, wanted)
@@ -152,17 +172,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             """Steps ``first .. until - 1``."""
             steps = train_steps()
             progress()
-            loader = make_loader(
-                data.source,
-                data.order,
-                canvas_px=config.data.canvas_px,
-                start_step=first,
-                num_workers=config.data.num_workers,
-                prefetch_mb=config.data.prefetch_mb,
-                slots=placement.rows,
-                channels=config.student.in_chans,
-                read_timeout_s=timeout,
-            )
+            loader = batches_from(first)
             quarantine = Quarantine(
                 workdir,
                 global_batch=config.train.batch_size,
@@ -196,7 +206,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                         peak_flops=peak,
                     ),
                     log_every=config.train.log_every_steps,
-                    guards=Guards(leave_early, progress, refused),
+                    guards=Guards(leave_early, progress, refused, announce),
                 )
 
         outcome = run_segments(

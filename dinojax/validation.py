@@ -14,7 +14,13 @@ from dinojax.precision import get_precision
 from dinojax.ranges import check_ranges
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.ssl.prepare import group_mask_counts
-from dinojax.stage_validation import check_distillation, check_gram, check_init, check_students
+from dinojax.stage_validation import (
+    check_distillation,
+    check_gram,
+    check_init,
+    check_recovery,
+    check_students,
+)
 from dinojax.students import student_configs
 from dinojax.training_data import build_order
 from dinojax.views.recipe import validate as validate_recipe
@@ -74,6 +80,7 @@ def check_config(config: Config) -> None:
             f"train.centering={config.train.centering!r} is unknown; use one of {list(CENTERINGS)}"
         )
     check_init(config.init)
+    check_recovery(config)
     _check_moments(config.optim.moments_dtype)
     _check_schedules(config)
     jax.eval_shape(build_init(config))  # the model has checks of its own

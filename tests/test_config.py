@@ -154,6 +154,13 @@ def test_every_key_has_a_reader(tmp_path, monkeypatch):
         earlier = lambda given, key: Zeros(checkpoint, None)  # noqa: E731
         patch.setattr(initial_state, "find_earlier", earlier)
         read |= keys_read(gram, str(tmp_path / "gram"), monkeypatch)
+        recovered = small(
+            init__from=checkpoint,
+            recovery__max_steps=1,
+            recovery__seed_batches=0,
+            recovery__warmup_steps=1,
+        )
+        read |= keys_read(recovered, str(tmp_path / "recovered"), monkeypatch)
     heads = {
         f"distillation__{name}_head__{key}": value
         for name in ("dino", "ibot")

@@ -16,6 +16,11 @@ HEADS = {
     for key, value in (("n_prototypes", 64), ("hidden_dim", 64), ("bottleneck_dim", 16))
 }
 DISTIL = {"distillation.teacher": "random", "distillation.backbone.arch": "vits16", **HEADS}
+RECOVERY = {
+    "init.from": "backbone.safetensors",
+    "recovery.max_steps": 2,
+    "recovery.warmup_steps": 1,
+}
 FEATURES = {
     "distillation.teacher": "random",
     "distillation.objective": "features",
@@ -40,6 +45,8 @@ def config(keys: dict[str, Any]) -> Config:
         DISTIL,
         TWO,
         {**DISTIL, **GRAM},
+        RECOVERY,
+        {**RECOVERY, **GRAM, "recovery.seed_batches": 0, "recovery.open_below": 1.0},
         FEATURES,
         {
             **FEATURES,
@@ -104,6 +111,33 @@ def test_what_fits(keys):
             r"gram_teacher_crops_size=72 is not a multiple of patch_size=16; use 64 or 80",
         ),
         ({"init.resume": True}, r"init\.resume=True has no run to go on with"),
+        (
+            {"init.from": "a.safetensors", "init.resume": True},
+            r"init\.from='a\.safetensors' is a backbone; set init\.resume to False",
+        ),
+        (
+            {"recovery.open_below": 0.5, "recovery.patience_steps": 3},
+            r"open_below=0\.5, recovery\.patience_steps=3 .* set recovery\.max_steps, e\.g\. to 1",
+        ),
+        (
+            {**RECOVERY, "init.from": None},
+            r"recovery\.max_steps=2 is for a backbone without heads; set init\.from",
+        ),
+        (
+            {**RECOVERY, "init.from": "runs/x", "init.resume": True},
+            r"recovery\.max_steps=2 .*init\.resume to False",
+        ),
+        (
+            {**DISTIL, **RECOVERY},
+            r"distillation\.teacher='random' has its own; .*max_steps to None",
+        ),
+        ({**RECOVERY, "recovery.patience_steps": 0}, r"patience_steps=0 must be at least 1"),
+        ({**RECOVERY, "recovery.seed_batches": -1}, r"seed_batches=-1 must be at least 0"),
+        ({**RECOVERY, "recovery.open_below": 1.5}, r"open_below=1\.5 must .* at most 1; use 0\.9"),
+        (
+            {**RECOVERY, "recovery.warmup_steps": 2},
+            r"max_steps=2 and warmup_steps=2 may take longer than train\.steps=3",
+        ),
         (HEADS, r"describe a frozen teacher, and distillation\.teacher=None"),
         (
             {"distillation.students": (("a", ()),)},

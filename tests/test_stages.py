@@ -83,12 +83,16 @@ def earlier(tmp_path_factory, mesh) -> tuple[Path, TrainState]:
     return workdir, jax.device_get(state)
 
 
+def no_batches(count: int) -> Any:
+    raise AssertionError("no heads are to be seeded")
+
+
 def initial(given: Config, mesh) -> TrainState:
     validate(given, batch_shards=1)
     with jax.set_mesh(mesh):
         shapes = jax.eval_shape(build_init(given))
         wanted = abstract(shapes, meshes.shardings(mesh, shapes))
-        return jax.device_get(make_initial_state(given, wanted))
+        return jax.device_get(make_initial_state(given, wanted, no_batches))
 
 
 def same(found: Any, expected: Any) -> bool:
@@ -168,7 +172,7 @@ def test_a_checkpoint_leaves_the_frozen_teacher_out(earlier, mesh, tmp_path):
         with jax.set_mesh(mesh):
             shapes = jax.eval_shape(build_init(given))
             wanted = abstract(shapes, meshes.shardings(mesh, shapes))
-            state = make_initial_state(given, wanted)
+            state = make_initial_state(given, wanted, no_batches)
             with make_series(given.checkpoint, str(tmp_path / Path(teacher).name))[0] as series:
                 series.save(1, state)
                 saved = series.restore(without_teacher(wanted), 1)

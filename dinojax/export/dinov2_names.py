@@ -6,7 +6,8 @@ under either of PyTorch's spellings.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,16 +32,39 @@ def plain_name(name: str) -> str:
     return name
 
 
-def to_plain(state: Mapping[str, np.ndarray]) -> State:
-    """A state dict of either system under DINOv3's names."""
-    plain: State = {}
-    for name, value in state.items():
-        name = plain_name(name)
-        if match := _PACKED.fullmatch(name):
-            gate, value = np.split(np.asarray(value), 2)
-            plain[f"{match[1]}w1{match[2]}"] = gate
-            name = f"{match[1]}w2{match[2]}"
-        plain[name] = value
+class Entry(NamedTuple):
+    """Where a state dict has what DINOv3 calls by another name."""
+
+    name: str
+    half: int | None = None
+    """Of a packed entry, along its first axis; None: all of it."""
+
+    def of(self, value: np.ndarray) -> np.ndarray:
+        """What is meant, of the entry's value."""
+        return value if self.half is None else np.split(value, 2)[self.half]
+
+    def shape(self, whole: tuple[int, ...]) -> tuple[int, ...]:
+        """Of what is meant, of the entry's shape."""
+        return whole if self.half is None else (whole[0] // 2, *whole[1:])
+
+
+def plain_entries(names: Iterable[str]) -> dict[str, Entry]:
+    """The entries of a state dict of either system by DINOv3's names.
+
+    Raises:
+        ValueError: two entries have one name there.
+    """
+    plain: dict[str, Entry] = {}
+    for name in names:
+        called = plain_name(name)
+        if match := _PACKED.fullmatch(called):
+            found = {f"{match[1]}w{half + 1}{match[2]}": Entry(name, half) for half in (0, 1)}
+        else:
+            found = {called: Entry(name)}
+        for key, entry in found.items():
+            if key in plain:
+                raise ValueError(f"entries {plain[key].name!r} and {name!r} are both {key!r}")
+            plain[key] = entry
     return plain
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dinojax.export.dinov2_names import is_dinov2, to_dinov2, to_plain
+from dinojax.export.dinov2_names import is_dinov2, plain_entries, to_dinov2
 from dinojax.trees import flatten
 from dinojax.typing import Params
 
@@ -93,6 +93,7 @@ under a second name."""
 
 STACKED = re.compile(r"(blocks|stage_(\d))/(.*)")
 """Our paths whose leaves have a layer axis."""
+SHOWN = 5
 
 
 def _rule_for(path: str) -> tuple[Rule, str]:
@@ -151,22 +152,38 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
     return to_dinov2(state) if is_dinov2(state) else state
 
 
+def entry_shapes(like: Params) -> dict[str, tuple[int, ...]]:
+    """What `from_torch` reads for `like`, by DINOv3's names."""
+    leaves, shapes = flatten(like), {}
+    for path, leaf in leaves.items():
+        rule, names = _layer_names(path, leaf.shape[0], _head_layers(leaves))
+        shape = leaf.shape[1:] if STACKED.match(path) else leaf.shape
+        # Of a scalar that takes the shape without the memory.
+        shapes |= dict.fromkeys(names, rule.to_torch(np.broadcast_to(np.zeros(()), shape)).shape)
+    return shapes
+
+
 def from_torch(state: Mapping[str, np.ndarray], like: Params) -> Params:
     """Our parameters from a state dict of either system; `like` gives structure and shapes.
 
+    Entries are looked up one at a time, when it is known that all are there.
+
     Raises:
-        ValueError: an entry is missing, left over, or has another number of elements.
+        ValueError: an entry is missing, left over, or has another shape; names the first few.
     """
-    state = to_plain(state)
-    used: set[str] = set()
+    entries, shapes = plain_entries(state), entry_shapes(like)
+    missing = sorted(shapes.keys() - entries.keys())
+    left = sorted(name for name in entries.keys() - shapes.keys() if not BUFFERS.match(name))
+    faults = [f"state dict has no entry {_first(missing)}"] if missing else []
+    if left:
+        faults.append(f"state dict has {len(left)} entries the model lacks: {_first(left)}")
+    if faults:
+        raise ValueError("; ".join(faults))
 
     def take(rule: Rule, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        if name not in state:
-            raise ValueError(f"state dict has no entry {name!r}")
-        used.add(name)
-        value = np.asarray(state[name])
-        if value.size != np.prod(shape):
-            raise ValueError(f"{name!r} has shape {value.shape}, which does not fit {shape}")
+        value = entries[name].of(np.asarray(state[entries[name].name]))
+        if value.shape != shapes[name]:
+            raise ValueError(f"{name!r} has shape {value.shape}, not the model's {shapes[name]}")
         return rule.from_torch(value, shape)
 
     leaves = flatten(like)
@@ -177,7 +194,9 @@ def from_torch(state: Mapping[str, np.ndarray], like: Params) -> Params:
             out[path] = np.stack([take(rule, name, leaf.shape[1:]) for name in names])
         else:
             out[path] = take(rule, names[0], leaf.shape)
-    left = sorted(k for k in state if k not in used and not BUFFERS.match(k))
-    if left:
-        raise ValueError(f"state dict has {len(left)} entries the model lacks: {left[:5]}")
     return _nest(out)
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(map(repr, names[:SHOWN]))}{more}"

@@ -23,6 +23,8 @@ class Rates(NamedTuple):
     lr: Float[Array, ""]
     last_layer_lr: Float[Array, ""]
     weight_decay: Float[Array, ""]
+    backbone: Float[Array, ""] | None = None
+    """Factor on both rates for the submodule of this name, 0 if it is frozen; None: 1."""
 
 
 def clip_by_submodule(
@@ -72,7 +74,10 @@ class AdamW(NamedTuple):
     def update_moments(
         self, grads: Params, state: optax.ScaleByAdamState
     ) -> optax.ScaleByAdamState:
-        """Moments with the (clipped) gradients of one more step in them, frozen leaves or not."""
+        """Moments with the (clipped) gradients of one more step in them, frozen leaves or not.
+
+        So they are those of the latest gradients when a leaf is frozen no longer.
+        """
         mu = optax.tree.update_moment(grads, _widened(state.mu), self.beta1, 1)
         nu = optax.tree.update_moment_per_elem_norm(grads, _widened(state.nu), self.beta2, 2)
         if self.moments_dtype is not None:
@@ -97,6 +102,11 @@ class AdamW(NamedTuple):
             layerwise_decay=self.layerwise_decay,
             patch_embed_lr_mult=self.patch_embed_lr_mult,
         )
+
+        if rates.backbone is not None:
+            factor = rates.backbone
+            slowed = jax.tree.map(lambda multiplier: factor * multiplier, multipliers["backbone"])
+            multipliers = {**multipliers, "backbone": slowed}
 
         def step(theta, mean, square, multiplier, decayed: bool, last_layer: bool):
             direction = mean / (jnp.sqrt(square) + self.epsilon)

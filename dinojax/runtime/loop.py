@@ -47,6 +47,8 @@ class Guards(NamedTuple):
     """Called when something has been done: a step given out, an evaluation, a save."""
     refused: Callable[[Refused], None]
     """Called for each step that changed nothing; what it raises ends the loop."""
+    logged: Callable[[int, Mapping[str, float]], None] = lambda step, values: None
+    """Called with the metrics of each step that is logged."""
 
 
 def run(
@@ -88,6 +90,7 @@ def run(
             logging.info(progress_line(step, total_steps, values["total_loss"], rates))
             speed = {"images_per_s": rates.images_per_second, "mfu": rates.mfu}
             writer.write(step, {**values, **speed, "data_wait": rates.data_wait})
+            guards.logged(step, values)
             report_refused(step)
 
     def report_refused(step: int) -> None:

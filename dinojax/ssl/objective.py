@@ -68,6 +68,8 @@ class Objective(NamedTuple):
     student_temp: float = 0.1
     dino: Callable[..., Float[Array, ""]] = dino_loss
     ibot: Callable[..., Float[Array, ""]] = ibot_loss
+    watch: Callable[..., dict[str, Float[Array, ""]]] | None = None
+    """``(terms, CLS targets, patch targets, inputs) -> more terms``, without a gradient."""
 
     def __call__(
         self,
@@ -116,10 +118,13 @@ class Objective(NamedTuple):
             + self.koleo_loss_weight * views * koleo
             + self.ibot_loss_weight * ibot
         )
-        return total, {
+        terms = {
             "total_loss": total,
             "dino_local_crops_loss": local_term,
             "dino_global_crops_loss": global_term,
             "koleo_loss": koleo,
             "ibot_loss": ibot,
         }
+        if self.watch is None:
+            return total, terms
+        return total, {**terms, **self.watch(terms, *targets, inputs)}

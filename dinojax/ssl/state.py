@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dinojax.ssl.recovery import Recovery
 from dinojax.typing import Array, Float, Int, Params
 
 
@@ -35,6 +36,8 @@ class TrainState(NamedTuple):
     teacher itself."""
     frozen_teacher: Params | None = None
     """Of distillation: as `student`, of another model, and never changed. It gives the targets."""
+    recovery: Recovery | None = None
+    """How far new heads are; None: the run has no such phase."""
 
     @property
     def target_teacher(self) -> Params:

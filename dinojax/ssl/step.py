@@ -19,6 +19,7 @@ from dinojax.ssl.forward import (
 from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.objective import Centering, Objective, Targets
+from dinojax.ssl.recovery import Gate
 from dinojax.ssl.state import Centers, TrainState
 from dinojax.typing import Array, Bool, Float, Params
 
@@ -138,9 +139,16 @@ class LossGradients(Protocol):
 
 
 def make_train_step(
-    *, loss: LossGradients, optimizer: AdamW, make_inputs: Callable[..., StepInputs]
+    *,
+    loss: LossGradients,
+    optimizer: AdamW,
+    make_inputs: Callable[..., StepInputs],
+    gate: Gate | None = None,
 ) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """Build the step. `make_inputs` turns (batch, step) into crops, masks and draws.
+
+    With a `gate` the state has a `Recovery`, and the backbone of student and teacher stays as it is
+    until the gate opens.
 
     A step whose loss or gradient is not finite changes nothing but `step` and the counts of such
     steps: the schedules and the data move on, so the bad batch does not come back. Its metrics
@@ -149,7 +157,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         grads, terms, centers = loss.gradients(state, batch, make_inputs)
-        return learn(loss, optimizer, state, grads, terms, centers)
+        return learn(loss, optimizer, state, grads, terms, centers, gate)
 
     return train_step
 
@@ -161,10 +169,14 @@ def learn(
     grads: Params,
     terms: Metrics,
     centers: Centers | None,
+    gate: Gate | None = None,
 ) -> tuple[TrainState, Metrics]:
     """The state after a step with these gradients, and what is to be said about it."""
-    step, schedules = state.step, loss.schedules
+    step, schedules, recovery = state.step, loss.schedules, state.recovery
     rates = Rates(schedules.lr(step), schedules.last_layer_lr(step), schedules.weight_decay(step))
+    if gate is not None and recovery is not None:
+        rates = rates._replace(backbone=gate.backbone_rate(recovery, step))
+        terms = {**terms, **gate.metrics(recovery, step)}
     momentum = schedules.momentum(step)
     with jax.named_scope("optimizer"):
         updated, norms, finite = apply_gradients(
@@ -173,6 +185,8 @@ def learn(
     gram_teacher = state.gram_teacher
     if loss.gram is not None:
         gram_teacher = loss.gram.refreshed(gram_teacher, updated.teacher["backbone"], step + 1)
+    if gate is not None and recovery is not None:
+        recovery = trees.where(finite, gate.after(recovery, step, terms), recovery)
     refused = state.refused_steps + jnp.logical_not(finite)
     in_a_row = jnp.where(finite, 0, state.refused_in_a_row + 1)
     metrics = {
@@ -194,6 +208,7 @@ def learn(
         refused_steps=refused,
         refused_in_a_row=in_a_row,
         gram_teacher=gram_teacher,
+        recovery=recovery,
     ), metrics
 
 
@@ -218,6 +233,9 @@ def apply_gradients(
     moments = trees.where(finite, proposed, state.moments)
     proposed = optimizer.update_params(state.student, moments, rates)
     student = trees.where(finite, proposed, state.student)
-    proposed = ema(state.teacher, student, momentum)
+    momenta = dict.fromkeys(student, momentum)
+    if rates.backbone is not None:  # a rounded mean of equal numbers may differ from them
+        momenta["backbone"] = jnp.where(rates.backbone > 0, momentum, 1)
+    proposed = {name: ema(state.teacher[name], student[name], momenta[name]) for name in student}
     teacher = trees.where(finite, proposed, state.teacher)
     return state._replace(student=student, teacher=teacher, moments=moments), norms, finite

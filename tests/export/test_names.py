@@ -177,9 +177,15 @@ def test_errors_name_the_entry():
     without = {k: v for k, v in state.items() if k != name}
     with pytest.raises(ValueError, match=r"state dict has no entry 'blocks.1.mlp.fc1.weight'"):
         from_torch(without, like)
-    with pytest.raises(ValueError, match=r"1 entries the model lacks: \['blocks.3.norm1.bias'\]"):
+    with pytest.raises(ValueError, match=r"1 entries the model lacks: 'blocks.3.norm1.bias'"):
         from_torch({**state, "blocks.3.norm1.bias": np.ones(8)}, like)
-    with pytest.raises(ValueError, match=r"'blocks.1.mlp.fc1.weight' has shape \(31, 8\)"):
+    with pytest.raises(ValueError, match=rf"{name}' has shape \(31, 8\), not .*\(32, 8\)"):
         from_torch({**state, name: state[name][1:]}, like)
+    with pytest.raises(ValueError, match=rf"{name}' has shape \(8, 32\), not .*\(32, 8\)"):
+        from_torch({**state, name: state[name].T}, like)
+    with pytest.raises(ValueError, match=rf"no entry '{name}'; .* lacks: 'renamed'"):
+        from_torch({**without, "renamed": state[name]}, like)
+    with pytest.raises(ValueError, match=r"blocks.0.1.norm1.bias' .* both 'blocks.1.norm1.bias'"):
+        from_torch({**state, "blocks.0.1.norm1.bias": np.ones(8)}, like)
     with pytest.raises(ValueError, match="'odd' has no counterpart"):
         to_torch({"odd": np.ones(1)})

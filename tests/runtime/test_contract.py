@@ -237,3 +237,17 @@ def test_only_whole_keys_are_allowed(tmp_path, key, near):
     write_or_check(tmp_path, config(), DATA)
     with pytest.raises(ValueError, match=rf"--allow_change={key} is no key; use .*{near}"):
         write_or_check(tmp_path, config(optim__lr__peak=0.002), DATA, [key])
+
+
+def test_other_weights_to_start_from_are_refused(tmp_path):
+    """Unless they are gone, which a run that has begun does not mind, or the key is allowed."""
+    write_or_check(tmp_path, config(), DATA, weights={"init.from": "aa"})
+    write_or_check(tmp_path, config(), DATA, weights={"init.from": None})
+    assert stored(tmp_path)["weights"] == {"init.from": "aa"}
+    given = {"weights": {"init.from": "bb"}}
+    with pytest.raises(ValueError, match=r"weights that init\.from names were aa and are bb"):
+        write_or_check(tmp_path, config(), DATA, **given)
+    write_or_check(tmp_path, config(), DATA, ["init.from"], **given)
+    assert stored(tmp_path)["weights"] == {"init.from": "bb"}
+    (entry,) = stored(tmp_path)["history"]
+    assert entry["changes"] == ["the weights that init.from names were aa and are bb"]

@@ -23,7 +23,7 @@ def write_report(
             {
                 "path": f"{row['name']}/{artefact}",
                 "hash": digest,
-                "parents": [parent["hash"] for parent in row["parents"]],
+                "parents": list(dict.fromkeys(parent["hash"] for parent in row["parents"])),
             }
             for row in rows
             for artefact, digest in row["artefacts"].items()

@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import keyword
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -16,6 +18,21 @@ def key_of(field: str) -> str:
     So ``from_`` is ``--config.init.from``, and ``config.init["from"]`` in a recipe.
     """
     return field.removesuffix("_")
+
+
+def quote_keywords(argv: Sequence[str]) -> list[str]:
+    """Arguments with ``--config.init.from=x`` as ml_collections reads it, ``config.init["from"]``.
+
+    It takes the name of a flag for Python, where keywords are no attributes.
+    """
+    quoted = []
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if name.startswith("--config."):
+            head, *keys = name.split(".")
+            name = head + "".join(f'["{k}"]' if keyword.iskeyword(k) else f".{k}" for k in keys)
+        quoted.append(name + equals + value)
+    return quoted
 
 
 def to_config_dict(node: Any) -> ml_collections.ConfigDict:

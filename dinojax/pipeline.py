@@ -13,6 +13,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from dinojax.config_parse import quote_keywords
 from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.stages.declare import parse_pipeline
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv[:] = quote_keywords(sys.argv)
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Where the stages live, each in a folder of its name.")
     flags.DEFINE_bool("dry_run", False, "Only print what is done, and what would run and why.")

@@ -1,11 +1,15 @@
 """From a recipe's ConfigDict to typed values, or one sentence."""
 
 import json
+from pathlib import Path
 
 import ml_collections
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from dinojax.config import Config, default_config, parse_config, to_dict
+from dinojax.config_parse import quote_keywords
 
 
 def test_defaults_survive_the_round_trip():
@@ -52,3 +56,15 @@ def test_pairs_and_keys_of_several_types():
 def test_pairs_of_other_types_are_refused(mixture, where):
     with pytest.raises(ValueError, match=f"{where} has the wrong type"):
         parse_config(ml_collections.ConfigDict({"data": {"mixture": mixture}}))
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_key_that_is_a_keyword_can_be_set_by_a_flag():
+    recipe = Path(__file__).parent.parent / "configs" / "quickstart.py"
+    argv = ["x", f"--config={recipe}", "--config.init.from=runs/x=1", "--from=2", "--", "a.from"]
+    quoted = quote_keywords(argv)
+    assert quoted == [*argv[:2], '--config.init["from"]=runs/x=1', *argv[3:]]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=quoted[:3])
+    values(quoted[:3])
+    assert parse_config(holder.value).init.from_ == "runs/x=1"

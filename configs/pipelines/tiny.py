@@ -22,7 +22,7 @@ from dinojax.recipes import set_constant
 from dinojax.stages.declare import evaluate, export, pipeline, recipe, snapshots, train
 
 QUICKSTART = Path(__file__).parents[1] / "quickstart.py"
-STEPS = {"pretrain": 60, "gram": 20, "high_res": 20, "distil": 40}
+STEPS = {"pretrain": 60, "gram": 20, "high_res": 20, "distil": 20}
 TEACHER = {"arch": "vits16", "embed_dim": 64, "depth": 2, "num_heads": 2, "patch_size": 8}
 STUDENTS = (
     ("vit", (("student.embed_dim", 48),)),

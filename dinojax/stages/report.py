@@ -23,7 +23,7 @@ def write_report(
             {
                 "path": f"{row['name']}/{artefact}",
                 "hash": digest,
-                "parents": [parent["hash"] for parent in row["parents"]],
+                "parents": list(dict.fromkeys(parent["hash"] for parent in row["parents"])),
             }
             for row in rows
             for artefact, digest in row["artefacts"].items()
@@ -53,7 +53,7 @@ def table(verdicts: Sequence[Verdict]) -> str:
     """What is done, and what would run and why."""
     width = max(len(verdict.stage.name) for verdict in verdicts)
     return "\n".join(
-        f"{one.stage.name:<{width}}  {one.stage.kind:<8}  "
+        f"{one.stage.name:<{width}}  {one.stage.kind:<9}  "
         + (f"done    {one.hash}" if one.done else f"to run  {one.reason}")
         for one in verdicts
     )

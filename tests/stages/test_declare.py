@@ -171,3 +171,14 @@ def test_what_a_run_depends_on():
     for key in ("checkpoint.snapshot_every_steps", "optim.lr.peak", "train.steps"):
         changed = settings(**{key.replace(".", "__"): 1})
         assert changed[key] == 1 and {**changed, key: settings()[key]} == settings()
+
+
+def test_the_command_of_a_run(tmp_path):
+    """That of training, or with a launcher what the scripts in ``launch/`` take."""
+    given = TrainStage(parse_config(small()))
+    alone = given.command(tmp_path, ())
+    assert alone[1:3] == ["-m", "dinojax.train"] and f"--workdir={tmp_path}" in alone
+    launched = given.command(tmp_path, ("launch/local.sh",))
+    config = next(a.removeprefix("--config=") for a in alone if a.startswith("--config="))
+    assert launched[:3] == ["launch/local.sh", config, str(tmp_path)]
+    assert launched[3:] == [a for a in alone if a.startswith("--allow_change=")] != []

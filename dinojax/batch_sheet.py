@@ -19,6 +19,8 @@ KEY = "F flipped   J colour jitter   G grey   B blur (sigma, px)   S solarized"
 def extent(run: Run, seen: Seen) -> str:
     """Which images these are."""
     future = "" if seen.step < run.steps_run else " (not logged yet)"
+    if run.left_out(seen.step):
+        future = " (left out, after steps that were not finite)"
     batch_size = run.config.train.batch_size
     return f"step {seen.step}{future}, images 1 to {len(seen.ids)} of {batch_size}"
 

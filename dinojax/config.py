@@ -226,7 +226,7 @@ class TrainConfig:
     precision: str = "bfloat16"
     centering: str = "sinkhorn_knopp"
     log_every_steps: int = 10
-    rollback_after: int = 0
+    rollback_after: int = 100
     """Steps in a row without a finite loss and gradient after which the run goes back to a
     checkpoint before them and leaves out all steps since then. 0: never."""
     hang_timeout_s: float = 1800.0

@@ -21,6 +21,7 @@ from dinojax.data.check import fingerprint
 from dinojax.data.source import Source
 from dinojax.precision import get_precision
 from dinojax.runtime.atomic import replace_text
+from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.runtime.fingerprints import hash_text
 from dinojax.tasks import TASKS, check_tasks
@@ -173,4 +174,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("image_px", None, "Side of the images; default: knn.image_px of the run.")
     flags.DEFINE_string("workdir", None, f"Where {FILE} goes; default: to the run.")
     flags.mark_flag_as_required("checkpoint")
+    mute()
     app.run(main)

@@ -25,6 +25,7 @@ from dinojax.export.names import to_torch
 from dinojax.export.safetensors_file import write_safetensors
 from dinojax.initial_state import CHECKPOINT_KEYS
 from dinojax.models.presets import Backbone
+from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.contract import binding
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.trained import Trained, open_trained
@@ -130,4 +131,5 @@ if __name__ == "__main__":
     flags.DEFINE_enum("format", "dinov3", list(FORMATS), "Names and layouts of the tensors.")
     flags.mark_flags_as_required(["checkpoint", "out"])
     jax.config.update("jax_platforms", "cpu")  # the weights only pass through
+    mute()
     app.run(main)

@@ -28,7 +28,7 @@ def choose_gram_teacher(config: Config, workdir: str) -> Config:
         FileNotFoundError: that run has no snapshots.
         dinojax.runtime.errors.CheckpointError: one of them is damaged.
     """
-    if config.gram.teacher != AUTO:
+    if not config.gram.use_loss or config.gram.teacher != AUTO:
         return config
     check_auto_teacher(config)
     earlier, last_step = _earlier_run(config)

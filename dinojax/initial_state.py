@@ -9,7 +9,7 @@ from absl import logging
 from dinojax.build import build_init
 from dinojax.build_gram import has_gram_teacher
 from dinojax.build_model import build_model
-from dinojax.config import Config, InitConfig
+from dinojax.config import Config
 from dinojax.earlier import find_earlier
 from dinojax.frozen_teacher import with_teacher, without_teacher
 from dinojax.position_tables import read_teacher
@@ -50,13 +50,6 @@ def make_initial_state(
     wanted = {"backbone": abstract_state.gram_teacher}
     teacher = read_teacher(earlier, wanted, build_model(config).backbone)
     return state._replace(gram_teacher=teacher["backbone"])
-
-
-def first_step(config: InitConfig) -> int:
-    """The step of `make_initial_state`."""
-    if config.from_ is None or not config.resume:
-        return 0
-    return find_earlier(config.from_, "init.from").step
 
 
 def _continued(config: Config, state: TrainState, abstract_state: TrainState) -> TrainState:

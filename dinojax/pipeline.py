@@ -13,6 +13,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.stages.declare import parse_pipeline
 from dinojax.stages.report import scores_table, table
@@ -49,6 +50,6 @@ if __name__ == "__main__":
     )
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
-    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+    mute()
     jax.config.update("jax_platforms", "cpu")  # the accelerators are for the stages
     app.run(main)

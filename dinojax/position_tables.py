@@ -38,7 +38,7 @@ def read_teacher(earlier: Earlier, wanted: Params, backbone: Backbone) -> Params
     teacher = earlier.read_teacher(_with_table(wanted, as_stored))
     resample = partial(
         resample_positions,
-        grid=(backbone.pos_embed_grid,) * 2,
+        grid=(backbone.pos_embed_grid, backbone.pos_embed_grid),
         offset=backbone.interpolate_offset,
         antialias=backbone.interpolate_antialias,
     )

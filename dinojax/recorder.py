@@ -59,7 +59,8 @@ class Use(NamedTuple):
     step: int
     slot: int
     kind: str
-    """"drawn", "substitute" (for an unreadable record) or "unreadable" (so not used after all)."""
+    """"drawn", "substitute" (for an unreadable record), "unreadable" (so not used after all) or
+    "no-op" (drawn or a substitute, in a step that the run has left out)."""
     other: str | None
     """The record that a substitute stands for, or that stands for an unreadable one."""
 
@@ -148,4 +149,7 @@ def uses(run: Run, record_id: str, steps: int) -> Iterator[Use]:
         indices = run.data.order.indices(step, range(batch_size))
         drawn = np.flatnonzero(np.isin(indices, wanted)).tolist()
         found = {slot: Use(step, slot, "drawn", None) for slot in drawn} | replaced[step]
-        yield from (found[slot] for slot in sorted(found))
+        for slot in sorted(found):
+            shown = found[slot].kind != "unreadable"
+            left_out = shown and run.left_out(step)
+            yield found[slot]._replace(kind="no-op") if left_out else found[slot]

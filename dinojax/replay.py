@@ -67,8 +67,9 @@ def replay(path: str | Path) -> dict[str, Any]:
         dinojax.runtime.errors.CheckpointError: its checkpoint cannot be read.
     """
     bundle = read_bundle(path)
-    run = open_contract(bundle["run"], bundle["workdir"])
-    config, step = run.config, bundle["step"]
+    step, entries = bundle["step"], bundle["unreadable"]
+    run = open_contract(bundle["run"], bundle["workdir"], entries, steps_run=step + 1)
+    config = run.config
     mesh = run_mesh(config)
     devices = {"kind": mesh.devices.flat[0].device_kind, "mesh": dict(mesh.shape)}
     then = {name: bundle["devices"][name] for name in devices}
@@ -141,12 +142,12 @@ def state_before(
             f"one that {path} is of; restore it"
         )
     saved = bundle["checkpoint"]
-    if saved["step"] is None:
+    if saved is None:
         return make_initial_state(config, wanted)
-    where = saved["elsewhere"] or path / CHECKPOINT
-    state = with_teacher(read_state(where, without_teacher(wanted)), config, wanted)
+    state = read_state(path / CHECKPOINT, without_teacher(wanted))
+    state = with_teacher(state, config, wanted)
     windows = [Window(window["first"], window["end"]) for window in bundle["rollbacks"]]
-    until = after_windows(saved["step"], windows)
+    until = after_windows(saved, windows)
     return advance(state, until, build_refresh(config.gram))
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,21 @@ from dinojax.data.pipeline import StepBatches, TrainBatch, default_threads
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.metrics import last_step
 from dinojax.runtime.quarantine import read_ledger
+from dinojax.runtime.rollback import Window, read_windows
 from dinojax.training_data import TrainingData, open_data
 
 
 @dataclass(frozen=True)
 class Run:
-    """A workdir, its configuration and the records that it is trained on."""
+    """A workdir, its configuration, the records that it is trained on, and what was noted."""
 
     workdir: Path
     config: Config
     data: TrainingData
+    entries: Sequence[Mapping[str, Any]] = ()
+    """Of the ledger of failed reads."""
+    steps_run: int = 0
+    """How many steps the run has logged so far."""
 
     @functools.cached_property
     def batches(self) -> StepBatches:
@@ -47,22 +52,25 @@ class Run:
         Without those at which the run stopped, because nothing could be read there.
         """
         found = defaultdict(list)
-        for entry in read_ledger(self.workdir):
+        for entry in self.entries:
             if entry["substitute"] is not None:
                 problem = Problem(*(entry[name] for name in Problem._fields))
                 found[problem.position].append(problem)
         return dict(found)
 
     @functools.cached_property
-    def steps_run(self) -> int:
-        """How many steps the run has logged so far."""
-        return last_step(self.workdir)
-
-    @functools.cached_property
     def steps_read(self) -> int:
         """How many steps' records are settled: also those run since the last line of the log."""
         last = max(self.ledger, default=-1)
         return max(self.steps_run, last // self.config.train.batch_size + 1)
+
+    def left_out(self, step: int) -> bool:
+        """Whether the run has gone back to a checkpoint and around this step."""
+        return any(window.first <= step < window.end for window in self._windows)
+
+    @functools.cached_property
+    def _windows(self) -> list[Window]:
+        return read_windows(self.workdir)
 
     def batch(self, step: int, slots: Sequence[int]) -> tuple[TrainBatch, Int64[np.ndarray, " n"]]:
         """What a step showed in these slots, or will show; and the records that it meant to.
@@ -95,13 +103,18 @@ def open_run(workdir: str | Path) -> Run:
         FileNotFoundError: the workdir has no run, or its data is gone.
         ValueError: its files are damaged, or the data is no longer the same.
     """
-    return open_contract(read_contract(workdir), workdir)
+    return open_contract(read_contract(workdir), workdir, read_ledger(workdir), last_step(workdir))
 
 
-def open_contract(contract: dict[str, Any], workdir: str | Path) -> Run:
-    """The same from what `dinojax.runtime.contract.read_contract` found, then or now."""
+def open_contract(
+    contract: dict[str, Any],
+    workdir: str | Path,
+    entries: Sequence[Mapping[str, Any]],
+    steps_run: int,
+) -> Run:
+    """The same from what was found in the workdir's files, then or now."""
     config = from_dict(contract["config"])
-    run = Run(Path(workdir), config, open_data(config))
+    run = Run(Path(workdir), config, open_data(config), entries, steps_run)
     now = fingerprint(
         run.data.source, run.data.order.mixture, read_timeout_s=config.data.read_timeout_s
     )

@@ -68,7 +68,13 @@ def snapshot_part(state: TrainState | Students) -> PyTree:
 
 
 def advance(state: TrainState | Students, step: int, refresh: Refresh) -> TrainState | Students:
-    """The same state at another step; a Gram teacher is refreshed as the steps between would."""
+    """The same state at another step; a Gram teacher is refreshed as the steps between would.
+
+    Of refused steps none comes right before it then: those up to a window belong to what went
+    wrong. At its own step it is the state that it was.
+    """
+    if step == int(state.step):
+        return state
     if isinstance(state, TrainState) and state.gram_teacher is not None:
         between = jnp.arange(int(state.step) + 1, step + 1)
         if jax.vmap(refresh.due)(between).any():
@@ -78,7 +84,15 @@ def advance(state: TrainState | Students, step: int, refresh: Refresh) -> TrainS
                 state.gram_teacher,
             )
             state = state._replace(gram_teacher=copies)
-    return state._replace(step=jax.device_put(jnp.int32(step), state.step.sharding))
+    state = state._replace(step=jax.device_put(jnp.int32(step), state.step.sharding))
+    if isinstance(state, Students):
+        return state._replace(students={name: _calm(s) for name, s in state.students.items()})
+    return _calm(state)
+
+
+def _calm(state: TrainState) -> TrainState:
+    none = jax.device_put(jnp.int32(0), state.refused_in_a_row.sharding)
+    return state._replace(refused_in_a_row=none)
 
 
 def step_teller(workdir: str, data: TrainingData, mesh: Mesh) -> Callable[[int], dict[str, Any]]:
@@ -90,7 +104,7 @@ def step_teller(workdir: str, data: TrainingData, mesh: Mesh) -> Callable[[int],
         return {
             "workdir": str(Path(workdir).resolve()),
             "records": [data.source.record_id(index) for index in drawn.tolist()],
-            "unreadable": [entry for entry in read_ledger(workdir) if entry["step"] == step],
+            "unreadable": [entry for entry in read_ledger(workdir) if entry["step"] <= step],
             "rollbacks": [window._asdict() for window in read_windows(workdir)],
             "devices": {
                 "kind": device.device_kind,

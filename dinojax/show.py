@@ -17,10 +17,11 @@ from pathlib import Path
 from absl import app, flags
 
 from dinojax.batch_sheet import extent, sheet, slots, table
-from dinojax.evaluation.snapshot_scores import FILE, Snapshot, as_text
+from dinojax.evaluation.snapshot_scores import CRITERIA, FILE, Snapshot, as_text
 from dinojax.recorder import rebuild, uses
 from dinojax.runs import open_run
 from dinojax.runtime.atomic import replace_bytes
+from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.safety import SNAPSHOTS
 from dinojax.snapshots import Protocol, score_snapshots
@@ -63,23 +64,26 @@ def show_where(workdir: str, record_id: str, *, steps: int | None, as_json: bool
         "drawn": "",
         "substitute": "in place of {}, which was unreadable",
         "unreadable": "not used: unreadable, {} took its place",
+        "no-op": "not used: the run went back and left this step out",
     }
     used = 0
     for use in found:
-        used += use.kind != "unreadable"
+        used += use.kind in ("drawn", "substitute")
         note = notes[use.kind].format(use.other)
         print(f"step {use.step:>8}  slot {use.slot:>5}  {note}".rstrip(), flush=True)
     print(f"{record_id} was used {used} times in steps 0..{steps - 1}")
 
 
-def show_snapshots(workdir: str, protocol: Protocol, *, as_json: bool) -> None:
+def show_snapshots(
+    workdir: str, protocol: Protocol, *, as_json: bool, by: str | None = None
+) -> None:
     """Score the snapshots that have no scores yet, and print all of them, the best first."""
 
     def tell(one: Snapshot) -> None:
         scores = "  ".join(f"{name} {value:.4f}" for name, value in one.scores.items())
         print(f"dinojax.show: scored step {one.step}: {scores}", file=sys.stderr, flush=True)
 
-    table = score_snapshots(workdir, protocol, tell)
+    table = score_snapshots(workdir, protocol, tell, by)
     if as_json:
         print((Path(workdir) / FILE).read_text(encoding="utf-8"), end="")
         return
@@ -102,7 +106,7 @@ def main(argv: Sequence[str]) -> None:
                 given.workdir, given.step, images=given.images, out=given.out, as_json=given.json
             )
         elif argv[1] == "snapshots":
-            show_snapshots(given.workdir, _protocol(given), as_json=given.json)
+            show_snapshots(given.workdir, _protocol(given), as_json=given.json, by=given.by)
         else:
             if given.id is None:
                 raise ValueError("where needs --id, the id of a record as `show batch` prints it")
@@ -140,6 +144,10 @@ if __name__ == "__main__":
     flags.DEFINE_multi_integer(
         "ignore", [], "snapshots: number in the maps that is no class, as 255; repeatable."
     )
+    flags.DEFINE_enum(
+        "by", None, CRITERIA, "snapshots: what orders them; default: the first that is known."
+    )
     flags.DEFINE_bool("json", False, "One JSON document instead of a table.")
     flags.mark_flag_as_required("workdir")
+    mute()
     app.run(main)

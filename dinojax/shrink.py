@@ -32,6 +32,7 @@ def shrink(config: Any) -> ml_collections.ConfigDict:
     config.train.draw_group_size = config.train.batch_size // config.train.micro_batches
     config.train.precision = "float32"
     config.train.log_every_steps = 1
+    config.train.rollback_after = 0  # as far as three checkpoints of 3 steps do not reach back
     schedules = [config.optim.lr, config.optim.weight_decay, config.optim.momentum]
     for schedule in [
         *schedules,

@@ -72,7 +72,10 @@ def snapshot_paths(workdir: str | Path) -> dict[int, Path]:
 
 
 def score_snapshots(
-    workdir: str | Path, protocol: Protocol, tell: Callable[[Snapshot], None]
+    workdir: str | Path,
+    protocol: Protocol,
+    tell: Callable[[Snapshot], None],
+    by: str | None = None,
 ) -> Table:
     """Score what has no scores yet, and keep each result at once in ``WORKDIR/snapshots.json``.
 
@@ -80,10 +83,11 @@ def score_snapshots(
 
     Args:
         tell: called with each snapshot that was scored just now.
+        by: the score that orders them, as in `Table`.
 
     Raises:
         FileNotFoundError: no run there, or no snapshots.
-        ValueError: several students, or images that cannot be used.
+        ValueError: images that cannot be used, or an order by what is not known of them.
         dinojax.runtime.errors.CheckpointError: a damaged snapshot.
     """
     paths = snapshot_paths(workdir)
@@ -107,11 +111,11 @@ def score_snapshots(
             todo.append((step, path))
         else:
             found.append(known)
-    table = Table(wanted, tuple(found))
+    table = Table(wanted, tuple(found), by)
     if todo:
         for snapshot in _scored(run, protocol, todo):
             found = sorted((*table.snapshots, snapshot))
-            table = Table(wanted, tuple(found))
+            table = Table(wanted, tuple(found), by)
             write_table(workdir, table)
             tell(snapshot)
     else:

@@ -26,16 +26,17 @@ from dinojax.data.check import fingerprint, verify
 from dinojax.data.pipeline import make_loader
 from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
 from dinojax.gram_choice import choose_gram_teacher
-from dinojax.initial_state import first_step, make_initial_state
+from dinojax.initial_state import make_initial_state
 from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.run_mesh import run_mesh
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, check_shared, program
-from dinojax.runtime.checkpoint import abstract
+from dinojax.runtime.checkpoint import abstract, mute
 from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import write_or_check
+from dinojax.runtime.errors import underway
 from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.loop import Guards, Outcome, TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
@@ -43,7 +44,7 @@ from dinojax.runtime.nonfinite import NonfiniteSteps
 from dinojax.runtime.preemption import Preemption
 from dinojax.runtime.quarantine import Quarantine
 from dinojax.runtime.rollback import run_segments
-from dinojax.runtime.summary import write_summary
+from dinojax.runtime.summary import finished, write_summary
 from dinojax.runtime.throughput import Throughput, total_peak_flops
 from dinojax.runtime.watchdog import Watchdog
 from dinojax.safety import advance, make_series, step_teller
@@ -111,6 +112,10 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
 
         series = [stack.enter_context(one) for one in make_series(config.checkpoint, workdir)]
         checkpoints = series[0]
+        done = finished(workdir, checkpoints, config.train.steps)
+        if done is not None:
+            logging.info("%s is finished", workdir)
+            return {} if jax.process_index() else done
         refused = NonfiniteSteps(
             workdir,
             checkpoints,
@@ -130,7 +135,6 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             return compiled
 
         def resume() -> tuple[int | None, TrainState | Students]:
-            agree("checkpoints", {"checkpoints": checkpoints.steps()})
             resumed = checkpoints.restore_newest(saved)
             if resumed is None:
                 return None, make_initial_state(config, wanted)
@@ -138,11 +142,16 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             logging.info("resuming from step %d", step)
             return step, with_teacher(state, config, wanted)
 
+        def restore(step: int) -> TrainState | Students:
+            progress()  # here training has begun, so that each has the time of a step
+            return with_teacher(checkpoints.restore(saved, step), config, wanted)
+
         def attempt(
             latest: int | None, state: TrainState | Students, first: int, until: int
         ) -> Outcome:
             """Steps ``first .. until - 1``."""
             steps = train_steps()
+            progress()
             loader = make_loader(
                 data.source,
                 data.order,
@@ -166,6 +175,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             with (
                 contextlib.closing(loader),
                 MetricWriter(workdir, resumed_from=latest) as writer,
+                underway(),
             ):
                 return run(
                     state,
@@ -192,12 +202,12 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         outcome = run_segments(
             attempt,
             resume=resume,
-            restore=functools.partial(checkpoints.restore, saved),
+            restore=restore,
             advance=functools.partial(advance, refresh=build_refresh(config.gram)),
             series=series,
+            step_of=lambda state: int(state.step),
             workdir=workdir,
             total_steps=config.train.steps,
-            first_step=first_step(config.init),
         )
     if jax.process_index():
         return {}
@@ -238,7 +248,6 @@ if __name__ == "__main__":
     cluster.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
-    # Orbax reports every file operation at INFO: 50 lines a checkpoint.
-    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+    mute()
     jax.config.config_with_absl()
     app.run(main)

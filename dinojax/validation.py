@@ -203,7 +203,7 @@ def _check_rollback(config: Config) -> None:
             f"checkpoint.keep_last={saves.keep_last} at checkpoint.every_steps={saves.every_steps} "
             f"reaches back less than the {back} steps after which train.rollback_after="
             f"{train.rollback_after} is noticed; use checkpoint.keep_last="
-            f"{-(-back // saves.every_steps) + 1}"
+            f"{-(-back // saves.every_steps) + 1} or train.rollback_after=0"
         )
 
 

@@ -2,7 +2,7 @@
 # What the launchers share; sourced, never run. With DRY_RUN=1 they only print what they would run.
 
 # Exit codes after which the same command resumes the run: RESUMABLE in dinojax/runtime/exits.py.
-readonly RESUMABLE=(4 6 7 134 137 143)
+readonly RESUMABLE=(4 6 7 9 134 137 143)
 # How often a scheduler starts one run again: enough for weeks on spot machines.
 readonly MAX_RESTARTS=100
 # Seconds between SIGTERM and SIGKILL: what a checkpoint may take.

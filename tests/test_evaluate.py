@@ -8,8 +8,10 @@ import pytest
 from trained_runs import make_run, small_config
 
 from dinojax import mesh as meshes
+from dinojax import tasks
 from dinojax.evaluate import evaluate, table
 from dinojax.knn_monitor import make_monitor
+from dinojax.tasks import Task
 from dinojax.trained import open_trained
 from dinojax.training_data import open_data
 
@@ -20,43 +22,46 @@ def run(tmp_path_factory):
     return workdir, make_run(workdir, small_config())
 
 
-def test_knn_is_that_of_the_monitor(run, tmp_path):
+def test_the_tasks(run, tmp_path):
+    """kNN is that of the monitor in training; the words are the same wherever it is done."""
     workdir, state = run
-    found = evaluate(str(workdir), ["knn"], workdir=str(tmp_path / "scores"))
+    found = evaluate(str(workdir), ["knn", "segmentation"])
     config = small_config()
     data = open_data(config)
     monitor = make_monitor(config, data.bank, data.queries)
     with jax.set_mesh(meshes.make_mesh()):
         expected = monitor(SimpleNamespace(teacher=state.teacher))
-    values = {score["metric"]: score["value"] for score in found["scores"]}
-    assert values == {"top1": expected["knn"], "top1_pixels": expected["knn_pixels"]}
-    assert json.loads((tmp_path / "scores" / "scores.json").read_text()) == found
+    values = {f"{score['task']}_{score['metric']}": score["value"] for score in found["scores"]}
+    miou = values.pop("segmentation_miou")
+    assert 0 < miou < 1
+    assert values == {"knn_top1": expected["knn"], "knn_top1_pixels": expected["knn_pixels"]}
+    assert json.loads((workdir / "scores.json").read_text()) == found
+    assert str(workdir) not in json.dumps(found)
     for score in found["scores"]:
-        assert score["task"] == "knn" and score["protocol_hash"] in found["protocols"]
+        assert found["protocols"][score["protocol_hash"]]["task"] == score["task"]
         assert score["checkpoint_fingerprint"] == open_trained(str(workdir)).fingerprint
     said = table(found)
-    assert f"{values['top1']:.4f}" in said and '"k": 20' in said
-    # By default beside the run; the same words wherever it is done.
-    assert evaluate(str(workdir), ["knn"]) == found and (workdir / "scores.json").exists()
+    assert f"{miou:.4f}" in said and '"k": 20' in said
 
 
-def test_another_protocol_has_another_hash(run, tmp_path):
-    base = evaluate(str(run[0]), ["knn"], workdir=str(tmp_path))
-    other = evaluate(str(run[0]), ["knn"], image_px=24, workdir=str(tmp_path))
-    assert base["protocols"].keys().isdisjoint(other["protocols"])
-    assert base["data"] == other["data"]
-    fewer = evaluate(str(run[0]), ["knn"], data="scenes:40", workdir=str(tmp_path))
-    assert fewer["data"] != base["data"] and fewer["protocols"] == base["protocols"]
+def test_protocol_and_records_have_hashes(run, tmp_path, monkeypatch):
+    """Each of its own."""
+    task = Task(lambda config: {"px": config.knn.image_px}, lambda *_: iter([("m", 0.5)]))
+    monkeypatch.setitem(tasks.TASKS, "fake", task)
+
+    def hashes(**changes: object) -> tuple:
+        found = evaluate(str(run[0]), ["fake"], workdir=str(tmp_path / "new"), **changes)
+        assert json.loads((tmp_path / "new" / "scores.json").read_text()) == found
+        return set(found["protocols"]), found["data"]["bank"]["fingerprint"]
+
+    base, larger, fewer = hashes(), hashes(image_px=24), hashes(data="scenes:40")
+    assert base[0] != larger[0] and base[1] == larger[1]
+    assert base[0] == fewer[0] and base[1] != fewer[1]
 
 
-def test_the_fingerprint_is_that_of_the_teacher(run, tmp_path):
-    """A snapshot of a step has that of the checkpoint; another state has another."""
-    paths = [f"{run[0]}/{series}/3" for series in ("checkpoints", "snapshots")]
-    first, second = (open_trained(path).fingerprint for path in paths)
-    assert first == second
-    config = small_config(student__embed_dim=32)
-    make_run(tmp_path, config)
-    assert open_trained(str(tmp_path)).fingerprint != first
+def test_a_snapshot_has_the_fingerprint_of_the_checkpoint(run):
+    first, second = (open_trained(f"{run[0]}/{name}/3") for name in ("checkpoints", "snapshots"))
+    assert first.fingerprint == second.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,7 @@ def test_the_fingerprint_is_that_of_the_teacher(run, tmp_path):
         ({"tasks": []}, "--tasks=: use one"),
         ({"student": "#vit"}, "is of a run with one student"),
         ({"data": "FOLDER"}, "has no labels"),
+        ({"image_px": 20}, "--image_px=20 is not a multiple of the 8 px .*; use 24"),
     ],
 )
 def test_what_cannot_be_evaluated(run, tmp_path, changes, words):

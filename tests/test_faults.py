@@ -151,7 +151,7 @@ def test_snapshots_are_the_teachers_backbone(run):
 
 def test_the_bundle_knows_its_step(run):
     bundle = json.loads((run / "bundles" / f"step_{NAN_STEP}" / "bundle.json").read_text())
-    assert bundle["step"] == bundle["checkpoint"]["step"] == NAN_STEP
+    assert bundle["step"] == bundle["checkpoint"] == NAN_STEP
     assert len(bundle["records"]) == BATCH and bundle["records"][0].startswith("scenes/train/")
     assert bundle["metrics"]["total_loss"] == "nan" and bundle["metrics"]["refused_steps"] == 1
     assert bundle["run"]["config"]["train"]["steps"] == STEPS

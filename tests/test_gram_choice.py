@@ -68,8 +68,9 @@ def test_a_checkpoint_has_no_later_snapshots(earlier, tmp_path):
 
 
 def test_others_are_left_alone(tmp_path):
-    given = stage(tmp_path, gram__teacher="runs/x")
-    assert choose_gram_teacher(given, str(tmp_path)) == given
+    for keys in ({"gram__teacher": "runs/x"}, {"gram__use_loss": False}):
+        given = stage(tmp_path, **keys)
+        assert choose_gram_teacher(given, str(tmp_path)) == given
 
 
 def test_later_starts_take_what_the_first_one_took(earlier, tmp_path):

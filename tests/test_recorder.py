@@ -19,6 +19,7 @@ from recorded import (
 )
 
 from dinojax.recorder import Use, rebuild, uses
+from dinojax.runs import open_run
 from dinojax.views.render import render
 
 
@@ -135,6 +136,22 @@ def test_uses_are_those_of_brute_force(trained):
     assert sorted(place for place in shown if place[0] < STEPS) == [
         (step, slot) for step in range(STEPS) for slot in range(BATCH)
     ]
+
+
+def test_steps_that_were_left_out_used_nothing(trained):
+    """After a rollback; what was unreadable there was so all the same."""
+    path = trained.run.workdir / "rollbacks.json"
+    path.write_text('[{"first": 1, "end": 3}]')
+    try:
+        run = open_run(trained.run.workdir)
+        for name in map(trained.run.data.source.record_id, range(len(trained.run.data.source))):
+            for then, now in zip(
+                uses(trained.run, name, STEPS), uses(run, name, STEPS), strict=True
+            ):
+                left_out = then.step in (1, 2) and then.kind != "unreadable"
+                assert now == (then._replace(kind="no-op") if left_out else then)
+    finally:
+        path.unlink()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Snapshots of a run, scored and ranked by `python -m dinojax.show snapshots`."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -81,10 +82,13 @@ def test_each_snapshot_is_scored_once(run, capsys):
     # The same weights under two numbers: equal scores, and the later is recommended.
     assert scores[0] == scores[1] and set(scores[0]) == {"locality", "drift", "miou", "knn"}
     assert content["recommended"] == 2 and 0 < scores[0]["miou"] < 1
-    save(run, 3, spread=2.0)
+
+    shutil.rmtree(run / "snapshots" / "2")
+    save(run, 2, 3, spread=2.0)  # other weights under a number that has scores
     told, content = scored(run)
-    assert told == [3] and [one["step"] for one in content["snapshots"]] == [1, 2, 3]
-    assert content["snapshots"][2]["scores"]["drift"] != scores[0]["drift"]
+    assert told == [2, 3] and [one["step"] for one in content["snapshots"]] == [1, 2, 3]
+    assert content["snapshots"][0]["scores"] == scores[0]
+    assert content["snapshots"][1]["scores"]["drift"] != scores[0]["drift"]
 
     show_snapshots(str(run), PROTOCOL, as_json=False)
     said = capsys.readouterr()
@@ -96,19 +100,15 @@ def test_each_snapshot_is_scored_once(run, capsys):
     show_snapshots(str(run), PROTOCOL, as_json=True)
     assert json.loads(capsys.readouterr().out) == content
 
+    show_snapshots(str(run), PROTOCOL, as_json=True, by="locality")
+    assert json.loads(capsys.readouterr().out)["criterion"] == "locality"
 
-def test_changed_weights_and_options_are_scored_again(tmp_path):
-    workdir = start(tmp_path, config())
-    save(workdir, 1, 2)
-    scored(workdir)
-    shutil.rmtree(workdir / "snapshots" / "2")
-    save(workdir, 2, spread=3.0)
-    assert scored(workdir)[0] == [2]
-    shutil.rmtree(workdir / "snapshots" / "1")
-    told, content = scored(workdir)
+    for step in (1, 3):
+        shutil.rmtree(run / "snapshots" / str(step))
+    told, content = scored(run)
     assert not told and [one["step"] for one in content["snapshots"]] == [2]
-    other = Protocol(image_px=48, train_images=12, held_out_images=6, ignore=(1,))
-    told, content = scored(workdir, other)
+    other = dataclasses.replace(PROTOCOL, image_px=48, ignore=(1,))
+    told, content = scored(run, other)
     assert told == [2] and content["protocol"]["ignore"] == [1]
 
 
@@ -121,7 +121,7 @@ def test_images_without_labels_and_maps(tmp_path):
     _, content = scored(workdir)
     assert set(content["snapshots"][0]["scores"]) == {"locality", "drift"}
     assert content["criterion"] == "locality"
-    scenes = Protocol(source="scenes:20", image_px=32, train_images=12, held_out_images=6)
+    scenes = dataclasses.replace(PROTOCOL, source="scenes:20")
     assert "miou" in scored(workdir, scenes)[1]["snapshots"][0]["scores"]
 
 

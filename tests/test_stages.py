@@ -18,9 +18,10 @@ from dinojax.build_model import build_model
 from dinojax.config import Config, default_config, parse_config
 from dinojax.earlier import find_earlier
 from dinojax.frozen_teacher import KEY, teacher_digest, with_teacher, without_teacher
-from dinojax.initial_state import first_step, make_initial_state
+from dinojax.initial_state import make_initial_state
 from dinojax.runtime.checkpoint import Checkpoints, abstract
-from dinojax.safety import make_series
+from dinojax.runtime.loop import Outcome
+from dinojax.safety import make_series, teacher_part
 from dinojax.shrink import shrink
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
@@ -73,6 +74,12 @@ def earlier(tmp_path_factory, mesh) -> tuple[Path, TrainState]:
     with Checkpoints(workdir / "checkpoints", every_steps=1) as checkpoints:
         checkpoints.save(1, jax.tree.map(np.zeros_like, state))
         checkpoints.save(STEP, state)
+    with Checkpoints(
+        workdir / "snapshots",
+        every_steps=1,
+        part=lambda state: teacher_part(state.teacher["backbone"]),
+    ) as snapshots:
+        snapshots.save(1, jax.tree.map(lambda x: 2 * x, state))
     return workdir, jax.device_get(state)
 
 
@@ -94,7 +101,7 @@ def test_a_stage_starts_from_the_teacher(earlier, mesh):
     workdir, saved = earlier
     state = initial(config(init__from=str(workdir), train__seed=1), mesh)
     assert same(state.teacher, saved.teacher) and same(state.student, saved.teacher)
-    assert state.step == 0 and first_step(config(init__from=str(workdir)).init) == 0
+    assert state.step == 0
     assert not any(leaf.any() for leaf in jax.tree.leaves(state.moments))
     named = initial(config(init__from=f"{workdir}/checkpoints/1"), mesh)
     assert not any(leaf.any() for leaf in jax.tree.leaves(named.teacher))
@@ -107,9 +114,9 @@ def test_a_stage_goes_on_with_the_whole_state(earlier, mesh):
     for keys, scale in (
         ({"gram__load_ema_step": STEP}, 1),
         ({"gram__teacher": f"{workdir}/checkpoints/1"}, 0),
+        ({"gram__teacher": f"{workdir}/snapshots/1"}, 2),
     ):
         stage = config(**given, **keys)
-        assert first_step(stage.init) == STEP
         state = initial(stage, mesh)
         expected = jax.tree.map(lambda x, scale=scale: scale * x, saved.teacher["backbone"])
         assert same(state.gram_teacher, expected)
@@ -164,7 +171,7 @@ def test_a_checkpoint_leaves_the_frozen_teacher_out(earlier, mesh, tmp_path):
             state = make_initial_state(given, wanted)
             with make_series(given.checkpoint, str(tmp_path / Path(teacher).name))[0] as series:
                 series.save(1, state)
-                saved = series.restore(without_teacher(wanted))
+                saved = series.restore(without_teacher(wanted), 1)
         assert not any("frozen" in name for name in trees.flatten(saved))
         assert same(with_teacher(saved, given, wanted), state)
 
@@ -202,6 +209,18 @@ def test_what_cannot_be_taken_over(earlier, mesh, keys, error, words):
     keys = {k: v.format(earlier[0]) if isinstance(v, str) else v for k, v in keys.items()}
     with pytest.raises(error, match=words):
         initial(config(**keys), mesh)
+
+
+def test_with_checkpoints_of_its_own_a_run_needs_no_earlier_one(
+    earlier, mesh, tmp_path, monkeypatch
+):
+    """Which may be gone, or further by now."""
+    shutil.copytree(earlier[0] / "checkpoints", tmp_path / "run" / "checkpoints")
+    monkeypatch.setattr(app, "run_mesh", lambda config: mesh)
+    monkeypatch.setattr(app, "compile_step", lambda *_: lambda state, batch: (state, {}))
+    monkeypatch.setattr(app, "run", lambda state, **_: Outcome(state, 1.0))
+    given = config(init__from=str(tmp_path / "gone"), init__resume=True)
+    assert app.train(given, str(tmp_path / "run"))["steps"] == STEP
 
 
 def test_one_student_of_several(earlier, mesh, tmp_path):
@@ -257,7 +276,7 @@ def test_a_gram_stage(earlier, mesh, tmp_path, monkeypatch):
     stage = config(**keys)
     shapes = jax.eval_shape(build_init(stage))
     with Checkpoints(tmp_path / "checkpoints", every_steps=1) as checkpoints:
-        state = checkpoints.restore(abstract(shapes, meshes.shardings(mesh, shapes)))
+        state = checkpoints.restore(abstract(shapes, meshes.shardings(mesh, shapes)), STEP + 2)
     assert same(state.gram_teacher, state.teacher["backbone"])  # refreshed after the last step
     assert not same(state.gram_teacher, earlier[1].teacher["backbone"])
 
@@ -278,7 +297,7 @@ def test_two_students_of_one_teacher(earlier, mesh, tmp_path, monkeypatch):
     shapes = jax.eval_shape(build_init(given))
     wanted = without_teacher(abstract(shapes, meshes.shardings(mesh, shapes)))
     with Checkpoints(tmp_path / "checkpoints", every_steps=1) as checkpoints:
-        state = checkpoints.restore(wanted)
+        state = checkpoints.restore(wanted, STEP + 2)
     for name, width in (("small", 32), ("fast", 48)):
         one = state.students[name]
         assert not same(one.teacher, one.student)  # the EMA is the student's

@@ -76,6 +76,8 @@ def test_a_run_leaves_its_summary(tmp_path):
     losses = [line["step"] for line in lines if "total_loss" in line]
     assert losses == [1, 2, 3]
     assert list((tmp_path / "tensorboard").iterdir())
+    # The same command again has nothing to do.
+    assert train(debug(), str(tmp_path)) == summary and lines_of(tmp_path) == lines
     # The workdir now belongs to this configuration.
     with pytest.raises(ValueError, match=r"seed"):
         train(debug(train__seed=1), str(tmp_path))
@@ -213,6 +215,14 @@ def test_a_key_that_is_allowed_may_change(tmp_path, monkeypatch):
     assert entry["changes"] == ["train.seed was 0 and is 1"]
 
 
+def test_once_training_has_begun_nothing_is_refused(tmp_path, monkeypatch):
+    """A bug in a step has code 1 and a traceback, whatever it raises."""
+    monkeypatch.setattr(app, "run", Mock(side_effect=ValueError("a bug")))
+    monkeypatch.setattr(app, "compile_step", lambda *_: Mock())
+    with pytest.raises(RuntimeError, match="ValueError: a bug"):
+        run_main(monkeypatch, debug_dict(knn__every_steps=0), tmp_path)
+
+
 def test_what_nobody_foresaw_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "train", Mock(side_effect=RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
@@ -254,8 +264,8 @@ def checkpoint_bytes(workdir: Path) -> dict[str, np.ndarray]:
     shapes = jax.eval_shape(build_init(config))
     layout = meshes.shardings(meshes.make_mesh(), shapes)
     with Checkpoints(workdir / "checkpoints", every_steps=5, keep_last=9) as checkpoints:
-        assert checkpoints.latest_step() == 40
-        state = checkpoints.restore(abstract(shapes, layout))
+        assert checkpoints.steps()[-1] == 40
+        state = checkpoints.restore(abstract(shapes, layout), 40)
     return {k: np.asarray(v) for k, v in trees.flatten(state).items()}
 
 

@@ -55,7 +55,7 @@ failures = []
 def failing_load(*args, **options):
     if not failures:
         failures.append(1)
-        raise PermissionError(13, "Permission denied")
+        raise ValueError("DATA_LOSS: checksum")
     return load(*args, **options)
 
 

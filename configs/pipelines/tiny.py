@@ -119,5 +119,6 @@ def _distil() -> Any:
 
 def _take(config: Any, steps: int) -> None:
     config.train.steps = steps
+    config.train.rollback_after = 0  # as far as three checkpoints do not reach back
     config.knn.every_steps = steps
     config.checkpoint.every_steps = 10

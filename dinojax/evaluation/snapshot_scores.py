@@ -1,9 +1,9 @@
 """Which snapshot of a run to anchor to: scores, their order, and the file that keeps them.
 
-Snapshots are ordered by dense quality alone: by mIoU where there are maps, else by locality
-(`dinojax.evaluation.locality`); of equal ones the later comes first. kNN and drift are shown beside
-and decide nothing, since what Gram anchoring (DINOv3, section 4.2) takes from its teacher is the
-similarity of patches, and the student has better global features already.
+Snapshots are ordered by dense quality alone: by mIoU where there are maps, else or on request by
+locality (`dinojax.evaluation.locality`); of equal ones the later comes first. kNN and drift are
+shown beside and decide nothing, since what Gram anchoring (DINOv3, section 4.2) takes from its
+teacher is the similarity of patches, and the student has better global features already.
 """
 
 import json
@@ -14,7 +14,7 @@ from dinojax.runtime.atomic import replace_text
 
 FILE = "snapshots.json"
 CRITERIA = ("miou", "locality")
-"""The first that all snapshots have orders them."""
+"""The first that all snapshots have orders them, unless one is asked for."""
 
 
 class Snapshot(NamedTuple):
@@ -32,10 +32,24 @@ class Table(NamedTuple):
     protocol: dict[str, Any]
     """What they depend on besides the weights; JSON values."""
     snapshots: tuple[Snapshot, ...] = ()
+    by: str | None = None
+    """The score that orders them; None: the first of `CRITERIA`."""
 
     @property
     def criterion(self) -> str:
-        return next(c for c in CRITERIA if all(c in one.scores for one in self.snapshots))
+        """The score that orders them.
+
+        Raises:
+            ValueError: not all snapshots have the score that orders them.
+        """
+        wanted = CRITERIA if self.by is None else (self.by,)
+        for name in wanted:
+            if name in CRITERIA and all(name in one.scores for one in self.snapshots):
+                return name
+        raise ValueError(
+            f"snapshots cannot be ordered by {' or '.join(wanted)}, which not all have; use one of "
+            f"{CRITERIA} (miou needs images with segmentation maps)"
+        )
 
     def ranked(self, last_step: int | None = None) -> list[Snapshot]:
         """The best first, of those up to `last_step`."""
@@ -74,9 +88,9 @@ def read_table(workdir: str | Path) -> Table | None:
             Snapshot(int(one["step"]), str(one["fingerprint"]), dict(one["scores"]))
             for one in content["snapshots"]
         )
-        table = Table(dict(content["protocol"]), snapshots)
+        table = Table(dict(content["protocol"]), snapshots, str(content["criterion"]))
         table.ranked()
-    except (ValueError, KeyError, TypeError, StopIteration) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged ({type(error).__name__}: {error}); delete it and score the "
             "snapshots again"

@@ -40,17 +40,21 @@ def agree(name: str, facts: dict[str, Any]) -> None:
 
 
 def check_shared(path: Path) -> None:
-    """Check that all processes see a file that the first has just written; a barrier.
+    """Check that all processes see what the first has just written to a file; a barrier.
 
     Raises:
         ValueError: on the processes that do not.
     """
-    gather("shared storage", "")
+
+    def seen() -> str:
+        return digest(path.read_text(encoding="utf-8")) if path.exists() else ABSENT
+
+    written = gather("shared storage", seen())[0]
     deadline = time.monotonic() + VISIBLE_WITHIN_S
-    while not path.exists():
+    while seen() != written:
         if time.monotonic() > deadline:
             raise ValueError(
-                f"{path} was written by process 0 and is not here; use a --workdir on storage that "
+                f"{path} is not here as process 0 has written it; use a --workdir on storage that "
                 "all hosts share"
             )
         time.sleep(1)

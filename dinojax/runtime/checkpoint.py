@@ -5,7 +5,9 @@ nothing else: data order and random draws are functions of (config, seed, step).
 """
 
 import contextlib
+import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -14,6 +16,7 @@ import jax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
+from dinojax.runtime.agreement import VISIBLE_WITHIN_S, agree
 from dinojax.runtime.cluster import gather
 from dinojax.runtime.digests import digests
 from dinojax.runtime.errors import CheckpointError
@@ -26,6 +29,11 @@ DAMAGED = ".damaged"
 HALF_WRITTEN = ".orbax-checkpoint-tmp"
 
 
+def mute() -> None:
+    """Keep Orbax out of the log: it reports every file operation at INFO, 50 lines a checkpoint."""
+    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
+
+
 class Checkpoints:
     """The checkpoints in one directory; a context manager that finishes its writes on leaving.
 
@@ -36,8 +44,7 @@ class Checkpoints:
     same calls.
 
     Args:
-        directory: created if absent. What a killed process left half-written there is never read,
-            and replaced when that step is saved again.
+        directory: created if absent. What a killed process left half-written there is never read.
         every_steps: a run saves at its multiples.
         keep_last: how many of the newest checkpoints stay; None: all.
         keep_every_steps: checkpoints at its multiples stay for ever; None: only the newest stay.
@@ -71,16 +78,15 @@ class Checkpoints:
         if keep_every_steps is not None:
             keep.append(policies.EveryNSteps(keep_every_steps))
         self._every_steps, self._part, self._notes = every_steps, part, notes
-        path = os.fspath(directory)
-        # Orbax takes absolute paths and URLs of buckets.
         self._orbax = ocp.training.Checkpointer(
-            path if "://" in path else os.path.abspath(path),
+            os.path.abspath(directory),  # Orbax takes no other
             preservation_policy=policies.AnyPreservationPolicy(keep),  # type: ignore[arg-type]
         )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: Future[bool] | None = None
 
     def __enter__(self) -> "Checkpoints":
+        self._reload()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -146,31 +152,21 @@ class Checkpoints:
         self.wait()
         return [known.step for known in self._orbax.checkpoints]
 
-    def latest_step(self) -> int | None:
-        """The newest of `steps`, or None."""
-        return max(self.steps(), default=None)
-
     def path(self, step: int) -> str:
         """Directory of a checkpoint."""
         return str(self._orbax.directory / str(step))
 
-    def restore(self, abstract_state: PyTree, step: int | None = None) -> PyTree:
-        """The state saved at `step` (default: the newest), on the shardings of `abstract_state`.
+    def restore(self, abstract_state: PyTree, step: int) -> PyTree:
+        """The state saved at `step`, on the shardings of `abstract_state`.
 
         Args:
             abstract_state: as for `dinojax.runtime.stored_state.read_state`, which says what
                 raises.
 
         Raises:
-            FileNotFoundError: no checkpoint, or none at `step`.
+            FileNotFoundError: there is none.
         """
         steps = self.steps()
-        if not steps:
-            raise FileNotFoundError(
-                f"no checkpoint in {self._orbax.directory}; start a run there first, or name its "
-                f"directory of checkpoints"
-            )
-        step = steps[-1] if step is None else step
         if step not in steps:
             raise FileNotFoundError(
                 f"no checkpoint {step} in {self._orbax.directory}; use one of {steps}"
@@ -178,20 +174,21 @@ class Checkpoints:
         return read_state(self.path(step), abstract_state)
 
     def restore_newest(self, abstract_state: PyTree) -> tuple[int, PyTree] | None:
-        """(step, state) of the newest checkpoint that can be used; None: there has been none.
+        """(step, state) of the newest checkpoint that is whole; None: there has been none.
 
-        Each one that cannot is named in the log with the reason. Once a usable one is found they
+        Each one that is damaged is named in the log with the reason. Once a whole one is found they
         are renamed to ``STEP.damaged``, so that the run can save those steps again and counts only
         whole checkpoints among those that stay.
 
         Raises:
             CheckpointError: there are checkpoints, and none can be used.
+            Exception: what `read_state` raises of one that may be whole.
         """
         reasons: dict[int, str] = {}
         for step in reversed(self.steps()):
             try:
                 state = read_state(self.path(step), abstract_state)
-            except (CheckpointError, ValueError) as error:
+            except CheckpointError as error:
                 reasons[step] = str(error)
                 logging.warning("skipped: %s", error)
             else:
@@ -205,15 +202,17 @@ class Checkpoints:
                 f"{'; '.join(reasons.values()) or f'all are {DAMAGED}: {damaged}'}. Bring one "
                 f"back, or use another workdir to start from nothing"
             )
-        for name in left:
-            if HALF_WRITTEN in name:
-                logging.warning("%s is half-written and ignored", self._orbax.directory / name)
         return None
 
     def delete_after(self, step: int) -> None:
-        """Delete the checkpoints of later steps, the newest first."""
+        """Delete the checkpoints of later steps, the newest first, and what is half-written."""
         for later in [known for known in reversed(self.steps()) if known > step]:
             self._orbax.delete(later)
+        if jax.process_index() == 0:
+            for path in self._orbax.directory.iterdir():
+                if HALF_WRITTEN in path.name:
+                    logging.warning("%s is half-written: deleted", path)
+                    path.rmtree(missing_ok=True)
 
     def _set_aside(self, steps: Iterable[int]) -> None:
         if jax.process_index() == 0:
@@ -222,8 +221,17 @@ class Checkpoints:
                 taken = {other.name for other in self._orbax.directory.iterdir()}
                 names = (f"{step}{n}{DAMAGED}" for n in ("", *(f".{i}" for i in range(len(taken)))))
                 path.rename(self._orbax.directory / next(n for n in names if n not in taken))
-        gather("set aside", "")
+        self._reload()
+
+    def _reload(self) -> None:
+        """All processes see what the first one sees; storage may show it to the others later."""
         self._orbax.reload()
+        first = json.loads(gather("checkpoints", json.dumps(self.steps()))[0])
+        deadline = time.monotonic() + VISIBLE_WITHIN_S
+        while self.steps() != first and time.monotonic() < deadline:
+            time.sleep(1)
+            self._orbax.reload()
+        agree("checkpoints", {"checkpoints": self.steps()})
 
 
 def _finish(response: Any, step: int, directory: Any) -> bool:

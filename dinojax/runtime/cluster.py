@@ -26,7 +26,8 @@ from absl import flags, logging
 from jax._src.distributed import global_state
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from dinojax.runtime.exits import HUNG
+from dinojax.runtime.errors import CheckpointError
+from dinojax.runtime.exits import EXIT_CODES, HUNG, PEER_LOST
 
 SIZES = ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 """Number of processes, as their launcher tells each of them: the first that is set."""
@@ -162,6 +163,8 @@ def together(
     the body finishes on its way out comes first, so that a checkpoint in the making is whole.
     Leaving the body in peace waits for the others. Alone, this does nothing.
 
+    One that was killed cannot say so. What fails in the others then ends them with `PEER_LOST`.
+
     Args:
         program: first word of the message.
         exit_code: of an error; 1 is for those that nobody foresaw, whose traceback is printed.
@@ -219,11 +222,20 @@ def _watch(client: Any, finished: threading.Event) -> None:
     """End this process as soon as any has failed."""
     # Polls: a call that waits for the key itself would crash the interpreter at its end.
     while not finished.wait(POLL_S):
-        for _, value in client.key_value_dir_get(STOP):
+        try:
+            told = client.key_value_dir_get(STOP)
+        except jax.errors.JaxRuntimeError as error:  # JAX is about to abort this process as well
+            _last_words(PEER_LOST, f"{here()}process 0 does not answer any more: {error}")
+            os._exit(PEER_LOST)
+        for _, value in told:
             code, text = json.loads(value)
             _last_words(code, text)
-            with contextlib.suppress(jax.errors.JaxRuntimeError):  # one of them is dead already
+            try:
                 client.wait_at_barrier(f"{STOP}/known", FAREWELL_S * 1000)
+            except jax.errors.JaxRuntimeError:
+                if code in (1, EXIT_CODES[CheckpointError]):  # what a lost process looks like
+                    code = PEER_LOST
+                    _last_words(code, f"{here()}not all processes are there any more")
             if global_state.process_id == 0:
                 time.sleep(POLL_S)  # the others would lose their coordinator before they end
             sys.stdout.flush()

@@ -41,6 +41,7 @@ FREE_KEYS = (
     "knn.",  # reads the teacher only
     "train.log_every_steps",
     "train.hang_timeout_s",
+    "train.rollback_after",  # the windows themselves are in a file of the workdir
     "data.verify_images",  # looks for damaged records beforehand and changes none
     "data.bad_budget",  # when a run stops: it changes no batch
     # What changes the order of sums, so the last bits, but not the run:
@@ -86,8 +87,13 @@ def write_or_check(
 
     Raises:
         ValueError: the workdir belongs to another configuration or other data, its file cannot be
-            read, or something is allowed to change that is no key.
+            read or is no path, or something is allowed to change that is no key.
     """
+    if "://" in os.fspath(workdir):
+        raise ValueError(
+            f"--workdir={workdir} is in a bucket, and ledgers and metrics are appended to; use a "
+            "directory, which may be a mounted file system"
+        )
     path, now = Path(workdir) / FILE, _contract(config, fingerprint)
     now["weights"] = dict(weights)
     known = {*flatten(config), DATA}

@@ -1,5 +1,8 @@
 """What ends a run before its last step, apart from its input: see `dinojax.runtime.exits`."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, or none can be read."""
@@ -11,3 +14,12 @@ class PreemptedError(Exception):
 
 class DivergedError(RuntimeError):
     """The state is spoilt, and there is no checkpoint to go back to."""
+
+
+@contextlib.contextmanager
+def underway() -> Iterator[None]:
+    """What is refused is refused before the first step; later, errors of these kinds are bugs."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error

@@ -24,16 +24,18 @@ EXIT_CODES: dict[type[Exception], int] = {
     CheckpointError: 5,
     # SIGTERM or the cluster's notice; the state is saved, the same command resumes the run.
     PreemptedError: 6,
-    # (7 is `HUNG`.)
+    # (7 is `HUNG`, 9 `PEER_LOST`.)
     # Too many steps in a row without a finite loss, and no checkpoint to go back to.
     DivergedError: 8,
 }
 STOPS = tuple(EXIT_CODES)
 HUNG = 7
 """What `dinojax.runtime.watchdog` ends a process with, in which nothing can be raised any more."""
+PEER_LOST = 9
+"""What `dinojax.runtime.cluster` ends a process with whose run has lost another without a word."""
 RESUMABLE = frozenset(
     {
-        *(EXIT_CODES[StorageError], EXIT_CODES[PreemptedError], HUNG),
+        *(EXIT_CODES[StorageError], EXIT_CODES[PreemptedError], HUNG, PEER_LOST),
         # Killed, as a shell counts it: by a host that goes away, by the kernel, or because another
         # process of the run has died, which JAX answers with SIGABRT.
         *(128 + number for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGABRT)),

@@ -44,7 +44,7 @@ class Guards(NamedTuple):
     asked_to_leave: Callable[[], bool]
     """Called once before each step."""
     progress: Callable[[], None]
-    """Called when something has been done."""
+    """Called when something has been done: a step given out, an evaluation, a save."""
     refused: Callable[[Refused], None]
     """Called for each step that changed nothing; what it raises ends the loop."""
 
@@ -107,12 +107,14 @@ def run(
             text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
             logging.info("step %d/%d  %s", step, total_steps, text)
             writer.write(step, scores)
+            guards.progress()
         due = [saves for saves in series if saves.is_due(step)]
         if step > first_step and due:
             finish_log(step)
             with throughput.pause(state):
                 for saves in due:
                     saves.save(step, state)
+                    guards.progress()
 
     for step in range(first_step, until):
         guards.progress()
@@ -145,4 +147,5 @@ def run(
     guards.progress()
     pause_tasks(until)
     checkpoints.save(until, state)
+    guards.progress()
     return Outcome(state, sorted(speeds)[len(speeds) // 2] if speeds else 0.0)

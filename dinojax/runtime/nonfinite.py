@@ -95,7 +95,11 @@ class NonfiniteSteps:
         if not same_row:
             steps = self._checkpoints.steps()  # of all processes
             if jax.process_index() == 0:
-                self._bundle(refused, max((s for s in steps if s <= refused.step), default=None))
+                checkpoint = max((s for s in steps if s <= refused.step), default=None)
+                try:
+                    self._bundle(refused, checkpoint)
+                except OSError as error:  # the run can do without
+                    logging.warning("step %d was not finite; no bundle: %s", refused.step, error)
         if self._rollback_after and refused.in_a_row >= self._rollback_after:
             first = refused.step + 1 - refused.in_a_row
             raise RollBack(first, first + self._rollback_after)
@@ -110,14 +114,12 @@ class NonfiniteSteps:
         draft = self._root / f".step_{refused.step}"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
-        source = None if checkpoint is None else self._checkpoints.path(checkpoint)
-        if source is not None and "://" not in source:
-            _copy(Path(source), draft / CHECKPOINT)
-            source = None
+        if checkpoint is not None:
+            _copy(Path(self._checkpoints.path(checkpoint)), draft / CHECKPOINT)
         content = {
             "step": refused.step,
             "metrics": as_json(refused.values),
-            "checkpoint": {"step": checkpoint, "elsewhere": source},
+            "checkpoint": checkpoint,
             **self._describe(refused.step),
         }
         replace_text(draft / FILE, json.dumps(content, indent=2) + "\n")

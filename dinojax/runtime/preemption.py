@@ -22,7 +22,7 @@ class Preemption:
     """
 
     def __init__(self) -> None:
-        self._signalled = False
+        self._signalled = self._leaving = False
         self._calls = 0
         self._before: Any = None
 
@@ -45,7 +45,9 @@ class Preemption:
         All processes call it equally often: JAX agrees on the number of a call.
         """
         self._calls += 1
-        return self._signalled or multihost_utils.reached_preemption_sync_point(self._calls)
+        # JAX says so at one call only, and something else may end the loop before it is acted upon.
+        self._leaving |= multihost_utils.reached_preemption_sync_point(self._calls)
+        return self._leaving or self._signalled
 
     def _note(self, *_: object) -> None:
         if not self._signalled:

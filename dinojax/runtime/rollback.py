@@ -75,60 +75,70 @@ def run_segments(
     restore: Callable[[int], State],
     advance: Callable[[State, int], State],
     series: Sequence[Checkpoints],
+    step_of: Callable[[State], int],
     workdir: str | os.PathLike[str],
     total_steps: int,
-    first_step: int = 0,
 ) -> Result:
     """Run to the end, around all windows, with a new window for each `RollBack`.
 
-    Every attempt starts as a new process would: from what is on disk.
+    Every attempt starts as a new process would: from what is on disk. There is one state at a time.
 
     Args:
         attempt: ``(checkpoint, state, first_step, until)`` runs steps ``first_step .. until - 1``
             and saves the state at `until`.
         resume: the newest checkpoint that can be used and its state; (None, the initial state).
         restore: the state of one checkpoint; raises if it cannot be used.
-        advance: a state with another step and nothing else changed.
+        advance: a state with another step and no refused ones before it, else the same.
         series: what is saved along the run, the checkpoints that it resumes from first.
-        first_step: of the initial state.
+        step_of: of a state; an initial one may come from another run.
 
     Raises:
         DivergedError: nothing to go back to.
     """
+    latest, state = resume()
+    for checkpoints in series:  # what an attempt saved that went further is another run's by now
+        checkpoints.delete_after(step_of(state))
     while True:
-        windows = _windows_of_all(workdir)
-        latest, state = resume()
-        begun = first_step if latest is None else latest
+        windows, begun = _windows_of_all(workdir), step_of(state)
         first = after_windows(begun, windows)
         if first != begun:
             logging.info("steps %d to %d are no-ops: %s", begun, first - 1, FILE)
             state = advance(state, first)
         until = min((w.first for w in windows if w.first > first), default=total_steps)
+        result = bad = None
         try:
             result = attempt(latest, state, first, until)
-        except RollBack as bad:
-            del state
-            _go_back(bad, windows, restore, series, workdir)
-        else:
             if until == total_steps:
                 return result
+        except RollBack as request:
+            bad = Window(request.first, request.end)
+        # The request is gone here, and with its traceback the state that it was raised over.
+        del state, result
+        latest, state = (
+            resume() if bad is None else _go_back(bad, windows, restore, series, workdir)
+        )
 
 
 def _go_back(
-    bad: RollBack,
+    bad: Window,
     windows: Sequence[Window],
     restore: Callable[[int], State],
     series: Sequence[Checkpoints],
     workdir: str | os.PathLike[str],
-) -> None:
+) -> tuple[int, State]:
     """In this order: killed in between, the run meets the same bad steps and goes back again."""
-    limit = before_windows(bad.first, windows)
-    earlier = [step for step in series[0].steps() if step < limit]
-    target = next((step for step in reversed(earlier) if _usable(step, restore)), None)
-    if target is None:
+    limit, last = before_windows(bad.first, windows), bad.end - 1
+    for target in [step for step in reversed(series[0].steps()) if step < limit]:
+        try:
+            state = restore(target)
+            break
+        except CheckpointError as error:
+            logging.warning("skipped: %s", error)
+    else:
         raise DivergedError(
-            f"{bad}, and there is no checkpoint before step {limit} to go back to; see {BUNDLES} "
-            f"in {workdir} for their cause, or lower the learning rate in a new workdir"
+            f"steps {bad.first} to {last} were not finite, and there is no checkpoint before step "
+            f"{limit} to go back to; see {BUNDLES} in {workdir} for their cause, or lower the "
+            "learning rate in a new workdir"
         )
     for checkpoints in series:
         checkpoints.delete_after(target)
@@ -136,14 +146,8 @@ def _go_back(
         entries = [window._asdict() for window in (*windows, Window(target, bad.end))]
         replace_text(Path(workdir) / FILE, json.dumps(entries) + "\n")
     logging.warning(
-        "%s: going back to step %d; from there to step %d all are no-ops", bad, target, bad.end - 1
+        "steps %d to %d were not finite: going back to step %d; from there to step %d all are "
+        "no-ops",
+        *(bad.first, last, target, last),
     )
-
-
-def _usable(step: int, restore: Callable[[int], State]) -> bool:
-    try:
-        restore(step)
-    except (CheckpointError, ValueError) as error:
-        logging.warning("skipped: %s", error)
-        return False
-    return True
+    return target, state

@@ -5,6 +5,7 @@ together with the arrays. So whatever storage did to it afterwards shows at read
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from dinojax import trees
+from dinojax.data.threads import StorageError
 from dinojax.runtime.cluster import gather
 from dinojax.runtime.digests import digests
 from dinojax.runtime.errors import CheckpointError
@@ -25,6 +27,11 @@ STATE = "state"
 DIGESTS = "digests"
 NOTES = "notes"
 SHOWN = 3
+UNREACHABLE = (
+    *("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED"),
+    os.strerror(errno.EIO),
+)
+"""What TensorStore says where the system says EACCES, ESTALE, ETIMEDOUT or EIO."""
 
 
 def read_state(path: str | os.PathLike[str], abstract: PyTree, *, part: bool = False) -> PyTree:
@@ -41,20 +48,23 @@ def read_state(path: str | os.PathLike[str], abstract: PyTree, *, part: bool = F
     Raises:
         ValueError: other leaves, shapes or dtypes than asked for; names the first few.
         CheckpointError: damaged; says how it shows.
+        StorageError: not to be read now; it may be whole.
     """
     path = _absolute(path)
     state, expected, error = None, {}, None
     try:
         state, expected = _load(path, abstract, part)
-    except (ValueError, CheckpointError) as own:
+    except (ValueError, CheckpointError, StorageError) as own:
         error = own
-    reasons = gather("checkpoint", "" if error is None else str(error))
+    reason = [isinstance(error, StorageError), "" if error is None else str(error)]
+    reasons = [json.loads(told) for told in gather("checkpoint", json.dumps(reason))]
     _count_alike()
     if error is not None:
         raise error
-    for process, reason in enumerate(reasons):
+    for process, (by_storage, reason) in enumerate(reasons):
         if reason:
-            raise CheckpointError(f"checkpoint {path} fails on process {process}: {reason}")
+            kind = StorageError if by_storage else CheckpointError
+            raise kind(f"checkpoint {path} fails on process {process}: {reason}")
     found = digests(state)
     different = [name for name in found if expected.get(name) != found[name]]
     if different:
@@ -160,10 +170,25 @@ def _named(path: str):
     try:
         yield
     except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error):  # memory, or open files
+            raise
         text = " ".join(str(error).split())[:300]
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}: {text})"
-        ) from error
+        text = f"checkpoint {path} cannot be read ({type(error).__name__}: {text})"
+        if _by_storage(error):
+            raise StorageError(
+                f"{text}; run the same command again once it can, or rename its directory to go on "
+                f"from the one before it"
+            ) from error
+        raise CheckpointError(text) from error
+
+
+def _by_storage(error: BaseException | None) -> bool:
+    """Whether it says nothing about what is stored there."""
+    if error is None:
+        return False
+    if isinstance(error, OSError):
+        return not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
+    return any(status in str(error) for status in UNREACHABLE) or _by_storage(error.__cause__)
 
 
 def _check_leaves(

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dinojax.runtime.atomic import replace_text
+from dinojax.runtime.checkpoint import Checkpoints
+from dinojax.runtime.cluster import gather
 from dinojax.runtime.metrics import FILE as METRICS_FILE
 
 FILE = "summary.json"
@@ -37,6 +39,17 @@ def write_summary(workdir: str | Path, extra: Mapping[str, Any]) -> dict[str, An
     }
     replace_text(Path(workdir) / FILE, json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def finished(workdir: str | Path, checkpoints: Checkpoints, steps: int) -> dict[str, Any] | None:
+    """The summary of a run that has done all of its steps; None: it has not, or tells nothing.
+
+    In all processes, as the first one sees it.
+    """
+    path, summary = Path(workdir) / FILE, None
+    if path.exists() and steps in checkpoints.steps():
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(gather("finished", json.dumps(summary))[0])
 
 
 def _of_students(workdir: str | Path) -> dict[str, float | None]:

@@ -3,8 +3,10 @@
 Collectives wait for ever for a process that died, and storage may never answer.
 """
 
-import faulthandler
+import contextlib
+import sys
 import threading
+import traceback
 from pathlib import Path
 
 from dinojax.runtime import cluster
@@ -15,6 +17,9 @@ TICKS = 50
 and the clock goes on, it ages by one."""
 STARTUP = 10
 """How many times longer everything before the first step may take: restoring and compiling."""
+
+REPORT_S = 5.0
+"""What writing the report may take before the process ends without it."""
 
 
 class Watchdog:
@@ -57,10 +62,21 @@ class Watchdog:
         seconds = self._timeout_s * self._limit / TICKS
         text = (
             f"no progress for {seconds:g} s (train.hang_timeout_s={self._timeout_s:g}); the stacks "
-            f"of all threads are in {self._report}; the same command resumes the run"
+            f"of all threads are above and in {self._report}; the same command resumes the run"
         )
-        self._report.parent.mkdir(parents=True, exist_ok=True)
-        with self._report.open("w", encoding="utf-8") as file:
-            print(text, file=file, flush=True)
-            faulthandler.dump_traceback(file)
+        # It may be the storage that hangs.
+        writer = threading.Thread(target=self._write, args=[text], daemon=True)
+        writer.start()
+        writer.join(REPORT_S)
         cluster.end_all(HUNG, f"dinojax: {cluster.here()}{text}")
+
+    def _write(self, text: str) -> None:
+        # Not by faulthandler: it keeps the interpreter's lock while it writes.
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        stacks = [
+            f"Thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"
+            for number, frame in sys._current_frames().items()
+        ]
+        with contextlib.suppress(OSError):
+            self._report.parent.mkdir(parents=True, exist_ok=True)
+            self._report.write_text("\n".join([text, *stacks]), encoding="utf-8")

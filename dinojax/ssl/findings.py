@@ -23,8 +23,8 @@ from dinojax.ssl.step import Loss, LossGradients
 from dinojax.typing import Array, Params, PyTree
 
 STAGES = (
-    *("state", "inputs", "teacher modules", "targets", "student modules", "loss terms"),
-    "student gradients",
+    *("state", "inputs", "teacher modules", "targets", "student modules", "Gram teacher modules"),
+    *("loss terms", "student gradients"),
 )
 FORWARD = (
     *("embed", "downsample_0", "stage_0", "downsample_1", "stage_1"),
@@ -94,11 +94,14 @@ def _tensors(
 ) -> list[PyTree]:
     """One tree for each of `STAGES`."""
     inputs = make_inputs(batch, state.step)
-    seen: dict[str, PyTree] = {"teacher": {}, "student": {}}
+    seen: dict[str, PyTree] = {"teacher": {}, "student": {}, "Gram teacher": {}}
     watched = loss._replace(
         model=_watched(loss.model, seen["student"]),
         frozen=_watched(loss.frozen or loss.model, seen["teacher"]),
     )
+    if isinstance(watched, Loss) and watched.gram is not None:
+        backbone = _watched_network("backbone", watched.gram.backbone, seen["Gram teacher"])
+        watched = watched._replace(gram=watched.gram._replace(backbone=backbone))
     targets, terms = watched.examine(state, inputs)
     grads, _, _ = step_loss.gradients(state, batch, make_inputs)
     return [
@@ -107,6 +110,7 @@ def _tensors(
         seen["teacher"],
         targets,
         seen["student"],
+        seen["Gram teacher"],
         terms,
         grads,
     ]
@@ -114,29 +118,31 @@ def _tensors(
 
 def _watched(model: SslModel | MatchingModel, seen: dict[str, PyTree]) -> Any:
     """The same networks, which note in `seen` what their modules return."""
-
-    def watched(name: str, network: Any) -> Any:
-        def apply(variables: dict[str, Params], *args: Any, **options: Any) -> Any:
-            output, captured = network.apply(
-                *(variables, *args),
-                **options,
-                capture_intermediates=lambda module, method: method in METHODS,
-                mutable=["intermediates"],
-            )
-            found = captured["intermediates"]
-            # A backbone is applied once, a head once by each of its methods; one for both tasks
-            # twice, the second time to patches.
-            again = seen.get(name, {}).keys() & found.keys()
-            place = f"{name} of patches" if again else name
-            seen[place] = {**seen.get(place, {}), **found}
-            return output
-
-        copy = network.clone()
-        object.__setattr__(copy, "apply", apply)  # modules are frozen
-        return copy
-
     networks = {name: one for name, one in model._asdict().items() if one is not None}
-    return model._replace(**{name: watched(name, network) for name, network in networks.items()})
+    return model._replace(
+        **{name: _watched_network(name, network, seen) for name, network in networks.items()}
+    )
+
+
+def _watched_network(name: str, network: Any, seen: dict[str, PyTree]) -> Any:
+    def apply(variables: dict[str, Params], *args: Any, **options: Any) -> Any:
+        output, captured = network.apply(
+            *(variables, *args),
+            **options,
+            capture_intermediates=lambda module, method: method in METHODS,
+            mutable=["intermediates"],
+        )
+        found = captured["intermediates"]
+        # A backbone is applied once, a head once by each of its methods; one for both tasks twice,
+        # the second time to patches.
+        again = seen.get(name, {}).keys() & found.keys()
+        place = f"{name} of patches" if again else name
+        seen[place] = {**seen.get(place, {}), **found}
+        return output
+
+    copy = network.clone()
+    object.__setattr__(copy, "apply", apply)  # modules are frozen
+    return copy
 
 
 def _count(name: str, leaf: Array) -> Array:

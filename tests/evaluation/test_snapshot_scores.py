@@ -35,6 +35,19 @@ def test_without_maps_locality_decides_and_kNN_never():  # noqa: N802
     assert found.criterion == "locality" and found.ranked()[0].step == 100
 
 
+def test_an_order_that_is_asked_for():
+    found = table({"locality": 0.6, "miou": 0.1}, {"locality": 0.5, "miou": 0.9})
+    assert found._replace(by="locality").ranked()[0].step == 100
+    with pytest.raises(ValueError, match="cannot be ordered by knn, which not all have; use one"):
+        found._replace(by="knn").ranked()
+    part = table({"locality": 0.6, "miou": 0.1}, {"locality": 0.7})
+    assert part.criterion == "locality"
+    with pytest.raises(ValueError, match="cannot be ordered by miou"):
+        part._replace(by="miou").ranked()
+    with pytest.raises(ValueError, match="cannot be ordered by miou or locality"):
+        table({"knn": 0.5}).ranked()
+
+
 def test_of_equal_ones_the_later_is_better():
     found = table({"locality": 0.5}, {"locality": 0.5}, {"locality": 0.4})
     assert [one.step for one in found.ranked()] == [200, 100, 300]
@@ -44,7 +57,12 @@ def test_the_file(tmp_path):
     assert read_table(tmp_path) is None
     written = table({"locality": 0.25, "miou": 0.1}, {"locality": 0.125, "miou": 0.7})
     write_table(tmp_path, written)
-    assert read_table(tmp_path) == written
+    assert read_table(tmp_path) == written._replace(by="miou")
+    write_table(tmp_path, written._replace(by="locality"))
+    assert json.loads((tmp_path / FILE).read_text())["recommended"] == 100
+    found = read_table(tmp_path)
+    assert found is not None and found.ranked()[0].step == 100
+    write_table(tmp_path, written)
     content = json.loads((tmp_path / FILE).read_text())
     assert content["recommended"] == 200 and content["criterion"] == "miou"
     assert content["protocol"] == {"image_px": 64, "ignore": [255]}

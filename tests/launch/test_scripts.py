@@ -137,6 +137,9 @@ def test_slurm_runs_the_line_with_all_cores(fakes):
     assert arguments[-len(LINE) - 1 :] == ["python", *LINE]
     assert "--cpus-per-task=96" in arguments
     assert not fakes.calls("scontrol")
+    # One task for each of eight GPUs.
+    assert fakes.run(str(copy), *GIVEN, **SLURM, SLURM_NTASKS_PER_NODE="8").returncode == 0
+    assert "--cpus-per-task=12" in fakes.calls("srun")[1]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_xpk_gets_the_line_for_a_shell(fakes):
     (arguments,) = fakes.calls("xpk")
     options = dict(option.split("=", 1) for option in arguments if option.startswith("--"))
     assert arguments[:2] == ["workload", "create"]
-    assert options["--workload"], options["--tpu-type"] == ("vitl16", "v5litepod-16")
+    assert (options["--workload"], options["--tpu-type"]) == ("vitl16", "v5litepod-16")
     assert set(options["--restart-on-exit-codes"].split(",")) == {str(code) for code in RESUMABLE}
     fakes.run("bash", "-c", options["--command"])
     assert fakes.calls("python") == [LINE]

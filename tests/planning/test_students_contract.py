@@ -9,13 +9,13 @@ from dinojax.compiled_step import compile_step
 from dinojax.config import Config, default_config, parse_config
 from dinojax.planning import hlo
 from dinojax.planning.communication import predict_collectives
-from dinojax.planning.streams import MeshShape
+from dinojax.planning.memory import MeshShape
 from dinojax.shrink import shrink
 
 MESH = MeshShape(2, 4, 1)
-TEACHER_LAYERS, LAYERS = 3, 2
+LAYERS, TEACHER_LAYERS = 2, 3
 WEIGHTS = 4
-"""Large ones of a layer: qkv, proj, fc1 and fc2."""
+"""Of a layer: qkv, proj, fc1, fc2."""
 STUDENTS = ("a", "b")
 
 

@@ -62,10 +62,18 @@ def test_differences_name_values_and_processes():
     assert differences(many).count(" is ") == 3 and differences(many).endswith(" and 4 more")
 
 
-def test_storage_that_is_not_shared_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("stale", [False, True])
+def test_storage_that_is_not_shared_is_named(tmp_path, monkeypatch, stale):
+    """Also where an earlier run has left such a file."""
     monkeypatch.setattr(agreement, "VISIBLE_WITHIN_S", 0)
-    with pytest.raises(ValueError, match=r"config\.json was written by process 0 and is not here"):
-        check_shared(tmp_path / "config.json")
+    monkeypatch.setattr(agreement, "gather", lambda name, own: [agreement.digest("new"), own])
+    path = tmp_path / "config.json"
+    if stale:
+        path.write_text("old")
+    with pytest.raises(ValueError, match=r"config\.json is not here as process 0 has written it"):
+        check_shared(path)
+    path.write_text("new")
+    check_shared(path)
 
 
 @pytest.mark.parametrize("key", ["train__seed", "knn__every_steps", "checkpoint__every_steps"])

@@ -13,6 +13,7 @@ import optax
 import pytest
 
 from dinojax import mesh
+from dinojax.runtime import checkpoint
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.stored_state import read_state
 from dinojax.safety import teacher_part
@@ -59,7 +60,7 @@ def test_restores_bits_and_structure_on_another_mesh(tmp_path, centers):
     state, other = make_state(centers), mesh.make_mesh(1, 8)
     with open_at(tmp_path) as checkpoints:
         checkpoints.save(7, state)
-        restored = checkpoints.restore(abstract_on(state, other))
+        restored = checkpoints.restore(abstract_on(state, other), 7)
     assert_same_bits(restored, state)
     assert restored.teacher["backbone"]["blocks"]["w"].sharding.mesh.shape["fsdp"] == 8
     assert isinstance(restored, TrainState)
@@ -81,7 +82,7 @@ def test_state_may_be_donated_as_soon_as_saving_returns(tmp_path, devices):
     with open_at(tmp_path) as checkpoints:
         checkpoints.save(1, state)
         after = jax.block_until_ready(step(state))
-        restored = checkpoints.restore(abstract_on(after, on))
+        restored = checkpoints.restore(abstract_on(after, on), 1)
     assert np.unique(np.asarray(restored["w"])).tolist() == [3.0]
 
 
@@ -95,16 +96,16 @@ def test_saves_when_due_and_keeps_what_was_asked(tmp_path):
     assert sorted(map(int, os.listdir(tmp_path))) == [6, 12, 14, 15]
 
 
-def test_restores_a_chosen_step_and_finds_the_latest_again(tmp_path):
+def test_restores_a_chosen_step(tmp_path):
     with open_at(tmp_path) as checkpoints:
-        assert checkpoints.latest_step() is None
+        assert checkpoints.steps() == []
         for step in (9, 10):
             checkpoints.save(step, {"w": jnp.full(3, float(step))})
     on = mesh.make_mesh()
     with open_at(tmp_path) as checkpoints:
-        assert checkpoints.latest_step() == 10
+        assert checkpoints.steps() == [9, 10]
         want = abstract_on({"w": jnp.zeros(3)}, on)
-        assert checkpoints.restore(want)["w"][0] == 10
+        assert checkpoints.restore(want, 10)["w"][0] == 10
         assert checkpoints.restore(want, 9)["w"][0] == 9
         with pytest.raises(FileNotFoundError, match=r"no checkpoint 3 in .*; use one of \[9, 10\]"):
             checkpoints.restore(want, 3)
@@ -136,9 +137,9 @@ def test_what_a_killed_process_left_is_not_a_checkpoint(tmp_path):
     assert killed.returncode == 9, killed.stderr.decode()
     assert len(os.listdir(tmp_path)) == 2 and "2" not in os.listdir(tmp_path)
     with open_at(tmp_path) as checkpoints:
-        assert checkpoints.latest_step() == 1
+        assert checkpoints.steps() == [1]
         assert checkpoints.save(2, {"w": jnp.ones(3)})
-        assert checkpoints.latest_step() == 2
+        assert checkpoints.steps() == [1, 2]
     assert sorted(os.listdir(tmp_path)) == ["1", "2"]
 
 
@@ -161,14 +162,14 @@ def test_another_model_is_named(tmp_path):
             (want._replace(teacher={}), "teacher/dino_head/bias is bfloat16[3], not absent"),
         ):
             with pytest.raises(ValueError, match=re.escape(message)):
-                checkpoints.restore(wrong)
+                checkpoints.restore(wrong, 1)
 
 
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint\.keep_last=0 must be at least 1"):
         open_at(tmp_path, keep_last=0)
     with open_at(tmp_path) as checkpoints, pytest.raises(FileNotFoundError, match="no checkpoint"):
-        checkpoints.restore({})
+        checkpoints.restore({}, 1)
 
 
 def test_shapes_and_shardings_make_the_abstract_state():
@@ -223,3 +224,16 @@ def test_later_checkpoints_can_be_deleted(tmp_path):
         assert checkpoints.steps() == [1]
         assert checkpoints.save(2, {"w": jnp.zeros(3)})
     assert sorted(os.listdir(tmp_path)) == ["1", "2"]
+
+
+def test_a_listing_that_is_old_is_read_again(tmp_path, monkeypatch):
+    """Process 0 has set 2 aside; this one still sees it, for a second."""
+    with open_at(tmp_path) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, {"w": jnp.zeros(3)})
+    monkeypatch.setattr(checkpoint, "gather", lambda name, own: ["[1]", own])
+    rename = lambda seconds: (tmp_path / "2").rename(tmp_path / "2.damaged")  # noqa: E731
+    monkeypatch.setattr(checkpoint.time, "sleep", rename)
+    with open_at(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1]
+        assert checkpoints.save(2, {"w": jnp.zeros(3)})

@@ -1,5 +1,6 @@
 """Processes that find each other, compare notes and end together; one alone needs nothing."""
 
+import signal
 import time
 
 import hosts
@@ -7,6 +8,7 @@ import jax
 import pytest
 
 from dinojax.runtime import cluster
+from dinojax.runtime.exits import PEER_LOST
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -106,8 +108,9 @@ def test_a_process_alone_on_its_node_has_all_of_its_devices(env, expected):
 
 
 MEET = """
-import sys
+import os, sys, time
 from dinojax.runtime import cluster
+cluster.FAREWELL_S = 2
 cluster.start()
 import jax
 with cluster.together("meet", lambda error: 7 if isinstance(error, KeyError) else 1):
@@ -115,6 +118,11 @@ with cluster.together("meet", lambda error: 7 if isinstance(error, KeyError) els
     assert cluster.gather("names", "again") == ["again", "again"]
     if sys.argv[2] == sys.argv[1]:
         raise KeyError("lost")
+    if sys.argv[2] == f"{sys.argv[1]} is killed":
+        os.kill(os.getpid(), 9)
+    if "killed" in sys.argv[2]:
+        time.sleep(1)
+        raise RuntimeError("connection closed by peer")  # as the collective says that misses it
     if sys.argv[2] == "both":
         raise OSError(f"of {sys.argv[1]}")
     if sys.argv[2] != "none":
@@ -170,3 +178,11 @@ def test_an_error_that_nobody_foresaw_shows_its_traceback():
     faster = int(words.removeprefix("meet: process ")[0])
     assert words == f"meet: process {faster}: OSError: of {faster}"
     assert "Traceback" in both[faster].err
+
+
+@pytest.mark.parametrize(("killed", "codes"), [(0, {PEER_LOST, -signal.SIGABRT}), (1, {PEER_LOST})])
+def test_one_that_is_killed_is_no_reason_to_give_up(killed, codes):
+    """Process 0 holds the connections of all: JAX aborts the others, if it is the first to see."""
+    both = meet(f"{killed} is killed", slurm(0), slurm(1))
+    assert both[killed].code == -9
+    assert both[1 - killed].code in codes, both[1 - killed].err

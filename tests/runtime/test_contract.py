@@ -43,6 +43,14 @@ def test_first_start_writes_everything(tmp_path):
     assert [p.name for p in workdir.iterdir()] == ["config.json"]
 
 
+def test_a_bucket_is_no_workdir(tmp_path, monkeypatch):
+    """It would become a local directory ``gs:``."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"--workdir=gs://b/x is in a bucket.*use a directory"):
+        write_or_check("gs://b/x", config(), DATA)
+    assert not list(tmp_path.iterdir())
+
+
 def test_same_run_may_start_again(tmp_path):
     write_or_check(tmp_path, config(), DATA)
     before = (tmp_path / "config.json").read_bytes()
@@ -71,6 +79,7 @@ FREE = {
     "train__log_every_steps": 1,
     "train__micro_batches": 2,
     "train__prototype_chunk": 512,
+    "train__rollback_after": 3,
 }
 """`tests/test_build.py` shows that those which reach the step do not change it."""
 

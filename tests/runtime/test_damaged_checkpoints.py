@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import pytest
 from absl import logging
 from orbax.checkpoint.checkpoint_manager import CheckpointManager
 
+from dinojax.data.threads import StorageError
 from dinojax.runtime import stored_state
 from dinojax.runtime.checkpoint import Checkpoints
 from dinojax.runtime.errors import CheckpointError
@@ -93,12 +95,6 @@ def keep_only(step: Path, name: str) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def save_instead(step: Path, tree) -> None:
-    shutil.rmtree(step)
-    with open_at(step.parent) as checkpoints:
-        checkpoints.save(2, tree)
-
-
 def change_metadata(step: Path, change) -> None:
     path = step / "_CHECKPOINT_METADATA"
     described = json.loads(path.read_text())
@@ -132,8 +128,6 @@ DAMAGE = {
     "digests cut": lambda step: change_metadata(step, lambda d: d.pop("w")),
     "digests of others": lambda step: change_metadata(step, lambda d: d.update(w="0" * 16)),
     "arrays of another step": arrays_of_another_step,
-    "a leaf missing": lambda step: save_instead(step, {"w": state(2)["w"]}),
-    "another shape": lambda step: save_instead(step, {**state(2), "w": jnp.zeros((64, 63))}),
 }
 
 
@@ -168,9 +162,44 @@ def test_files_that_nobody_can_open(saved, tmp_path, said, monkeypatch):
         return load(path, *args, **options)
 
     monkeypatch.setattr(stored_state.ocp, "load", forbidden)
-    with open_at(path) as checkpoints:
-        assert checkpoints.restore_newest(abstract())[0] == 1
-    assert "2 cannot be read (PermissionError: [Errno 13] Permission denied" in said[0]
+    words = r"/2 cannot be read \(PermissionError: \[Errno 13\] Permission denied.*or rename its"
+    with open_at(path) as checkpoints, pytest.raises(StorageError, match=words):
+        checkpoints.restore_newest(abstract())
+    assert sorted(os.listdir(path)) == ["1", "2"] and not said
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(5, "Input/output error"), StorageError),
+        (ValueError("UNAVAILABLE: Error opening file"), StorageError),
+        (RuntimeError("RESOURCE_EXHAUSTED: Too many open files"), RuntimeError),
+        (ValueError("DATA_LOSS: checksum"), CheckpointError),
+        (FileNotFoundError(2, "No such file"), CheckpointError),
+    ],
+)
+def test_whose_fault_it_is(saved, monkeypatch, error, kind):
+    monkeypatch.setattr(stored_state.ocp, "load", Mock(side_effect=error))
+    with pytest.raises(kind) as raised:
+        stored_state.read_state(saved / "2", abstract())
+    assert raised.type is kind
+
+
+@pytest.mark.parametrize(("by_storage", "kind"), [(True, StorageError), (False, CheckpointError)])
+def test_it_is_the_same_on_the_other_processes(saved, monkeypatch, by_storage, kind):
+    answers = {"checkpoint": json.dumps([by_storage, "why"])}
+    monkeypatch.setattr(stored_state, "gather", lambda name, own: [own, answers.get(name, own)])
+    with pytest.raises(kind, match=r"/2 fails on process 1: why"):
+        stored_state.read_state(saved / "2", abstract())
+
+
+def test_another_model_is_no_damage(saved, tmp_path, said):
+    path = tmp_path / "checkpoints"
+    shutil.copytree(saved, path)
+    other = {**abstract(), "more": abstract()["b"]}
+    with open_at(path) as checkpoints, pytest.raises(ValueError, match=r"2 holds another model"):
+        checkpoints.restore_newest(other)
+    assert sorted(os.listdir(path)) == ["1", "2"] and not said
 
 
 def test_what_is_no_checkpoint_is_left_alone(saved, tmp_path, said):
@@ -179,7 +208,6 @@ def test_what_is_no_checkpoint_is_left_alone(saved, tmp_path, said):
     (path / "notes.txt").write_text("mine")
     (path / "7").write_text("a file")
     (path / "best").mkdir()
-    shutil.copytree(path / "2", path / "3.orbax-checkpoint-tmp")
     shutil.copytree(path / "2", path / "2.copy")
     before = sorted(os.listdir(path))
     with open_at(path) as checkpoints:
@@ -209,7 +237,9 @@ def test_a_save_that_never_finished_is_no_checkpoint(saved, tmp_path, said):
     shutil.copytree(saved / "1", path / "1.orbax-checkpoint-tmp")
     with open_at(path) as checkpoints:
         assert checkpoints.restore_newest(abstract()) is None
-    assert said == [f"{path}/1.orbax-checkpoint-tmp is half-written and ignored"]
+        checkpoints.delete_after(0)
+    assert said == [f"{path}/1.orbax-checkpoint-tmp is half-written: deleted"]
+    assert not os.listdir(path)
 
 
 def test_a_failure_in_the_background_is_loud_at_the_next_check(tmp_path, monkeypatch):

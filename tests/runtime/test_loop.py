@@ -6,6 +6,7 @@ The device is played: it finishes a step some time after it was given, on a cloc
 import itertools
 import threading
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from absl import logging
 
 from dinojax.runtime.checkpoint import Checkpoints
-from dinojax.runtime.errors import PreemptedError
+from dinojax.runtime.errors import CheckpointError, PreemptedError
 from dinojax.runtime.loop import Guards, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.throughput import Throughput
@@ -142,7 +143,15 @@ NO_GUARDS = Guards(lambda: False, lambda: None, lambda refused: None)
 
 
 def play(
-    device, records, *, first_step=0, log_every=2, evaluate_every=0, until=None, guards=NO_GUARDS
+    device,
+    records,
+    *,
+    first_step=0,
+    log_every=2,
+    evaluate_every=0,
+    until=None,
+    guards=NO_GUARDS,
+    others=(),
 ):
     total_steps = len(device._seconds)
     device.ends = [0.0] * (first_step + 1)
@@ -160,7 +169,7 @@ def play(
         batches=itertools.islice(device.batches(), first_step, None),
         evaluate=evaluate,
         evaluate_every=evaluate_every,
-        series=[records],
+        series=[records, *others],
         writer=records,
         throughput=Throughput(
             first_step,
@@ -289,6 +298,28 @@ def test_no_checkpoint_holds_a_refused_step_that_was_not_reported():
     with pytest.raises(Stop):
         play(device, records, log_every=3, guards=guards(refused=refused))
     assert "save 4" not in records.order
+
+
+def test_each_thing_done_is_progress():
+    """A watchdog's limit holds for one evaluation or one save, not for all of them together."""
+    records = Records(save_every=4)
+    progress = Guards(lambda: False, lambda: records.order.append("."), lambda refused: None)
+    play(Device(SECONDS[:5]), records, log_every=9, evaluate_every=4, guards=progress)
+    assert records.order == [
+        *(".", "write 0 knn", ".", "write 1 loss", ".", ".", ".", "."),
+        *("write 4 knn", ".", "save 4", ".", "write 5 loss"),
+        *(".", "write 5 knn", ".", "save 5", "."),
+    ]
+
+
+def test_a_failed_save_ends_the_loop_before_its_next_step():
+    """Also in a series other than the first."""
+    records, others = Records(), Mock(spec=Checkpoints)
+    others.is_due.return_value = False
+    others.check.side_effect = [None, None, CheckpointError("the disk is full")]
+    with pytest.raises(CheckpointError):
+        play(Device(SECONDS), records, others=[others])
+    assert records.order == ["write 1 loss"]  # and not 2
 
 
 def test_a_segment_ends_with_a_checkpoint_and_no_evaluation():

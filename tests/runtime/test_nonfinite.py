@@ -2,6 +2,7 @@
 
 import json
 import os
+from unittest.mock import Mock
 
 import jax.numpy as jnp
 import pytest
@@ -41,7 +42,7 @@ def test_the_first_of_a_row_has_a_bundle(run):
     assert sorted(os.listdir(workdir / "bundles")) == ["step_11", "step_5"]
     assert bundle(workdir, 5) == {
         **{"step": 5, "told": 5, "metrics": {"total_loss": "nan", "lr": 0.5}},
-        "checkpoint": {"step": 4, "elsewhere": None},
+        "checkpoint": 4,
     }
 
 
@@ -60,7 +61,7 @@ def test_the_checkpoint_stays_when_the_run_deletes_it(run):
 def test_a_step_before_all_checkpoints_starts_from_nothing(run):
     workdir, checkpoints = run
     steps_of(workdir, checkpoints)(Refused(1, 1, {}))
-    assert bundle(workdir, 1)["checkpoint"] == {"step": None, "elsewhere": None}
+    assert bundle(workdir, 1)["checkpoint"] is None
 
 
 def test_bundles_are_limited(run, monkeypatch):
@@ -70,6 +71,15 @@ def test_bundles_are_limited(run, monkeypatch):
     for step in (10, 20, 30):
         take_note(Refused(step, 1, {}))
     assert sorted(os.listdir(workdir / "bundles")) == ["step_10", "step_20"]
+
+
+def test_a_bundle_that_cannot_be_written_ends_no_run(run, monkeypatch):
+    workdir, checkpoints = run
+    full = Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr(nonfinite.shutil, "copytree", full)
+    take_note = steps_of(workdir, checkpoints)
+    take_note(Refused(5, 1, {}))
+    assert full.called and not list((workdir / "bundles").glob("step_*"))
 
 
 def test_a_row_of_k_asks_for_the_way_back(run):

@@ -4,6 +4,8 @@ import contextlib
 import itertools
 import json
 import os
+import weakref
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +13,14 @@ import numpy as np
 import pytest
 
 from dinojax.runtime import rollback
+from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.checkpoint import Checkpoints
 from dinojax.runtime.errors import DivergedError
-from dinojax.runtime.loop import Guards, run
+from dinojax.runtime.loop import Guards, Outcome, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.nonfinite import NonfiniteSteps
 from dinojax.runtime.rollback import (
+    RollBack,
     Window,
     after_windows,
     before_windows,
@@ -107,8 +111,9 @@ def train(workdir, *, bad_batches, every=2, keep=20, after=3, log_every=2, die_a
             attempt,
             resume=lambda: checkpoints.restore_newest(wanted) or (None, initial()),
             restore=lambda step: checkpoints.restore(wanted, step),
-            advance=lambda state, step: {**state, "step": jnp.int32(step)},
+            advance=lambda state, step: {**initial(), "step": jnp.int32(step), "w": state["w"]},
             series=[checkpoints],
+            step_of=lambda state: int(state["step"]),
             workdir=workdir,
             total_steps=STEPS,
         )
@@ -134,7 +139,7 @@ def test_the_window_reaches_from_the_checkpoint_to_the_last_bad_step(tmp_path):
         *range(14, 25, 2),
     ]
     bundle = json.loads((tmp_path / "bundles" / "step_10" / "bundle.json").read_text())
-    assert bundle["step"] == 10 and bundle["checkpoint"]["step"] == 10
+    assert bundle["step"] == 10 and bundle["checkpoint"] == 10
     assert os.listdir(tmp_path / "bundles") == ["step_10"]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     steps = [json.loads(line)["step"] for line in lines]
@@ -150,11 +155,16 @@ def test_when_it_is_noticed_makes_no_difference(tmp_path):
 
 @pytest.mark.parametrize("first", [None, 1])
 def test_a_second_one_that_comes_at_once_goes_back_further(tmp_path, first):
-    """Checkpoints 2 and 4 are spoilt: nothing that follows them is finite."""
+    """Checkpoints 2 and 4 are spoilt: nothing that follows them is finite.
+
+    The step before 2 was refused as well. It is no part of a row that begins after the window.
+    """
     with Checkpoints(tmp_path / "checkpoints", every_steps=2) as checkpoints:
-        for step, w in ((first, 2.0), (2, 60.0), (4, 60.0)):
+        for step, w, in_a_row in ((first, 2.0, 0), (2, 60.0, 1), (4, 60.0, 0)):
             if step is not None:
-                checkpoints.save(step, {**initial(), "step": jnp.int32(step), "w": jnp.float32(w)})
+                values = {"step": step, "in_a_row": in_a_row}
+                counts = {name: jnp.int32(value) for name, value in values.items()}
+                checkpoints.save(step, {**counts, "w": jnp.float32(w)})
     if first is None:
         words = r"steps 7 to 9 .* no checkpoint before step 2"
         with pytest.raises(DivergedError, match=words):
@@ -189,6 +199,40 @@ def test_killed_at_any_call_to_storage(tmp_path, die_at):
         assert die_at == 11
     assert train(tmp_path, **options) == expected(range(9, 13))
     assert read_windows(tmp_path) == [Window(9, 13)]
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_one_state_at_a_time(tmp_path, bad):
+    """On the devices there is no room for two."""
+    alive = weakref.WeakSet()
+
+    class State:
+        def __init__(self, step: int):
+            assert not alive
+            self.step = step
+            alive.add(self)
+
+    def attempt(latest, state, first, until):
+        if first == 2 and bad:
+            raise RollBack(3, 6)
+        if until == 4 and not bad:
+            replace_text(tmp_path / rollback.FILE, "[]")
+        return Outcome(state, 1.0)
+
+    series = Mock(spec=Checkpoints, **{"steps.return_value": [1, 2]})
+    replace_text(tmp_path / rollback.FILE, "[]" if bad else '[{"first": 4, "end": 7}]')
+    run_segments(
+        attempt,
+        resume=lambda: (2, State(2)),
+        restore=State,
+        advance=lambda state, step: state,
+        series=[series],
+        step_of=lambda state: state.step,
+        workdir=tmp_path,
+        total_steps=STEPS,
+    )
+    # What was saved further on before the restart, and since then.
+    assert [one.args for one in series.delete_after.call_args_list] == [(2,)] * (1 + bad)
 
 
 def test_windows_by_step():

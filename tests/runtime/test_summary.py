@@ -1,10 +1,12 @@
 """The outcome of a run, from the metrics of all its attempts."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
-from dinojax.runtime.summary import first_and_last, write_summary
+from dinojax.runtime.checkpoint import Checkpoints
+from dinojax.runtime.summary import finished, first_and_last, write_summary
 
 LINES = [
     {"step": 0, "knn": 0.1, "knn_pixels": 0.25},
@@ -50,6 +52,14 @@ def test_summary_is_what_it_returns(workdir):
     }
     assert json.loads((workdir / "summary.json").read_text()) == summary
     assert sorted(p.name for p in workdir.iterdir()) == ["metrics.jsonl", "summary.json"]
+
+
+def test_a_run_is_finished_with_its_last_checkpoint_and_its_summary(workdir):
+    checkpoints = Mock(spec=Checkpoints, **{"steps.return_value": [3, 5]})
+    assert finished(workdir, checkpoints, 5) is None
+    summary = write_summary(workdir, {"steps": 5})
+    assert finished(workdir, checkpoints, 5) == summary
+    assert finished(workdir, checkpoints, 9) is None  # --allow_change=train.steps
 
 
 def test_what_was_never_measured_is_null(tmp_path):

@@ -22,6 +22,11 @@ def convnext():
     return recipe["get_config"]("debug")
 
 
+def gram_anchor():
+    recipe = runpy.run_path(f"{ROOT}/configs/dinov3_vit7b16_gram_anchor.py")
+    return recipe["get_config"]("debug")
+
+
 def one_head_for_both_tasks():
     config = shrink(default_config())
     config.ibot.separate_head = False
@@ -30,23 +35,35 @@ def one_head_for_both_tasks():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("given", "path", "modules"),
+    ("given", "whose", "path", "modules"),
     [
-        (convnext, "stage_2/pwconv1", ["backbone/stage_2/pwconv1[0]", "backbone/stage_3/norm[0]"]),
+        (
+            convnext,
+            "student",
+            "backbone/stage_2/pwconv1",
+            ["backbone/stage_2/pwconv1[0]", "backbone/stage_3/norm[0]"],
+        ),
+        (
+            gram_anchor,
+            "gram_teacher",
+            "blocks/mlp/w3",
+            ["backbone/blocks/mlp/w3[0]", "backbone/blocks/norm1[1]"],
+        ),
         (
             one_head_for_both_tasks,
-            "blocks/mlp/fc2",
+            "student",
+            "backbone/blocks/mlp/fc2",
             ["backbone/blocks/mlp/fc2[0]", "dino_head/to_logits", "dino_head of patches/to_logits"],
         ),
     ],
 )
-def test_an_infinite_weight_of_the_first_layer(given, path, modules):
-    """`modules`: the first of the student that shows it, and some later ones in their order."""
+def test_an_infinite_weight_of_the_first_layer(given, whose, path, modules):
+    """`modules`: the first that shows it, and some later ones in their order."""
     config = given()
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in PLAIN.items()})
     config = parse_config(config)
     state = jax.jit(build_init(config))()
-    node = state.student["backbone"]
+    node = getattr(state, whose)
     for name in path.split("/"):
         node = node[name]
     node["kernel"] = node["kernel"].at[0, 1, 3].set(jnp.inf)
@@ -55,8 +72,9 @@ def test_an_infinite_weight_of_the_first_layer(given, path, modules):
     found = step_findings(config)(
         state, {"canvas": canvas, "size": np.full((batch, 2), side, np.int32)}
     )
-    assert found[0][:4] == ("state", f"student/backbone/{path}/kernel[0]", 0, 1)
-    seen = [one.name for one in found if one.stage == "student modules"]
+    assert found[0][:4] == ("state", f"{whose}/{path}/kernel[0]", 0, 1)
+    stage = {"student": "student modules", "gram_teacher": "Gram teacher modules"}[whose]
+    seen = [one.name for one in found if one.stage == stage]
     places = [seen.index(name) for name in modules]
     assert places[0] == 0 and places == sorted(places), seen
     assert not [one for one in found if one.stage == "teacher modules"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.build import build_init, build_train_step
+from dinojax.build import build_init, build_loss, build_optimizer
 from dinojax.config import default_config, parse_config
 from dinojax.kernels.resize import resize_weights
 from dinojax.models.vit import VisionTransformer
@@ -15,6 +15,7 @@ from dinojax.precision import POLICIES
 from dinojax.shrink import shrink
 from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.step import make_train_step
 
 LOAD_STEP = 2
 
@@ -29,11 +30,23 @@ def test_the_ema_of_a_step_becomes_the_teacher_without_any_checkpoint():
     given.train.steps, given.optim.lr.warmup_steps = 8, 0
     given.optim.momentum.peak = 0.5
     given.gram.use_loss, given.gram.load_ema_step = True, LOAD_STEP
-    given.gram.loss_weight.peak = given.gram.loss_weight.end = 2.0
+    for end in ("start", "peak", "end"):
+        given.gram.loss_weight[end] = 2.0
     config = parse_config(given)
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    batch = {"canvas": pixels, "size": np.full((2, 2), 64, np.int32)}
-    step, state = jax.jit(build_train_step(config)), jax.jit(build_init(config))()
+    rng = np.random.default_rng(0)
+    inputs = StepInputs(
+        *(jnp.asarray(rng.normal(size=(2, 2, px, px, 3)), jnp.float32) for px in (32, 16)),
+        masks=jnp.zeros((1, 4, 4), bool).at[0, :, 1].set(True),
+        mask_indices=jnp.arange(1, 16, 4)[None],
+        mask_weights=jnp.ones((1, 4)),
+        draws=(None, None),
+    )
+    step = make_train_step(
+        loss=build_loss(config),
+        optimizer=build_optimizer(config),
+        make_inputs=lambda inputs, step: inputs,
+    )
+    step, state = jax.jit(step), jax.jit(build_init(config))()
 
     def same(a: Any, b: Any) -> bool:
         pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -41,7 +54,7 @@ def test_the_ema_of_a_step_becomes_the_teacher_without_any_checkpoint():
 
     anchored_to = None
     for number in range(LOAD_STEP + 2):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, inputs)
         weight = float(metrics["gram_loss_weight"])
         if number < LOAD_STEP:
             assert weight == 0  # there is nothing yet to be anchored to

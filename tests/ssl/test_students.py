@@ -51,7 +51,8 @@ def batch() -> dict[str, np.ndarray]:
     return {"canvas": canvas, "size": np.full((4, 2), 32, np.int32)}
 
 
-@pytest.mark.parametrize("micro_batches", [2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("micro_batches", [1, 2])
 def test_each_takes_the_step_that_it_takes_alone(micro_batches):
     given = config(train__micro_batches=micro_batches, train__precision="float64")
     with jax.enable_x64(True):

@@ -9,7 +9,7 @@ from dinojax.compiled_step import compile_step
 from dinojax.config import Config, default_config, parse_config
 from dinojax.planning import hlo
 from dinojax.planning.communication import predict_collectives
-from dinojax.planning.memory import MeshShape
+from dinojax.planning.streams import MeshShape
 from dinojax.shrink import shrink
 
 MESH = MeshShape(2, 4, 1)

@@ -66,7 +66,7 @@ def test_the_ema_of_a_step_becomes_the_teacher_without_any_checkpoint():
     assert same(state.gram_teacher, anchored_to)  # and stays it
 
 
-@pytest.mark.parametrize(("gram_hw", "grid"), [((64, 32), (4, 2)), ((48, 128), (3, 8))])
+@pytest.mark.parametrize(("gram_hw", "grid"), [((48, 128), (3, 8))])
 def test_targets_on_grids_that_are_not_square(gram_hw, grid):
     """Rows stay rows: every token is the bicubic average of its own surroundings."""
     backbone = VisionTransformer(embed_dim=8, depth=1, num_heads=1, precision=POLICIES["float32"])

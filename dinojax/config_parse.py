@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import keyword
+import re
 import types
 import typing
 from typing import Any
@@ -16,6 +18,19 @@ def key_of(field: str) -> str:
     So ``from_`` is ``--config.init.from``, and ``config.init["from"]`` in a recipe.
     """
     return field.removesuffix("_")
+
+
+def quote_keywords(argv: list[str]) -> list[str]:
+    """``--config.init.from=x`` as ``--config.init["from"]=x``: paths are parsed as Python."""
+    words = "|".join(keyword.kwlist)
+
+    def quoted(argument: str) -> str:
+        path, equals, value = argument.partition("=")
+        if not re.match(r"--?config\.", path):
+            return argument
+        return re.sub(rf"\.({words})(?=\.|$)", r'["\1"]', path) + equals + value
+
+    return [quoted(argument) for argument in argv]
 
 
 def to_config_dict(node: Any) -> ml_collections.ConfigDict:

@@ -18,6 +18,7 @@ from dinojax import trees
 from dinojax.build import build_init
 from dinojax.build_flops import mean_image_flops
 from dinojax.config import Config, parse_config
+from dinojax.config_parse import quote_keywords
 from dinojax.frozen_teacher import without_teacher
 from dinojax.planning.communication import predict_collectives
 from dinojax.planning.memory import high_points
@@ -100,6 +101,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv = quote_keywords(sys.argv)
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("topology", None, "v5e:4x4, v5p:4x4x8, v6e:8x8, gpu:8xh200 and the like.")
     flags.DEFINE_bool("compile", False, "Compile the train step with the TPU compiler (libtpu).")

@@ -23,6 +23,7 @@ from dinojax.build_flops import build_flops
 from dinojax.build_gram import build_refresh
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
+from dinojax.config_parse import quote_keywords
 from dinojax.data.check import fingerprint, verify
 from dinojax.data.pipeline import TrainBatch, make_loader
 from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
@@ -250,6 +251,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.argv = quote_keywords(sys.argv)
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Where the run lives: config, metrics, checkpoints.")
     flags.DEFINE_multi_string(

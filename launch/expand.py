@@ -18,6 +18,7 @@ from jobset import train_line
 from ml_collections import config_flags
 
 from dinojax.config import Config, parse_config, to_dict
+from dinojax.config_parse import quote_keywords
 from dinojax.runtime.contract import config_hash, flatten, read_contract
 from dinojax.runtime.summary import FILE as SUMMARY_FILE
 from dinojax.validation import validate
@@ -128,7 +129,7 @@ def _make_run(recipe: str, workdir: str, overrides: dict[str, Any]) -> Run:
 
 def load(recipe: str, overrides: Sequence[str] = ()) -> Config:
     """What `dinojax.train` makes of these flags."""
-    argv = ["sweep", f"--config={recipe}", *overrides]
+    argv = quote_keywords(["sweep", f"--config={recipe}", *overrides])
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file(
         "config", lock_config=True, flag_values=values, sys_argv=argv

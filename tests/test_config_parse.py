@@ -4,8 +4,11 @@ import json
 
 import ml_collections
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from dinojax.config import Config, default_config, parse_config, to_dict
+from dinojax.config_parse import quote_keywords
 
 
 def test_defaults_survive_the_round_trip():
@@ -52,3 +55,16 @@ def test_pairs_and_keys_of_several_types():
 def test_pairs_of_other_types_are_refused(mixture, where):
     with pytest.raises(ValueError, match=f"{where} has the wrong type"):
         parse_config(ml_collections.ConfigDict({"data": {"mixture": mixture}}))
+
+
+def test_keywords_in_flags(tmp_path):
+    """What ml_collections cannot parse as Python is quoted for it, and reaches the config."""
+    argv = ["app", "--config.init.from=runs/x.from", "--config.seed=1", "--workdir=a.from=b", "-x"]
+    quoted = quote_keywords(argv)
+    assert quoted == ["app", '--config.init["from"]=runs/x.from', *argv[2:]]
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text("from dinojax.config import default_config as get_config\n")
+    argv, values = ["app", f"--config={recipe}", quoted[1]], flags.FlagValues()
+    given = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    values(argv)
+    assert parse_config(given.value).init.from_ == "runs/x.from"

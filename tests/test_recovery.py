@@ -31,7 +31,7 @@ STEPS, OPENED = 4, 2
 def config(source: Any = None, **overrides: Any) -> Config:
     """A gate that no head passes, and that opens at last; k-means on one batch."""
     given = shrink(default_config())
-    given.student.depth = 1
+    given.student.depth, given.student.layerscale, given.student.init_std = 1, 1.0, 0.08
     given.crops.global_crops_size, given.crops.local_crops_size = 32, 16
     given.train.steps, given.optim.lr.warmup_steps = STEPS, 0
     given.train.draw_group_size = 2
@@ -137,8 +137,9 @@ def test_metrics(run):
     assert [line["backbone_lr_factor"] for line in lines] == [0, 0, 0.5, 1]
     for line in lines:
         for head in ("dino", "ibot"):
-            # Cross-entropy is entropy plus a divergence; seeded targets are decided at once.
-            assert 0 < line[f"{head}_target_entropy"] < min(line[f"{head}_cross_entropy"], 0.9)
+            # Cross-entropy is entropy plus a divergence; seeded targets say something at once.
+            entropy = line[f"{head}_target_entropy"]
+            assert 0 < entropy < line[f"{head}_cross_entropy"] and entropy < 0.99
 
 
 def test_a_run_resumes_across_the_opening(run, source, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def backbone(path: Path) -> dict[str, np.ndarray]:
             return {prefix: np.asarray(node)}
         return {k: v for name, x in node.items() for k, v in leaves(f"{prefix}/{name}", x).items()}
 
-    loaded: Any = ocp.load(path.absolute(), checkpointable_name="state")
+    loaded: Any = ocp.load(str(path.absolute()), checkpointable_name="state")
     return leaves("", loaded["teacher"]["backbone"])
 
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from dinojax.config import GramConfig
+from dinojax.config_stages import GramConfig
 from dinojax.kernels.resize import resize_grid
 from dinojax.losses.gram import gram_loss
 from dinojax.models.presets import Backbone

@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from dinojax.config import BackboneConfig, Config, HeadConfig, StudentConfig
+from dinojax.config import Config
+from dinojax.config_backbone import BackboneConfig, StudentConfig
+from dinojax.config_method import HeadConfig
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.head import DinoHead
 from dinojax.models.presets import Backbone, get_preset

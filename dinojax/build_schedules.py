@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from dinojax.config import Config, ScheduleConfig
+from dinojax.config import Config
+from dinojax.config_method import ScheduleConfig
 from dinojax.schedules import (
     Schedule,
     cosine_schedule,

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh
 
-from dinojax.config import CheckpointConfig, RecoveryConfig
+from dinojax.config import CheckpointConfig
+from dinojax.config_stages import RecoveryConfig
 from dinojax.frozen_teacher import without_teacher
 from dinojax.runtime.checkpoint import DIRECTORY, Checkpoints
 from dinojax.runtime.contract import read_contract

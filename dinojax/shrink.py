@@ -4,8 +4,8 @@ from typing import Any
 
 import ml_collections
 
-from dinojax.config import RecoveryConfig
 from dinojax.config_parse import to_config_dict
+from dinojax.config_stages import RecoveryConfig
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.presets import get_preset
 

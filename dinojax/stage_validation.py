@@ -5,14 +5,9 @@ from dataclasses import fields
 from dinojax.build import TEACHER_NORMS, build_views, predicted_grid
 from dinojax.build_gram import AUTO, EMA
 from dinojax.build_model import FEATURES, backbone_of
-from dinojax.config import (
-    Config,
-    DistillationConfig,
-    GramConfig,
-    HeadConfig,
-    InitConfig,
-    MatchingConfig,
-)
+from dinojax.config import Config
+from dinojax.config_method import HeadConfig
+from dinojax.config_stages import DistillationConfig, GramConfig, InitConfig, MatchingConfig
 from dinojax.kernels.resize import METHODS
 from dinojax.precision import get_precision
 from dinojax.ssl.gram import TOKENS

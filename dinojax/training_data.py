@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dinojax.config import Config, DataConfig
+from dinojax.config import Config
+from dinojax.config_data import DataConfig
 from dinojax.data.concat import Concat
 from dinojax.data.open import open_source
 from dinojax.data.order import Order

@@ -7,7 +7,8 @@ import jax
 from dinojax.build import CENTERINGS, build_init, build_views, draw_group_size
 from dinojax.build_model import FEATURES, build_backbone
 from dinojax.build_schedules import build_schedule, build_schedules
-from dinojax.config import Config, DataConfig
+from dinojax.config import Config
+from dinojax.config_data import DataConfig
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import get_precision

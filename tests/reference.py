@@ -8,20 +8,10 @@ import goldens
 import numpy as np
 from einops import rearrange
 
-from dinojax.config import (
-    BackboneConfig,
-    Config,
-    CropsConfig,
-    DinoConfig,
-    DistillationConfig,
-    GramConfig,
-    HeadConfig,
-    IbotConfig,
-    OptimConfig,
-    ScheduleConfig,
-    StudentConfig,
-    TrainConfig,
-)
+from dinojax.config import Config, CropsConfig, TrainConfig
+from dinojax.config_backbone import BackboneConfig, StudentConfig
+from dinojax.config_method import DinoConfig, HeadConfig, IbotConfig, OptimConfig, ScheduleConfig
+from dinojax.config_stages import DistillationConfig, GramConfig
 from dinojax.export.names import to_torch
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.vit import Features, VisionTransformer

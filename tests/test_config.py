@@ -15,7 +15,8 @@ from jax.sharding import Mesh
 from dinojax import initial_state
 from dinojax import train as app
 from dinojax.build import build_init, build_train_step
-from dinojax.config import Config, ScheduleConfig, default_config, parse_config
+from dinojax.config import Config, default_config, parse_config
+from dinojax.config_method import ScheduleConfig
 from dinojax.earlier import Earlier
 from dinojax.mesh import make_mesh
 from dinojax.runtime.loop import Outcome

@@ -15,7 +15,8 @@ from dinojax import train as app
 from dinojax import trees
 from dinojax.build import build_init, build_inputs, build_step_loss
 from dinojax.compiled_step import global_batches
-from dinojax.config import Config, RecoveryConfig, default_config, parse_config
+from dinojax.config import Config, default_config, parse_config
+from dinojax.config_stages import RecoveryConfig
 from dinojax.data.pipeline import make_loader
 from dinojax.initial_state import make_initial_state
 from dinojax.runtime.checkpoint import Checkpoints, abstract
@@ -170,7 +171,9 @@ def test_heads_are_seeded_in_student_and_teacher(seeded, source):
         np.testing.assert_allclose(np.linalg.norm(teacher[name], axis=0), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("data", "fsdp", "micro_batches"), [(2, 1, 2), (2, 2, 1)])
+@pytest.mark.parametrize(
+    ("data", "fsdp", "micro_batches"), [pytest.param(2, 1, 2, marks=pytest.mark.slow), (2, 2, 1)]
+)
 def test_seeds_do_not_depend_on_the_mesh(seeded, source, data, fsdp, micro_batches):
     """Nor on micro-batches, in which other images would come first."""
     given = config(source, train__micro_batches=micro_batches)
@@ -180,6 +183,7 @@ def test_seeds_do_not_depend_on_the_mesh(seeded, source, data, fsdp, micro_batch
         np.testing.assert_allclose(flat(other.teacher)[name], leaf, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_micro_batches_see_the_same(seeded, source):
     """Terms of the gate, in parts of the batch and of the logits, from one state."""
     found = []
@@ -195,6 +199,7 @@ def test_micro_batches_see_the_same(seeded, source):
 
 
 def test_what_is_said_about_the_opening(caplog):
+    caplog.set_level("INFO", "absl")
     gate = RecoveryConfig(max_steps=9, patience_steps=3, open_below=0.5)
     values = {
         "recovery_open": 1.0,

@@ -3,7 +3,8 @@
 import functools
 from pathlib import Path
 
-from dinojax.config import Config, DataConfig, TrainConfig
+from dinojax.config import Config, TrainConfig
+from dinojax.config_data import DataConfig
 from dinojax.data.check import fingerprint
 from dinojax.earlier import find_checkpoint
 from dinojax.evaluate import open_records

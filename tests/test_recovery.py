@@ -171,9 +171,8 @@ def test_heads_are_seeded_in_student_and_teacher(seeded, source):
         np.testing.assert_allclose(np.linalg.norm(teacher[name], axis=0), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("data", "fsdp", "micro_batches"), [pytest.param(2, 1, 2, marks=pytest.mark.slow), (2, 2, 1)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "fsdp", "micro_batches"), [(2, 1, 2), (2, 2, 1)])
 def test_seeds_do_not_depend_on_the_mesh(seeded, source, data, fsdp, micro_batches):
     """Nor on micro-batches, in which other images would come first."""
     given = config(source, train__micro_batches=micro_batches)

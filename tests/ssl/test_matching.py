@@ -124,7 +124,8 @@ def test_the_terms_are_those_of_the_features():
     np.testing.assert_allclose(terms["total_loss"], total, rtol=1e-9)
 
 
-@pytest.mark.parametrize("make", [config, pytest.param(convnext, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [config, convnext])
 def test_the_update_is_that_of_the_whole_batch(make):
     """In micro-batches. Student, projections and EMA move, the teacher does not."""
     given = make()

@@ -172,7 +172,8 @@ def to_reference(module, table) -> State:
     """A ViT's parameters under the reference's names; q, k and v are fused."""
     state = renamed(module, table)
     width = state["norm.weight"].shape[0]
-    state.setdefault("mask_token", np.zeros((1, width), np.float32))  # timm has none
+    mask_token = state.get("mask_token", np.zeros(width, np.float32))  # timm has none
+    state["mask_token"] = mask_token.reshape(1, width)  # DINOv3's of transformers has an axis more
     if state.get("pos_embed", np.zeros((1, 0))).shape[1] == TABLE**2:  # nor a position of CLS
         row = np.zeros((1, 1, width), np.float32)
         state["pos_embed"] = np.concatenate([row, state["pos_embed"]], axis=1)

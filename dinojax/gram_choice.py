@@ -8,12 +8,12 @@ from absl import logging
 from dinojax.build_gram import AUTO
 from dinojax.config import Config
 from dinojax.evaluation.snapshot_scores import read_table
+from dinojax.gram_validation import check_auto_teacher
 from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.stored_state import fingerprint
 from dinojax.safety import SNAPSHOTS
 from dinojax.snapshots import snapshot_paths
-from dinojax.stage_validation import check_auto_teacher
 
 
 def choose_gram_teacher(config: Config, workdir: str) -> Config:

@@ -9,10 +9,10 @@ from trained_runs import make_run, small_config
 
 from dinojax import mesh as meshes
 from dinojax import tasks
+from dinojax.backbones.run import open_trained
 from dinojax.evaluate import evaluate, table
 from dinojax.knn_monitor import make_monitor
 from dinojax.tasks import Task
-from dinojax.trained import open_trained
 from dinojax.training_data import open_data
 
 

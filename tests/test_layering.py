@@ -17,7 +17,7 @@ FLOORS = (
     {"data"},
     {"ssl"},
     {"runtime"},
-    {"evaluation", "curation", "export", "api"},
+    {"backbones", "evaluation", "curation", "export", "api"},
 )
 APPS = len(FLOORS)
 """The floor of every other top-level module, of the configuration and of the package itself."""

@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from dinojax import mesh as meshes
 from dinojax.models.pixels import Pixels
-from dinojax.models.presets import Backbone
+from dinojax.models.presets import Backbone, backbone_shapes
+from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.digests import digests
 from dinojax.runtime.fingerprints import hash_text
 from dinojax.typing import Params
@@ -58,6 +59,13 @@ class Opened(abc.ABC):
             ValueError: they are of another model than the module.
             dinojax.runtime.errors.CheckpointError: a checkpoint is damaged.
         """
+
+    def layout(self, mesh: Mesh) -> Params:
+        """Shapes, dtypes and shardings of the parameters."""
+        if isinstance(self.backbone, Pixels):
+            return {}
+        shapes = backbone_shapes(self.backbone, self.images.channels)
+        return abstract(shapes, meshes.shardings(mesh, shapes))
 
     @property
     def arch(self) -> str:

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from dinojax import mesh as meshes
 from dinojax.backbones.names import Release, find_release, is_released_name
 from dinojax.backbones.opened import ImageFormat, Opened
 from dinojax.export.dinov2_names import plain_entries
@@ -25,7 +24,6 @@ from dinojax.models.presets import (
     get_preset,
 )
 from dinojax.precision import Precision, get_precision
-from dinojax.runtime.checkpoint import abstract
 from dinojax.typing import Params
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -50,8 +48,7 @@ class Released(Opened):
         return {key: said[key] for key in METADATA if key in said}
 
     def read(self, mesh: Mesh) -> Params:
-        shapes = backbone_shapes(self.backbone, self.images.channels)  # type: ignore[arg-type]
-        wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+        wanted = self.layout(mesh)
         try:
             return place(from_torch(TensorFile(self.path), wanted), wanted)
         except ValueError as error:

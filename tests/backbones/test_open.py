@@ -98,14 +98,14 @@ def test_pixels():
     opened = open_backbone("pixels")
     assert read(opened) == {} and opened.images.mean == (0, 0, 0)
     images = jax.random.uniform(jax.random.key(0), (1, 2, 64, 64, 3))
-    (found,) = opened.backbone.apply({"params": {}}, images)
+    (found,) = opened.backbone.apply({"params": {}}, images)  # type: ignore
     np.testing.assert_array_equal(found.patches[0, 0, 9].reshape(8, 8, 3), images[0, 0, 8:16, 8:16])
     assert found.patches.shape == (1, 2, 64, 192) and found.registers.shape[2] == 0
     assert found.cls.shape == (1, 2, 32 * 32 * 3)
     np.testing.assert_allclose(found.cls.mean(-1), 0, atol=1e-6)
     corner = images[0, 0, :2, :2].mean((0, 1)) - images[0, 0].mean()
     assert np.corrcoef(found.cls[0, 0].reshape(32, 32, 3)[0, 0], corner)[0, 1] > 0.5
-    (small,) = opened.backbone.apply({"params": {}}, images[:, :, :32, :32])
+    (small,) = opened.backbone.apply({"params": {}}, images[:, :, :32, :32])  # type: ignore
     expected = images[0, :, :32, :32].reshape(2, -1)
     np.testing.assert_allclose(
         small.cls[0], expected - expected.mean(-1, keepdims=True), rtol=1e-5, atol=1e-6

@@ -17,7 +17,7 @@ FLOORS = (
     {"data"},
     {"ssl"},
     {"runtime"},
-    {"backbones", "evaluation", "curation", "export", "api"},
+    {"backbones", "embedding", "evaluation", "curation", "export", "api"},
 )
 APPS = len(FLOORS)
 """The floor of every other top-level module, of the configuration and of the package itself."""

@@ -82,10 +82,14 @@ class Opened(abc.ABC):
         """16 hex digits of the parameters: the same for the same values, wherever they lie."""
         mesh = meshes.make_mesh(1, -1)
         with jax.set_mesh(mesh):
-            params = self.read(mesh)
-            return fingerprint_of(digests(params) if params else {})
+            return fingerprint_of_params(self.read(mesh))
 
 
 def fingerprint_of(found: Mapping[str, str]) -> str:
     """Of a backbone's digests by path (`dinojax.runtime.digests`)."""
     return hash_text("\n".join(sorted(f"{name} {digest}" for name, digest in found.items())))
+
+
+def fingerprint_of_params(params: Params) -> str:
+    """The same of the parameters themselves."""
+    return fingerprint_of(digests(params) if params else {})

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dinojax.kernels.linear import PRODUCT
 from dinojax.kernels.rope import CoordinateDraws, RopeTables, rope_periods, rope_tables
-from dinojax.models.block import Block, KeptRows, LayerInputs, Streams, Tokens
+from dinojax.models.block import CLS_ATTENTION, Block, KeptRows, LayerInputs, Streams, Tokens
 from dinojax.models.dense import INIT_STD
 from dinojax.models.embed import Embed, patch_grid
 from dinojax.models.ffn import hidden_width
@@ -247,7 +247,7 @@ class VisionTransformer(nn.Module):
         )
         scan = nn.scan(
             layer,
-            variable_axes={"params": 0, "intermediates": 0},
+            variable_axes={"params": 0, "intermediates": 0, CLS_ATTENTION: 0},
             split_rngs={"params": True},
             in_axes=((axes, 0),),  # type: ignore[arg-type]
             length=self.depth,

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from small_models import add_presets
 from trained_runs import make_run, small_config
 
 from dinojax import mesh as meshes
@@ -11,18 +12,13 @@ from dinojax.backbones.open import open_backbone
 from dinojax.backbones.run import Trained
 from dinojax.build_model import build_backbone
 from dinojax.export_torch import export_torch
-from dinojax.models.presets import PRESETS, Preset, backbone_shapes, layer_count
+from dinojax.models.presets import PRESETS, backbone_shapes, layer_count
 from dinojax.precision import get_precision
-
-TINY = Preset({**PRESETS["vits16"].model, "embed_dim": 64, "depth": 2, "num_heads": 2}, 0)
-TINY_V2 = Preset({**PRESETS["vits14_reg"].model, "embed_dim": 64, "depth": 2, "num_heads": 2}, 0)
 
 
 @pytest.fixture(autouse=True)
 def presets(monkeypatch):
-    """Two more, small ones."""
-    monkeypatch.setitem(PRESETS, "tiny16", TINY)
-    monkeypatch.setitem(PRESETS, "tiny14_reg", TINY_V2)
+    add_presets(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +63,11 @@ def test_an_exported_file_says_what_it_is(run, tmp_path):
     same(load_file(again), load_file(path))
 
 
-@pytest.mark.parametrize("preset", ["tiny16", "tiny14_reg"])
+@pytest.mark.parametrize("preset", ["small16", "small14_reg"])
 def test_official_files(tmp_path, preset):
     """By entries, by a name behind it, and by a name beside it."""
     path = tmp_path / "x.safetensors"
-    own = "dinov2" if preset == "tiny14_reg" else "dinov3"
+    own = "dinov2" if preset == "small14_reg" else "dinov3"
     export_torch(f"random:{preset}@5", str(path), layout=own)
     save_file(load_file(path), path)  # without what we say about it
     found = [open_backbone(str(path)), open_backbone(f"{path}#{preset}")]
@@ -85,9 +81,9 @@ def test_official_files(tmp_path, preset):
 
 
 def test_random_weights_are_a_function_of_the_seed():
-    one, other = open_backbone("random:tiny16"), open_backbone("random:tiny16@1")
+    one, other = open_backbone("random:small16"), open_backbone("random:small16@1")
     params = read(one, 2, 4)
-    same(params, read(open_backbone("random:tiny16@0"), 1, 1))
+    same(params, read(open_backbone("random:small16@0"), 1, 1))
     assert not params["blocks"]["mlp"]["fc1"]["kernel"].sharding.is_fully_replicated
     assert len({one.fingerprint, other.fingerprint}) == 2
     assert layer_count(one.backbone) == 2
@@ -116,7 +112,7 @@ def test_pixels():
     ("given", "words"),
     [
         ("random:vitx", "arch='vitx' is not a preset"),
-        ("random:tiny16@x", "the seed 'x' is no number; use random:tiny16@0"),
+        ("random:small16@x", "the seed 'x' is no number; use random:small16@0"),
         ("weights.pth", "can hold code"),
     ],
 )

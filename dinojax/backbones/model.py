@@ -1,5 +1,6 @@
 """A backbone with its parameters: images in, features out."""
 
+import copy
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, TypedDict, overload
@@ -135,6 +136,32 @@ class Model:
         with jax.set_mesh(self._mesh):
             return self._attention(self.params, given)[wanted, :count]
 
+    def patch_norms(self, images: Images) -> Float[Array, "B h w"]:
+        """Lengths of the last block's patch tokens before the final norm.
+
+        Raises:
+            ValueError: as `features`.
+        """
+        given, count = self._padded(self._checked(images))
+        with jax.set_mesh(self._mesh):
+            return self._norms(self.params, given)[:count]
+
+    def with_weights(self, opened: Opened) -> "Model":
+        """The same module with other parameters; what is compiled for this one serves both.
+
+        Raises:
+            ValueError: a backbone of another kind or normalisation.
+        """
+        if (opened.backbone, opened.images) != (self.backbone, self.images):
+            raise ValueError(f"{opened.name} is of another model than {self.name}")
+        _ = self._features, self._attention, self._norms  # made now, so that both have them
+        other = copy.copy(self)
+        other.name = opened.name
+        vars(other).pop("fingerprint", None)
+        with jax.set_mesh(self._mesh):
+            other.params = opened.read(self._mesh)
+        return other
+
     def _run(self, images: Images, layers: tuple[int, ...] | None) -> list[FeatureMaps]:
         given, count = self._padded(images)
         with jax.set_mesh(self._mesh):
@@ -173,6 +200,20 @@ class Model:
             return rearrange(
                 patches, "L B H (h w) -> L B H h w", h=images.shape[1] // backbone.stride
             )
+
+        return run
+
+    @cached_property
+    def _norms(self):
+        @jax.jit
+        def run(params: Params, images: Images) -> Float[Array, "B h w"]:
+            x, backbone = self._normalised(images), self.backbone
+            with backbone.precision.exact_products():
+                found = backbone.apply({"params": params}, x)[0]  # type: ignore[index]
+            prefix = found.prenorm.shape[2] - found.patches.shape[2]
+            norms = jnp.linalg.norm(widen(found.prenorm[0, :, prefix:]), axis=-1)
+            rows = images.shape[1] // backbone.stride
+            return rearrange(norms, "B (h w) -> B h w", h=rows)
 
         return run
 

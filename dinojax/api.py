@@ -29,4 +29,4 @@ def load(path_or_name: str, weights: str | None = None, *, precision: str | None
         ValueError: no such model, or weights that are damaged or of another model.
         dinojax.runtime.errors.CheckpointError: a damaged checkpoint.
     """
-    return Model(open_backbone(path_or_name, weights, precision))
+    return Model.read(open_backbone(path_or_name, weights, precision))

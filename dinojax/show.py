@@ -8,7 +8,8 @@ ranks them as teachers for Gram anchoring; it writes ``WORKDIR/snapshots.json``.
 of mIoU where the images have segmentation maps and of locality otherwise, see docs/gram.md.
 
 ``pca``, ``attention``, ``similarity``, ``norms`` and ``neighbours`` draw the features of a frozen
-backbone, ``--checkpoint``, on ``--data`` to ``--out``, a .png or .html file: docs/pictures.md.
+backbone, ``--checkpoint``, on ``--data`` to ``--out``, a .png or .html file. ``report`` puts curves,
+scores, pictures and configuration of a run on one page. See docs/pictures.md.
 """
 
 import io
@@ -24,14 +25,15 @@ from dinojax.batch_sheet import extent, sheet, slots, table
 from dinojax.evaluation.snapshot_scores import CRITERIA, FILE, Snapshot, as_text
 from dinojax.recorder import rebuild, uses
 from dinojax.runs import open_run
-from dinojax.runtime.atomic import replace_bytes
+from dinojax.runtime.atomic import replace_bytes, replace_text
 from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.safety import SNAPSHOTS
 from dinojax.show_features import DATA
+from dinojax.show_report import make_report
 from dinojax.snapshots import Protocol, score_snapshots
 
-COMMANDS = ("batch", "where", "snapshots")
+COMMANDS = ("batch", "where", "snapshots", "report")
 
 
 def show_batch(workdir: str, step: int, *, images: int, out: str | None, as_json: bool) -> None:
@@ -99,6 +101,21 @@ def show_snapshots(
     )
 
 
+def show_report(given: flags.FlagValues) -> None:
+    """Write a page about the run to `out` (default: in the workdir) and print where it is."""
+    path = Path(given.out or Path(given.workdir) / "report.html")
+    text = make_report(
+        given.workdir,
+        data=given.data or [DATA],
+        images=given.images,
+        image_px=given.image_px,
+        recipe=given.recipe,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, text)
+    print(path)
+
+
 def main(argv: Sequence[str]) -> None:
     given = flags.FLAGS
     known = (*COMMANDS, *show_features.COMMANDS)
@@ -113,6 +130,8 @@ def main(argv: Sequence[str]) -> None:
             show_batch(
                 given.workdir, given.step, images=given.images, out=given.out, as_json=given.json
             )
+        elif argv[1] == "report":
+            show_report(given)
         elif argv[1] == "snapshots":
             show_snapshots(given.workdir, _protocol(given), as_json=given.json, by=given.by)
         else:
@@ -185,6 +204,9 @@ if __name__ == "__main__":
     flags.DEFINE_integer("of", 0, "similarity: of which image.")
     flags.DEFINE_bool("series", False, "pca: also of the run's earlier snapshots or checkpoints.")
     flags.DEFINE_bool("foreground", False, "pca: of objects alone.")
+    flags.DEFINE_string(
+        "recipe", None, "report: FILE or FILE:VARIANT to compare with; default: the defaults."
+    )
     flags.DEFINE_integer("k", 6, "neighbours: how many.")
     flags.DEFINE_integer("batch", 4, "Features: images at a time.")
     flags.DEFINE_integer("train_images", 1000, "snapshots: at most so many fit the linear head.")

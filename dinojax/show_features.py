@@ -81,7 +81,7 @@ def show_similarity(wanted: Wanted, model: Model, images: list[Named]) -> Figure
 
 def show_norms(wanted: Wanted, model: Model, images: list[Named]) -> Figure:
     parts = panels.batches(images, wanted.batch)
-    norms = np.concatenate([np.asarray(model.patch_norms(part)) for part in parts])
+    norms = np.concatenate([model.fetch(model.patch_norms(part)) for part in parts])
     return panels.norms_figure(
         "Norms of patch tokens", facts(model, images), images, norms[: len(images)]
     )
@@ -123,7 +123,7 @@ def show_features(command: str, wanted: Wanted, out: str) -> Path:
         raise ValueError(f"--out={out} is neither .png nor .html; use --out={path.stem}.html")
     if wanted.series:
         wanted = dataclasses.replace(wanted, checkpoint=earlier_ones(wanted.checkpoint)[-1].name)
-    model = Model(open_backbone(wanted.checkpoint))
+    model = Model.read(open_backbone(wanted.checkpoint))
     side = wanted.image_px or model.images.image_px
     found = read_images(wanted.data or [DATA], wanted.images, model.images.channels)
     images = [Named(one.name, square(one.pixels, side)) for one in found]

@@ -25,4 +25,4 @@ def add_presets(patch: pytest.MonkeyPatch) -> None:
 
 def small_model(name: str) -> Model:
     """On one device, which compiles sooner."""
-    return Model(open_backbone(name), make_mesh(1, 1, devices=jax.devices()[:1]))
+    return Model.read(open_backbone(name), make_mesh(1, 1, devices=jax.devices()[:1]))

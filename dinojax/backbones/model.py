@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from dinojax import mesh as meshes
 from dinojax.backbones.opened import ImageFormat, Opened, fingerprint_of_params
-from dinojax.mesh import split_batch
+from dinojax.mesh import gather, split_batch
 from dinojax.models.block import CLS_ATTENTION
 from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone, layer_count
@@ -34,23 +34,37 @@ class FeatureMaps(TypedDict):
     patches: Float[Array, "B h w D"]
 
 
+_whole = jax.jit(gather)
+
+
 class Model:
     """What `dinojax.load` returns.
 
     Attributes:
         name: what it was loaded by.
         backbone: the module.
-        params: its parameters, split over `mesh`.
         images: how images are normalised, and the side that suits the model.
+        params: the parameters, split over `mesh`.
     """
 
-    def __init__(self, opened: Opened, mesh: Mesh | None = None):
-        self.name = opened.name
-        self.backbone: Backbone | Pixels = opened.backbone
-        self.images: ImageFormat = opened.images
-        self._mesh = mesh or meshes.make_mesh(1, -1)
-        with jax.set_mesh(self._mesh):
-            self.params: Params = opened.read(self._mesh)
+    def __init__(
+        self,
+        name: str,
+        backbone: Backbone | Pixels,
+        images: ImageFormat,
+        params: Params,
+        mesh: Mesh,
+    ):
+        self.name, self.backbone, self.images = name, backbone, images
+        self.params, self._mesh = params, mesh
+
+    @classmethod
+    def read(cls, opened: Opened, mesh: Mesh | None = None) -> "Model":
+        """The model over all devices, or those of a mesh. Raises: as `Opened.read`."""
+        mesh = mesh or meshes.make_mesh(1, -1)
+        with jax.set_mesh(mesh):
+            params = opened.read(mesh)
+        return cls(opened.name, opened.backbone, opened.images, params, mesh)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -154,13 +168,22 @@ class Model:
         """
         if (opened.backbone, opened.images) != (self.backbone, self.images):
             raise ValueError(f"{opened.name} is of another model than {self.name}")
+        with jax.set_mesh(self._mesh):
+            params = opened.read(self._mesh)
+        return self.with_params(params, opened.name)
+
+    def with_params(self, params: Params, name: str) -> "Model":
+        """The same with parameters that lie on the same mesh."""
         _ = self._features, self._attention, self._norms  # made now, so that both have them
         other = copy.copy(self)
-        other.name = opened.name
+        other.name, other.params = name, params
         vars(other).pop("fingerprint", None)
-        with jax.set_mesh(self._mesh):
-            other.params = opened.read(self._mesh)
         return other
+
+    def fetch(self, found: Array) -> np.ndarray:
+        """On this host, also of what lies on the devices of other processes."""
+        with jax.set_mesh(self._mesh):
+            return np.asarray(_whole(found))
 
     def _run(self, images: Images, layers: tuple[int, ...] | None) -> list[FeatureMaps]:
         given, count = self._padded(images)

@@ -69,7 +69,7 @@ def embed(
     if jax.process_count() > 1:
         raise ValueError("embed runs in one process; give each its own part of the source")
     _check(features, format, batch_size, shard)
-    model = model if isinstance(model, Model) else Model(open_backbone(model))
+    model = model if isinstance(model, Model) else Model.read(open_backbone(model))
     source = open_source(source) if isinstance(source, str) else source
     side = model.images.image_px if image_px is None else image_px
     folder = Path(out)

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dinojax.pictures.colours import heat
 
-TILE_PX = 336
-"""Longer side of a tile, or as many whole pixels per patch as fit: 24 of 14 patches, 6 of 56."""
+TILE_PX, PATCH_PX = 336, 4
+"""Longer side of a tile, filled by whole pixels per patch: 24 for each of 14 patches, 6 of 56. And
+the fewest of these: 112 patches are 448 px."""
 GAP_PX, MARGIN_PX, LINE_PX = 12, 28, 18
 PAPER, INK, FAINT = (255, 255, 255), (30, 34, 40), (112, 118, 126)
 MOST = 8
@@ -74,7 +75,7 @@ class Figure:
     @property
     def tile_size(self) -> tuple[int, int]:
         """(height, width) of each tile in pixels."""
-        per_patch = max(TILE_PX // max(self.grid), 1)
+        per_patch = TILE_PX if max(self.grid) == 1 else max(TILE_PX // max(self.grid), PATCH_PX)
         return self.grid[0] * per_patch, self.grid[1] * per_patch
 
 
@@ -101,7 +102,7 @@ def draw(figure: Figure) -> Image.Image:
     """The figure as one picture."""
     height, width = figure.tile_size
     columns = max(len(tiles) for _, tiles in figure.lines)
-    head = MARGIN_PX + LINE_PX * (2 + len(figure.facts)) + (LINE_PX if figure.scale else 0)
+    head = MARGIN_PX + LINE_PX * (2 + len(figure.facts)) + (LINE_PX + GAP_PX if figure.scale else 0)
     row_px = LINE_PX + 4 + height + LINE_PX + GAP_PX
     sheet_px = (
         max(2 * MARGIN_PX + columns * (width + GAP_PX) - GAP_PX, 640),
@@ -115,7 +116,7 @@ def draw(figure: Figure) -> Image.Image:
         place = (MARGIN_PX, MARGIN_PX + 16 + number * LINE_PX)
         _text(canvas, place, fact, FAINT, 12, room)
     if figure.scale is not None:
-        _draw_scale(sheet, head - LINE_PX - 4, figure.scale)
+        _draw_scale(sheet, head - LINE_PX - GAP_PX, figure.scale)
     for number, (title, tiles) in enumerate(figure.lines):
         top = head + number * row_px
         _text(canvas, (MARGIN_PX, top), title, INK, 12, room)

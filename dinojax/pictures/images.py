@@ -12,6 +12,7 @@ from PIL import Image
 from dinojax.data.decode import decode_image, read_image
 from dinojax.data.open import open_source
 from dinojax.data.source import Source
+from dinojax.evaluation.monitor import evenly
 
 CANVAS_PX = 4096
 """Longer sides are shrunk to this while they are read."""
@@ -49,10 +50,10 @@ def read_images(given: Sequence[str], limit: int, channels: int = 3) -> list[Nam
 
 def from_source(source: Source, limit: int, channels: int = 3) -> list[Named]:
     """At most `limit` records, spread evenly over all; unreadable ones raise ValueError."""
-    places = np.arange(min(limit, len(source))) * len(source) // min(limit, len(source))
+    source = evenly(source, limit)
     return [
-        Named(source.record_id(int(i)), read_image(source[int(i)], CANVAS_PX, channels=channels))
-        for i in places
+        Named(source.record_id(i), read_image(source[i], CANVAS_PX, channels=channels))
+        for i in range(len(source))
     ]
 
 

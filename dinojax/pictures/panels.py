@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from einops import reduce
 from jaxtyping import Float, UInt8
 
 from dinojax.backbones.model import Model
@@ -31,8 +32,8 @@ def look(model: Model, images: Sequence[Named], label: str = "", batch: int = 4)
     cls, patches = [], []
     for part in batches(images, batch):
         found = model.features(part)
-        cls.append(np.asarray(found["cls"]))
-        patches.append(np.asarray(found["patches"]))
+        cls.append(model.fetch(found["cls"]))
+        patches.append(model.fetch(found["patches"]))
     count = len(images)
     return Seen(label, np.concatenate(cls)[:count], np.concatenate(patches)[:count])
 
@@ -43,6 +44,13 @@ def batches(images: Sequence[Named], batch: int) -> list[UInt8[np.ndarray, "b S 
     padded = [one.pixels for one in images]
     padded += [padded[-1]] * (-len(padded) % batch)
     return [np.stack(padded[i : i + batch]) for i in range(0, len(padded), batch)]
+
+
+def patch_means(
+    pixels: UInt8[np.ndarray, "S T C"], grid: tuple[int, ...]
+) -> Float[np.ndarray, "h w"]:
+    """Mean brightness of each patch."""
+    return reduce(pixels.astype(np.float64), "(h p) (w q) C -> h w", "mean", h=grid[0], w=grid[1])
 
 
 def pca_figure(
@@ -60,7 +68,8 @@ def pca_figure(
     """
     last = series[-1].patches
     masks = foreground(last) if only_foreground else np.ones(last.shape[:3], bool)
-    basis = fit_basis(last[masks])
+    brightness = np.stack([patch_means(one.pixels, last.shape[1:3]) for one in images])
+    basis = fit_basis(last[masks], brightness[masks])
     rows = []
     for place, image in enumerate(images):
         tiles = [Tile(shown(image.pixels), "image")]
@@ -68,7 +77,8 @@ def pca_figure(
             colours = to_rgb(basis, one.patches[place], masks[place] if only_foreground else None)
             tiles.append(Tile(colours, one.label))
         rows.append((image.name, tiles))
-    of = "objects" if only_foreground else "all patches"
+    of = "the foreground, which Otsu's threshold on the first splits off," * only_foreground
+    of = of or "all patches"
     when = f" at {series[-1].label}" if len(series) > 1 else ""
     said = [
         *facts,
@@ -82,7 +92,7 @@ def attention_figure(
     title: str, facts: Sequence[str], images: Sequence[Named], model: Model, layer: int, batch: int
 ) -> Figure:
     """What CLS attends to in a layer: the mean over heads, and each head."""
-    found = [np.asarray(model.cls_attention(part, layer)) for part in batches(images, batch)]
+    found = [model.fetch(model.cls_attention(part, layer)) for part in batches(images, batch)]
     weights = np.concatenate(found)[: len(images)]
     rows = []
     for image, heads in zip(images, weights, strict=True):
@@ -91,7 +101,7 @@ def attention_figure(
         rows.append((image.name, tiles))
     said = [
         *facts,
-        f"softmax weights of CLS on patches in layer {layer % model.layers} of {model.layers}; "
+        f"weights of CLS on patches, layer {layer % model.layers} of 0..{model.layers - 1}; "
         "captions: share on all patches together (the rest: CLS and registers), largest weight",
     ]
     scale = Scale("0", f"percentile {BRIGHTEST} of each map")
@@ -99,7 +109,7 @@ def attention_figure(
 
 
 def _attention(name: str, weights: Float[np.ndarray, "h w"]) -> Tile:
-    caption = f"{name}: {weights.sum():.0%}, max {weights.max():.1%}"
+    caption = f"{name}: {weights.sum():.1%}, max {weights.max():.1%}"
     return Tile(heat(weights, 0, float(np.percentile(weights, BRIGHTEST))), caption)
 
 

@@ -25,8 +25,15 @@ class Basis(NamedTuple):
     """Share of the variance in these directions."""
 
 
-def fit_basis(patches: Float[np.ndarray, "n D"]) -> Basis:
-    """The directions of largest variance; each points where its largest weight is positive.
+def fit_basis(
+    patches: Float[np.ndarray, "n D"], guide: Float[np.ndarray, " n"] | None = None
+) -> Basis:
+    """The directions of largest variance.
+
+    Args:
+        guide: a number per patch, such as its brightness, with which each component rises: signs
+            are arbitrary otherwise, and colours would turn over from one checkpoint to the next.
+            None: the largest weight of each direction is positive.
 
     Raises:
         ValueError: fewer than four patches.
@@ -39,8 +46,11 @@ def fit_basis(patches: Float[np.ndarray, "n D"]) -> Basis:
     components = vectors[:, ::-1][:, :3]
     if components.shape[1] < 3:  # of features narrower than that
         components = np.pad(components, ((0, 0), (0, 3 - components.shape[1])))
-    largest = np.abs(components).argmax(0)
-    components = components * np.where(components[largest, np.arange(3)] < 0, -1, 1)
+    if guide is None:
+        sign = components[np.abs(components).argmax(0), np.arange(3)]
+    else:
+        sign = ((x - mean) @ components).T @ (guide - guide.mean())
+    components = components * np.where(sign < 0, -1, 1)
     low, high = np.percentile((x - mean) @ components, PERCENTILES, axis=0)
     explained = float(values[::-1][:3].sum() / max(values.sum(), 1e-30))
     return Basis(mean, components, low, high, explained)

@@ -8,8 +8,8 @@ ranks them as teachers for Gram anchoring; it writes ``WORKDIR/snapshots.json``.
 of mIoU where the images have segmentation maps and of locality otherwise, see docs/gram.md.
 
 ``pca``, ``attention``, ``similarity``, ``norms`` and ``neighbours`` draw the features of a frozen
-backbone, ``--checkpoint``, on ``--data`` to ``--out``, a .png or .html file. ``report`` puts curves,
-scores, pictures and configuration of a run on one page. See docs/pictures.md.
+backbone, ``--checkpoint``, on ``--data`` to ``--out``, a .png or .html file. ``report`` puts
+curves, scores, pictures and configuration of a run on one page. See docs/pictures.md.
 """
 
 import io

@@ -3,6 +3,7 @@
 import html
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,13 +21,13 @@ svg .axis { stroke: var(--line); fill: none; } svg .curve { stroke: var(--accent
 """
 
 
-def curves_of(lines: Sequence[Mapping[str, float | None]]) -> dict[str, list[tuple[int, float]]]:
+def curves_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     """(step, value) by metric, from the lines of ``metrics.jsonl``; without what is not finite."""
     found: dict[str, list[tuple[int, float]]] = {}
     for line in lines:
         for name, value in line.items():
             if name != "step" and value is not None:
-                found.setdefault(name, []).append((int(line["step"] or 0), float(value)))
+                found.setdefault(name, []).append((int(line["step"]), float(value)))
     return found
 
 
@@ -47,7 +48,7 @@ def chart(name: str, points: Sequence[tuple[int, float]], last_step: int) -> str
     room = (high - low) or abs(high) or 1.0
     bottom, top = low - 0.05 * room, high + 0.05 * room
 
-    def place(step: float, value: float) -> str:
+    def place(step: int | float, value: float) -> str:
         x = LEFT + (WIDTH - LEFT - RIGHT) * step / max(last_step, 1)
         y = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / (top - bottom)
         return f"{x:.1f},{y:.1f}"

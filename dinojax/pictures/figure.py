@@ -138,7 +138,7 @@ def _draw_scale(sheet: Image.Image, top: int, scale: Scale) -> None:
 
 def bar() -> Pixels:
     """The colour scale from low to high."""
-    return heat(np.tile(np.linspace(0, 1, BAR_PX[0], dtype=np.float32), (BAR_PX[1], 1)), 0, 1)
+    return heat(np.tile(np.linspace(0, 1, BAR_PX[0], dtype=np.float32), (BAR_PX[1], 1)), 0.0, 1.0)
 
 
 def _text(

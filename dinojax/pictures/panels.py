@@ -102,15 +102,15 @@ def attention_figure(
     said = [
         *facts,
         f"weights of CLS on patches, layer {layer % model.layers} of 0..{model.layers - 1}; "
-        "captions: share on all patches together (the rest: CLS and registers), largest weight",
+        "captions: share on all patches (the rest: CLS and registers), largest weight",
     ]
     scale = Scale("0", f"percentile {BRIGHTEST} of each map")
     return Figure(title, said, rows, scale, grid=weights.shape[2:])
 
 
 def _attention(name: str, weights: Float[np.ndarray, "h w"]) -> Tile:
-    caption = f"{name}: {weights.sum():.1%}, max {weights.max():.1%}"
-    return Tile(heat(weights, 0, float(np.percentile(weights, BRIGHTEST))), caption)
+    caption = f"{name}: {weights.sum():.1%}, up to {weights.max() / weights.mean():.0f}x the mean"
+    return Tile(heat(weights, 0.0, float(np.percentile(weights, BRIGHTEST))), caption)
 
 
 def similarity_figure(
@@ -155,7 +155,7 @@ def norms_figure(
     for image, here in zip(images, norms, strict=True):
         caption = f"median {np.median(here):.1f}, max {here.max():.1f}"
         rows.append(
-            (image.name, [Tile(shown(image.pixels), "image"), Tile(heat(here, 0, high), caption)])
+            (image.name, [Tile(shown(image.pixels), "image"), Tile(heat(here, 0.0, high), caption)])
         )
     share = float((norms > 2 * median).mean())
     said = [

@@ -1,6 +1,5 @@
 """What ``python -m dinojax.show pca|attention|similarity|norms|neighbours`` does."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +120,8 @@ def show_features(command: str, wanted: Wanted, out: str) -> Path:
     path = Path(out)
     if path.suffix not in (".png", ".html"):
         raise ValueError(f"--out={out} is neither .png nor .html; use --out={path.stem}.html")
-    if wanted.series:
-        wanted = dataclasses.replace(wanted, checkpoint=earlier_ones(wanted.checkpoint)[-1].name)
-    model = Model.read(open_backbone(wanted.checkpoint))
+    newest = earlier_ones(wanted.checkpoint)[-1].name if wanted.series else wanted.checkpoint
+    model = Model.read(open_backbone(newest))
     side = wanted.image_px or model.images.image_px
     found = read_images(wanted.data or [DATA], wanted.images, model.images.channels)
     images = [Named(one.name, square(one.pixels, side)) for one in found]

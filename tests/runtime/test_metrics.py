@@ -9,6 +9,7 @@ from unittest.mock import Mock, NonCallableMock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event

@@ -52,6 +52,7 @@ EXTRAS = {
         "transformers>=5.20,<6",
         "timm>=1.0.20,<1.1",
     ],
+    "hub": ["huggingface_hub>=0.30,<3"],  # dinojax.load("dinov3_vits16") from the hub
     "tiff": ["imagecodecs>=2025.3.30,<2027"],  # LZW and ZSTD in TIFF of other than 1 or 3 channels
     "track": ["wandb>=0.24,<0.40"],
     # The reference's augmentation, for benchmarks/input_pipeline.py.

@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import Mesh
 from recorded import PLAIN
 
-from dinojax import build, mesh, replay, shrink, trees
+from dinojax import build, build_loss, mesh, replay, shrink, trees
 from dinojax import train as app
 from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
@@ -95,7 +95,7 @@ def run(tmp_path_factory, patch) -> Path:
 
         return inputs
 
-    build_step_loss = build.build_step_loss
+    build_step_loss = build_loss.build_step_loss
     compile_step, compiled = app.compile_step, {}
 
     def compile_once(config, *on):

@@ -17,9 +17,9 @@ from einops import rearrange
 from dinojax.kernels.resize import resize_grid
 from dinojax.losses.matching import cosine_distance, smooth_l1, standardize
 from dinojax.models.embed import patch_grid
+from dinojax.models.features import Features
 from dinojax.models.presets import Backbone
 from dinojax.models.projection import Projection
-from dinojax.models.vit import Features
 from dinojax.precision import widen
 from dinojax.ssl.forward import init_parts
 from dinojax.ssl.inputs import StepInputs, to_groups

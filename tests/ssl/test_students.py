@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from dinojax import build, trees
+from dinojax import build, build_inputs, build_loss, trees
 from dinojax.config import Config, default_config, parse_config
 from dinojax.shrink import shrink
 from dinojax.ssl.students import Learner, make_students_step
@@ -73,7 +73,7 @@ def test_views_are_made_once(micro_batches):
     """By construction: nothing is left to what a compiler finds in common."""
     given, made = config(train__micro_batches=micro_batches), []
     students = student_configs(given)
-    make_views = build.build_step_views(students["small"])
+    make_views = build_inputs.build_step_views(students["small"])
 
     def counted(*args: Any):
         made.append(args)
@@ -81,7 +81,9 @@ def test_views_are_made_once(micro_batches):
 
     learners = {
         name: Learner(
-            build.build_step_loss(one), build.build_optimizer(one), build.build_draws(one)
+            build_loss.build_step_loss(one),
+            build.build_optimizer(one),
+            build_inputs.build_draws(one),
         )
         for name, one in students.items()
     }

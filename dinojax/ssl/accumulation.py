@@ -31,7 +31,7 @@ from dinojax.ssl.inputs import StepInputs, to_views
 from dinojax.ssl.micro_batch import MicroBatch, mean_over
 from dinojax.ssl.objective import Objective, Targets
 from dinojax.ssl.state import Centers, TrainState
-from dinojax.ssl.step import Metrics, Schedules
+from dinojax.ssl.step import Metrics, Schedules, compare
 from dinojax.typing import Array, Bool, Float, Int, Params
 
 
@@ -176,13 +176,7 @@ class AccumulatedLoss(NamedTuple):
 
             def loss(student: Params) -> tuple[Float[Array, ""], Metrics]:
                 outputs = student_rows(self.model, student, inputs)
-                weight = self.schedules.dino_local_loss_weight(step)
-                total, terms = self.objective(outputs, targets, inputs, weight)
-                if self.gram is None:
-                    return total, terms
-                patches = self.gram.targets(state.gram_teacher, ema_patches, inputs)
-                given = {"teacher": patches, "inputs": inputs, "step": step}
-                return self.gram.add_to(total, terms, student=outputs.patches, **given)
+                return compare(self, outputs, targets, ema_patches, state, inputs)
 
             return jax.grad(loss, has_aux=True)(state.student)
 

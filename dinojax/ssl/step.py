@@ -67,35 +67,18 @@ class Loss(NamedTuple):
         targets, centers = self.centering(theirs, temperature, state.centers)
         targets, centers = jax.lax.stop_gradient((targets, centers))
         ours = student_forward(self.model, student, inputs)
-        total, terms = self._compare(ours, theirs, targets, state, inputs)
+        total, terms = compare(self, ours, targets, theirs.patches, state, inputs)
         return total, (terms, centers)
 
     def _see(self, state: TrainState, inputs: StepInputs) -> TeacherOutputs:
         return teacher_forward(self.frozen or self.model, state.target_teacher, inputs)
-
-    def _compare(
-        self,
-        student: StudentOutputs,
-        teacher: TeacherOutputs,
-        targets: Targets,
-        state: TrainState,
-        inputs: StepInputs,
-    ) -> tuple[Float[Array, ""], Metrics]:
-        """Total loss of a student and its terms."""
-        weight = self.schedules.dino_local_loss_weight(state.step)
-        total, terms = self.objective(student, targets, inputs, weight)
-        if self.gram is None:
-            return total, terms
-        patches = self.gram.targets(state.gram_teacher, teacher.patches, inputs)
-        given = {"teacher": patches, "inputs": inputs, "step": state.step}
-        return self.gram.add_to(total, terms, student=student.patches, **given)
 
     def examine(self, state: TrainState, inputs: StepInputs) -> tuple[Targets, Metrics]:
         """Targets and loss terms of the state's student."""
         theirs = self._see(state, inputs)
         targets, _ = self.centering(theirs, self.schedules.teacher_temp(state.step), state.centers)
         ours = student_forward(self.model, state.student, inputs)
-        return targets, self._compare(ours, theirs, targets, state, inputs)[1]
+        return targets, compare(self, ours, targets, theirs.patches, state, inputs)[1]
 
     def see(
         self, state: TrainState, batch: Any, make_inputs: Callable[..., StepInputs]
@@ -118,6 +101,40 @@ class Loss(NamedTuple):
 
 
 @runtime_checkable
+class Compared(Protocol):
+    """What `compare` needs of a loss."""
+
+    @property
+    def objective(self) -> Objective: ...
+
+    @property
+    def schedules(self) -> Schedules: ...
+
+    @property
+    def gram(self) -> GramAnchor | None: ...
+
+
+def compare(
+    loss: Compared,
+    student: StudentOutputs,
+    targets: Targets,
+    ema_patches: Float[Array, "G b P D"] | None,
+    state: TrainState,
+    inputs: StepInputs,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Total loss of a student's outputs for a batch, or for a micro-batch of it, and its terms.
+
+    `ema_patches` are the Gram targets where there is no other Gram teacher.
+    """
+    weight = loss.schedules.dino_local_loss_weight(state.step)
+    total, terms = loss.objective(student, targets, inputs, weight)
+    if loss.gram is None:
+        return total, terms
+    patches = loss.gram.targets(state.gram_teacher, ema_patches, inputs)
+    given = {"teacher": patches, "inputs": inputs, "step": state.step}
+    return loss.gram.add_to(total, terms, student=student.patches, **given)
+
+
 class LossGradients(Protocol):
     """What a step needs of a loss: see `Loss`."""
 

@@ -135,6 +135,7 @@ def compare(
     return loss.gram.add_to(total, terms, student=student.patches, **given)
 
 
+@runtime_checkable
 class LossGradients(Protocol):
     """What a step needs of a loss: see `Loss`."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from dinojax import build, build_inputs, build_loss, trees
 from dinojax.config import Config, default_config, parse_config
+from dinojax.replay import step_findings
 from dinojax.shrink import shrink
 from dinojax.ssl.students import Learner, make_students_step
 from dinojax.students import student_configs
@@ -66,6 +67,20 @@ def test_each_takes_the_step_that_it_takes_alone(micro_batches):
     np.testing.assert_allclose(metrics[f"{name}/total_loss"], terms["total_loss"], rtol=1e-10)
     for one in after.students.values():
         assert np.abs(one.student["backbone"]["norm"]["bias"]).max() > 1e-5
+
+
+@pytest.mark.slow
+def test_a_replay_names_the_student_and_the_module():
+    given = config()
+    state = jax.jit(build.build_init(given))()
+    weights = state.students["wide"].student["backbone"]["blocks"]["mlp"]["fc2"]
+    weights["kernel"] = weights["kernel"].at[0, 1, 3].set(np.inf)
+    found = step_findings(given)(state, batch())
+    assert found[0][:4] == ("state", "wide/student/backbone/blocks/mlp/fc2/kernel[0]", 0, 1)
+    assert next(one.name for one in found if one.stage == "student modules") == (
+        "wide/backbone/blocks/mlp/fc2[0]"
+    )
+    assert not [one for one in found if one.name.startswith("small/")]
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])

@@ -16,9 +16,10 @@ from dinojax.optim.optimizer import AdamW
 from dinojax.precision import get_precision
 from dinojax.prng import key_for
 from dinojax.ssl.forward import SslModel
+from dinojax.ssl.loss import Metrics
 from dinojax.ssl.recovery import closed
 from dinojax.ssl.state import Centers, TrainState, init_state
-from dinojax.ssl.step import Metrics, make_train_step
+from dinojax.ssl.step import make_train_step
 from dinojax.ssl.students import Learner, Students, make_students_step
 from dinojax.students import student_configs
 

@@ -13,9 +13,9 @@ from dinojax.losses.matching import standardize
 from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.gram import GramAnchor
+from dinojax.ssl.loss import Loss, LossGradients
 from dinojax.ssl.matching import FeatureLoss, FeatureObjective, MatchingModel
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
-from dinojax.ssl.step import Loss, LossGradients
 
 CENTERINGS = {"sinkhorn_knopp": sinkhorn_centering, "softmax": softmax_centering}
 

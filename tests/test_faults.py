@@ -20,8 +20,8 @@ from dinojax.config import Config, default_config, parse_config
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.stored_state import read_state
 from dinojax.safety import teacher_part
+from dinojax.ssl.loss import LossGradients
 from dinojax.ssl.state import TrainState
-from dinojax.ssl.step import LossGradients
 from dinojax.train import train
 
 NAN_STEP, INF_STEP, STEPS, BATCH = 1, 3, 5, 4

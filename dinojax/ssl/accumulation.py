@@ -28,10 +28,10 @@ from dinojax.ssl.forward import (
 )
 from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs, to_views
+from dinojax.ssl.loss import Metrics, Schedules, anchored, compare
 from dinojax.ssl.micro_batch import MicroBatch, mean_over
 from dinojax.ssl.objective import Objective, Targets
 from dinojax.ssl.state import Centers, TrainState
-from dinojax.ssl.step import Metrics, Schedules, compare
 from dinojax.typing import Array, Bool, Float, Int, Params
 
 
@@ -174,9 +174,11 @@ class AccumulatedLoss(NamedTuple):
                 TeacherRows(features.patches, columns.ibot, centers.ibot, temperature),
             )
 
+            patches, inputs = anchored(self, ema_patches, state, inputs)
+
             def loss(student: Params) -> tuple[Float[Array, ""], Metrics]:
                 outputs = student_rows(self.model, student, inputs)
-                return compare(self, outputs, targets, ema_patches, state, inputs)
+                return compare(self, outputs, targets, patches, state, inputs)
 
             return jax.grad(loss, has_aux=True)(state.student)
 

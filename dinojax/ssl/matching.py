@@ -23,9 +23,9 @@ from dinojax.models.projection import Projection
 from dinojax.precision import widen
 from dinojax.ssl.forward import init_parts
 from dinojax.ssl.inputs import StepInputs, to_groups
+from dinojax.ssl.loss import Metrics, Schedules
 from dinojax.ssl.micro_batch import MicroBatch, mean_over
 from dinojax.ssl.state import TrainState
-from dinojax.ssl.step import Metrics, Schedules
 from dinojax.typing import Array, Float, Int, Key, Params
 
 

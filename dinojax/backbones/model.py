@@ -15,9 +15,10 @@ from dinojax import mesh as meshes
 from dinojax.backbones.opened import ImageFormat, Opened, fingerprint_of_params
 from dinojax.mesh import gather, split_batch
 from dinojax.models.block import CLS_ATTENTION
+from dinojax.models.features import Features
 from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone, layer_count
-from dinojax.models.vit import Features, VisionTransformer
+from dinojax.models.vit import VisionTransformer
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Params
 from dinojax.views.colour import WHITE

@@ -54,6 +54,7 @@ EXTRAS = {
     ],
     "hub": ["huggingface_hub>=0.30,<3"],  # dinojax.load("dinov3_vits16") from the hub
     "tiff": ["imagecodecs>=2025.3.30,<2027"],  # LZW and ZSTD in TIFF of other than 1 or 3 channels
+    "browser": ["playwright>=1.50,<2"],  # pytest -m browser
     "track": ["wandb>=0.24,<0.40"],
     # The reference's augmentation, for benchmarks/input_pipeline.py.
     "bench": ["torch==2.13.0", "torchvision==0.28.0"],

@@ -61,8 +61,9 @@ def test_several_students_have_their_own(monkeypatch):
     monkeypatch.setattr(build_panels, "_of_one", lambda config, *_: lambda state: {"pca": state})
     config = small_config(**PANELS, distillation__students=(("a", ()), ("b", ())))
     draw = make_panels(config, open_source("scenes:8"), make_mesh(1, 8))
-    state = Students(np.zeros(()), {"a": 1, "b": 2}, {})  # type: ignore[arg-type]
-    assert draw is not None and draw(state) == {"a/pca": 1, "b/pca": 2}
+    one, two = np.zeros((1, 1, 3)), np.ones((1, 1, 3))
+    state = Students(np.zeros(()), {"a": one, "b": two}, {})  # type: ignore[arg-type]
+    assert draw is not None and draw(state) == {"a/pca": one, "b/pca": two}
 
 
 def test_sizes_are_checked():

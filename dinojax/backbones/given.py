@@ -1,4 +1,4 @@
-"""What a model can be asked for: images of a kind and size that it takes, and layers that it has."""
+"""What a model can be asked for: images of a kind and size that it takes, layers that it has."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,14 +23,16 @@ def check_images(images: Any, channels: int, stride: int, name: str) -> None:
         )
     if len(shape) != 4 or shape[3] != channels or not shape[0]:
         raise ValueError(
-            f"images have shape {list(shape)}; give [B, H, W, {channels}], one image as images[None]"
+            f"images have shape {list(shape)}; give [B, H, W, {channels}], one image as "
+            "images[None]"
         )
     for side in shape[1:3]:
         if side % stride or not side:
             below, above = side // stride * stride, -(-side // stride) * stride
+            working = f"{below} or {above}" if below else f"{stride}"
             raise ValueError(
                 f"images are {shape[1]}x{shape[2]} px: {side} is not a multiple of {stride}, the "
-                f"pixels between patches of {name}; use {f'{below} or {above}' if below else stride}"
+                f"pixels between patches of {name}; use {working}"
             )
 
 

@@ -17,14 +17,18 @@ from absl import app, flags
 from dinojax import mesh as meshes
 from dinojax.build_model import build_backbone
 from dinojax.config import Config
+from dinojax.config_eval import EvalConfig, RecordsConfig
 from dinojax.data.check import fingerprint
+from dinojax.data.eval_records import EvalRecords, check_needs
 from dinojax.data.source import Source
+from dinojax.evaluation.monitor import evenly
 from dinojax.precision import get_precision
 from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.runtime.fingerprints import hash_text
-from dinojax.tasks import TASKS, check_tasks
+from dinojax.tasks.table import TASKS, check_tasks
+from dinojax.tasks.task import Encoder, Evaluation, Preparation
 from dinojax.trained import open_trained
 from dinojax.training_data import open_data
 
@@ -38,6 +42,7 @@ def evaluate(
     data: str | None = None,
     image_px: int | None = None,
     workdir: str | None = None,
+    options: EvalConfig = EvalConfig(),
 ) -> dict[str, Any]:
     """Score the EMA teacher of `checkpoint`; the result is what is written to ``scores.json``.
 
@@ -48,6 +53,7 @@ def evaluate(
             `data.holdout` of them are the queries.
         image_px: side of the images; None: knn.image_px of the run.
         workdir: where the file goes; None: to the run.
+        options: protocols of the tasks, and what else a file of ``configs/eval`` states.
 
     Raises:
         ValueError: an unknown task, records without labels, no run's checkpoint.
@@ -57,25 +63,42 @@ def evaluate(
     check_tasks(tasks)
     trained = open_trained(checkpoint)
     config = evaluated(trained.config, data, image_px)
-    bank, queries = open_records(config)
+    records = choose(open_records(config), config, options.records)
+    for name in tasks:
+        check_needs(records, TASKS[name].needs, name)
     mesh = meshes.make_mesh(1, -1)
     scores, protocols = [], {}
     with jax.set_mesh(mesh):
-        params = trained.read(mesh)
+        evaluation = Evaluation(
+            Encoder(
+                trained.fingerprint,
+                trained.backbone,
+                trained.read(mesh),
+                config.crops.rgb_mean,
+                config.crops.rgb_std,
+            ),
+            records,
+            Preparation(
+                config.knn.image_px,
+                options.images.resize_px or config.knn.image_px,
+                config.data.canvas_px,
+                options.images.batch_size,
+                config.data.read_timeout_s,
+            ),
+        )
         for name in tasks:
-            protocol = {"task": name, **TASKS[name].protocol(config)}
+            task, chosen = TASKS[name], getattr(options, name)
+            protocol = {"task": name, **evaluation.protocol, **dataclasses.asdict(chosen)}
             digest = hash_text(json.dumps(protocol, sort_keys=True))
             protocols[digest] = protocol
             scores += [
                 {
                     "task": name,
-                    "metric": metric,
-                    "value": value,
-                    "spread": None,  # no seed is involved
+                    **score._asdict(),
                     "protocol_hash": digest,
                     "checkpoint_fingerprint": trained.fingerprint,
                 }
-                for metric, value in TASKS[name].run(config, params, bank, queries)
+                for score in task.run(chosen, evaluation)
             ]
     found = {  # without paths: wherever it is done, the same evaluation is the same text
         "checkpoint_fingerprint": trained.fingerprint,
@@ -85,13 +108,25 @@ def evaluate(
         "protocols": protocols,
         "data": {
             part: {"records": len(source), "fingerprint": fingerprint(source).digest}
-            for part, source in (("bank", bank), ("queries", queries))
+            for part, source in (("train", records.train), ("test", records.test))
         },
     }
     folder = Path(workdir or trained.workdir)
     folder.mkdir(parents=True, exist_ok=True)
     replace_text(folder / FILE, json.dumps(found, indent=2) + "\n")
     return found
+
+
+def choose(parts: tuple[Source, Source], config: Config, limits: RecordsConfig) -> EvalRecords:
+    """No more records than `limits` allows."""
+    most = (
+        config.knn.max_bank if limits.max_train is None else limits.max_train,
+        config.knn.max_queries if limits.max_test is None else limits.max_test,
+    )
+    chosen = (
+        evenly(part, limit) if limit else part for part, limit in zip(parts, most, strict=True)
+    )
+    return EvalRecords(*chosen)
 
 
 def evaluated(config: Config, data: str | None, image_px: int | None) -> Config:

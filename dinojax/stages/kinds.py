@@ -18,7 +18,7 @@ from dinojax.runtime.atomic import replace_bytes
 from dinojax.stages.artefacts import fingerprint_of_evaluation, hash_artefact
 from dinojax.stages.given import Given, Outcome, flags, python, write_summary
 from dinojax.stages.train_stage import TrainStage, model_of
-from dinojax.tasks import check_tasks
+from dinojax.tasks.table import check_tasks
 
 EXPORTED = "backbone.safetensors"
 

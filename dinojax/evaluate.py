@@ -15,6 +15,7 @@ import jax
 from absl import app, flags
 
 from dinojax import mesh as meshes
+from dinojax.backbones.run import open_trained
 from dinojax.build_model import build_backbone
 from dinojax.config import Config
 from dinojax.config_eval import EvalConfig, RecordsConfig
@@ -27,9 +28,9 @@ from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.runtime.fingerprints import hash_text
+from dinojax.students import config_of
 from dinojax.tasks.table import TASKS, check_tasks
 from dinojax.tasks.task import Encoder, Evaluation, Preparation
-from dinojax.trained import open_trained
 from dinojax.training_data import open_data
 
 FILE = "scores.json"
@@ -47,7 +48,7 @@ def evaluate(
     """Score the EMA teacher of `checkpoint`; the result is what is written to ``scores.json``.
 
     Args:
-        checkpoint: as for `dinojax.trained.open_trained`.
+        checkpoint: as for `dinojax.backbones.run.open_trained`.
         tasks: names in `TASKS`.
         data: ``kind:path``, as data.source; None: the data of the run. Either way
             `data.holdout` of them are the queries.
@@ -62,7 +63,7 @@ def evaluate(
     """
     check_tasks(tasks)
     trained = open_trained(checkpoint)
-    config = evaluated(trained.config, data, image_px)
+    config = evaluated(config_of(trained), data, image_px)
     records = choose(open_records(config), config, options.records)
     for name in tasks:
         check_needs(records, TASKS[name].needs, name)
@@ -102,8 +103,8 @@ def evaluate(
             ]
     found = {  # without paths: wherever it is done, the same evaluation is the same text
         "checkpoint_fingerprint": trained.fingerprint,
-        "student": trained.earlier.student,
-        "step": trained.earlier.step,
+        "student": trained.student,
+        "step": trained.step,
         "scores": scores,
         "protocols": protocols,
         "data": {

@@ -9,13 +9,13 @@ import pytest
 from trained_runs import make_run, small_config
 
 from dinojax import mesh as meshes
+from dinojax.backbones.run import open_trained
 from dinojax.config_eval import EvalConfig
 from dinojax.evaluate import evaluate, table
 from dinojax.knn_monitor import make_monitor
 from dinojax.tasks import table as tasks
 from dinojax.tasks.knn import KnnProtocol
 from dinojax.tasks.task import Score, Task
-from dinojax.trained import open_trained
 from dinojax.training_data import open_data
 
 

@@ -17,7 +17,7 @@ FLOORS = (
     {"data"},
     {"ssl"},
     {"runtime"},
-    {"evaluation", "curation", "export", "api"},
+    {"backbones", "evaluation", "curation", "export", "api"},
 )
 APPS = len(FLOORS)
 """The floor of all else: top-level modules, the package itself, and rooms of apps as `tasks`."""

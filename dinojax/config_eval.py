@@ -9,7 +9,11 @@ from typing import Any
 import ml_collections
 
 from dinojax.config_parse import parse, to_config_dict
+from dinojax.tasks.fewshot import FewshotProtocol
 from dinojax.tasks.knn import KnnProtocol
+from dinojax.tasks.linear import LinearProtocol
+from dinojax.tasks.logistic import LogisticProtocol
+from dinojax.tasks.retrieval import RetrievalProtocol
 from dinojax.tasks.segmentation import SegmentationProtocol
 
 
@@ -28,6 +32,9 @@ class ImagesConfig:
 class RecordsConfig:
     """What features are scored on; --data says where it lies."""
 
+    layout: str | None = None
+    """Name of a published dataset's layout (`dinojax.data.layouts.table.LAYOUTS`), which --data is
+    a folder of. None: --data is any source with labels, as data.source, or that of the run."""
     max_train: int | None = None
     """Most training records, evenly spread. None: knn.max_bank of the run. 0: all."""
     max_test: int | None = None
@@ -39,9 +46,15 @@ class EvalConfig:
     """One section per task, under its name in `dinojax.tasks.table.TASKS`."""
 
     tasks: tuple[str, ...] = ("knn",)
+    published: tuple[tuple[str, str, float, str], ...] = ()
+    """(architecture, TASK_METRIC, value, source) that are shown beside scores of this one."""
     images: ImagesConfig = ImagesConfig()
     records: RecordsConfig = RecordsConfig()
     knn: KnnProtocol = KnnProtocol()
+    logistic: LogisticProtocol = LogisticProtocol()
+    linear: LinearProtocol = LinearProtocol()
+    fewshot: FewshotProtocol = FewshotProtocol()
+    retrieval: RetrievalProtocol = RetrievalProtocol()
     segmentation: SegmentationProtocol = SegmentationProtocol()
 
 

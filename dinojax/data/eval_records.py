@@ -2,10 +2,23 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64
 
 from dinojax.data.source import Source
 
 LOOKED_AT = 64
+
+
+class Judged(NamedTuple):
+    """Of one query: places in `EvalRecords.train` of the images that show the same."""
+
+    easy: Int64[np.ndarray, " e"]
+    hard: Int64[np.ndarray, " h"]
+    junk: Int64[np.ndarray, " j"]
+    """As if they were not there: neither right nor wrong."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +29,10 @@ class EvalRecords:
     """Training records, the kNN bank, or the images that are searched."""
     test: Source
     """Held-out records, or the queries."""
+    accepted: tuple[tuple[int, ...], ...] | None = None
+    """For each test record all classes that are right. None: its label alone."""
+    judged: tuple[Judged, ...] | None = None
+    """For each query what it should find. None: records of its class."""
 
 
 def _has_labels(records: EvalRecords) -> bool:
@@ -39,6 +56,10 @@ def _has_maps(field: str) -> Callable[[EvalRecords], bool]:
 
 NEEDS: dict[str, tuple[Callable[[EvalRecords], bool], str]] = {
     "labels": (_has_labels, "labels; sort the images into a folder per class"),
+    "labels_or_judgements": (
+        lambda records: records.judged is not None or _has_labels(records),
+        "labels and no judged queries; sort the images into a folder per class",
+    ),
     "segmentation": (_has_maps("segmentation"), "segmentation maps"),
     "depth": (_has_maps("depth"), "depth maps"),
 }

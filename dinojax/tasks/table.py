@@ -2,12 +2,20 @@
 
 from collections.abc import Sequence
 
+from dinojax.tasks.fewshot import FEWSHOT
 from dinojax.tasks.knn import KNN
+from dinojax.tasks.linear import LINEAR
+from dinojax.tasks.logistic import LOGISTIC
+from dinojax.tasks.retrieval import RETRIEVAL
 from dinojax.tasks.segmentation import SEGMENTATION
 from dinojax.tasks.task import Task
 
 TASKS: dict[str, Task] = {
     "knn": KNN,
+    "logistic": LOGISTIC,
+    "linear": LINEAR,
+    "fewshot": FEWSHOT,
+    "retrieval": RETRIEVAL,
     "segmentation": SEGMENTATION,
 }
 

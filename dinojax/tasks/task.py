@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from dinojax.data.eval_records import EvalRecords
+from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone
 from dinojax.typing import Params
 
@@ -29,7 +31,7 @@ class Encoder:
 
     fingerprint: str
     """16 hex digits of its weights."""
-    backbone: Backbone
+    backbone: Backbone | Pixels
     params: Params
     mean: tuple[float, ...]
     """Of pixels in 0..1, per channel; there are as many channels."""
@@ -38,7 +40,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Preparation:
-    """From a file to the backbone's input."""
+    """From a file to the backbone's input, and where features are kept."""
 
     image_px: int
     """Side of what the backbone sees."""
@@ -48,6 +50,8 @@ class Preparation:
     """Side that larger images are averaged down to before that."""
     batch_size: int
     read_timeout_s: float
+    folder: Path
+    """Of stored features."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Evaluation:
 
     encoder: Encoder
     records: EvalRecords
+    fingerprints: Mapping[str, str]
+    """Of the records' parts, ``train`` and ``test``."""
     preparation: Preparation
 
     @property

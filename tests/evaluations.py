@@ -51,6 +51,7 @@ def evaluation(folder: Path, records: EvalRecords, **fingerprints: str) -> Evalu
         Preparation(
             image_px=PX,
             resize_px=PX,
+            fit="crop",
             canvas_px=16,
             batch_size=16,
             read_timeout_s=60.0,

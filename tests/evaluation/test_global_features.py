@@ -69,6 +69,18 @@ def test_layers_and_the_mean_patch():
     np.testing.assert_allclose(found.mean, last.patches[0].mean(1), atol=1e-4)
 
 
+def test_all_of_an_image():
+    """What lies beyond the middle counts, too."""
+    _, params = model()
+    canvas, size = canvases()
+    edged = canvas.copy()
+    edged[:, :, 56:60] = 255 - edged[:, :, 56:60]  # of 61 columns, the middle has 40 to 47
+    for fit, differs in (("crop", False), ("whole", True)):
+        encode = encoder(layers=1, fit=fit)
+        found, other = (encode(params, one, size, PLACES).cls for one in (canvas, edged))
+        assert (float(jnp.abs(found - other).max()) > 1e-3) == differs
+
+
 def test_a_mesh_changes_nothing():
     _, params = model()
     canvas, size = canvases()

@@ -17,8 +17,8 @@ from dinojax import train as app
 from dinojax.build import build_init, build_train_step
 from dinojax.config import Config, default_config, parse_config
 from dinojax.config_method import ScheduleConfig
-from dinojax.earlier import Earlier
 from dinojax.mesh import make_mesh
+from dinojax.runtime.earlier import Earlier
 from dinojax.runtime.loop import Outcome
 from dinojax.shrink import shrink
 from dinojax.validation import validate

@@ -1,5 +1,6 @@
 """Scores of frozen features: the monitor's values, with the hashes that make them comparable."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -8,11 +9,13 @@ import pytest
 from trained_runs import make_run, small_config
 
 from dinojax import mesh as meshes
-from dinojax import tasks
+from dinojax.backbones.run import open_trained
+from dinojax.config_eval import EvalConfig
 from dinojax.evaluate import evaluate, table
 from dinojax.knn_monitor import make_monitor
-from dinojax.tasks import Task
-from dinojax.trained import open_trained
+from dinojax.tasks import table as tasks
+from dinojax.tasks.knn import KnnProtocol
+from dinojax.tasks.task import Score, Task
 from dinojax.training_data import open_data
 
 
@@ -34,7 +37,7 @@ def test_the_tasks(run, tmp_path):
     values = {f"{score['task']}_{score['metric']}": score["value"] for score in found["scores"]}
     miou = values.pop("segmentation_miou")
     assert 0 < miou < 1
-    assert values == {"knn_top1": expected["knn"], "knn_top1_pixels": expected["knn_pixels"]}
+    assert values == {"knn_top1": expected["knn"]}
     assert json.loads((workdir / "scores.json").read_text()) == found
     assert str(workdir) not in json.dumps(found)
     for score in found["scores"]:
@@ -46,13 +49,13 @@ def test_the_tasks(run, tmp_path):
 
 def test_protocol_and_records_have_hashes(run, tmp_path, monkeypatch):
     """Each of its own."""
-    task = Task(lambda config: {"px": config.knn.image_px}, lambda *_: iter([("m", 0.5)]))
-    monkeypatch.setitem(tasks.TASKS, "fake", task)
+    task = Task(KnnProtocol, frozenset(), lambda *_: iter([Score("m", 0.5)]))
+    monkeypatch.setitem(tasks.TASKS, "knn", task)
 
     def hashes(**changes: object) -> tuple:
-        found = evaluate(str(run[0]), ["fake"], workdir=str(tmp_path / "new"), **changes)
+        found = evaluate(str(run[0]), ["knn"], workdir=str(tmp_path / "new"), **changes)
         assert json.loads((tmp_path / "new" / "scores.json").read_text()) == found
-        return set(found["protocols"]), found["data"]["bank"]["fingerprint"]
+        return set(found["protocols"]), found["data"]["train"]["fingerprint"]
 
     base, larger, fewer = hashes(), hashes(image_px=24), hashes(data="scenes:40")
     assert base[0] != larger[0] and base[1] == larger[1]
@@ -87,3 +90,11 @@ def test_what_cannot_be_evaluated(run, tmp_path, changes, words):
 def test_no_run_where_one_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"checkpoint=.* has no checkpoint in"):
         evaluate(str(tmp_path), ["knn"])
+
+
+def test_every_task_has_its_section():
+    """Under its name, with its protocol as the default."""
+    sections = {f.name: f.default for f in dataclasses.fields(EvalConfig)}
+    assert {name: sections[name] for name in tasks.TASKS} == {
+        name: task.protocol() for name, task in tasks.TASKS.items()
+    }

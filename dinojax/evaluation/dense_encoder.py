@@ -48,7 +48,9 @@ def make_patch_encoder(
                 method="intermediate",
             )
         rows = images.shape[1] // stride
-        patches = [rearrange(widen(one.patches[0]), "b (r c) D -> b r c D", r=rows) for one in found]
+        patches = [
+            rearrange(widen(one.patches[0]), "b (r c) D -> b r c D", r=rows) for one in found
+        ]
         return jnp.concatenate(patches, -1)
 
     return encode

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dinojax.typing import Array, Bool, Float, Int, Shaped, UInt8
 
@@ -19,9 +20,9 @@ EXACT = jax.lax.Precision.HIGHEST
 class Frame(NamedTuple):
     """A window of a resized image; rows and columns may be negative or beyond the image."""
 
-    resized: Int[Array, "2"]
+    resized: Int[Array | np.ndarray, "*n 2"]
     """Height and width that the whole image is resized to."""
-    corner: Int[Array, "2"]
+    corner: Int[Array | np.ndarray, "*n 2"]
     """Top and left of the window in it."""
 
 

@@ -78,7 +78,7 @@ def make_trainer(
 
     def look(step: Step, seed: Step, batch: Example) -> tuple[Array, Array, Array]:
         keys = slot_keys(key_for(seed, step, "views"), len(batch.canvas))
-        return jax.vmap(view)(keys, batch.canvas, batch.size, batch.map)
+        return jax.vmap(view)(keys, *(jnp.asarray(part) for part in batch[:3]))
 
     @jax.jit
     def start(backbone: Params, batch: Example, seed: Step) -> HeadState:

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from dinojax.typing import Bool, Float, Int
+from dinojax.typing import Bool, Float, Shaped
 
 Box = tuple[float, float, float, float]
 HIT = 0.5
 """IoU from which an object counts as found (Deselaers et al., 2010)."""
 
 
-def map_boxes(map: Int[np.ndarray, "H W"], ignored: Sequence[int], least_pixels: int) -> list[Box]:
+def map_boxes(
+    map: Shaped[np.ndarray, "H W"], ignored: Sequence[int], least_pixels: int
+) -> list[Box]:
     """Of every connected region of one class, apart from those ignored and very small ones.
 
     Objects of one class that touch are one: a map of classes does not part them.

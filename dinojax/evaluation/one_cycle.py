@@ -27,6 +27,17 @@ def segmentation_rate(peak: float, warmup_steps: int, total_steps: int) -> Sched
     return rate
 
 
+def poly_rate(peak: float, warmup_steps: int, total_steps: int) -> Schedule:
+    """MMSegmentation's, as DINOv2's heads use it: linear to 0, with the same warm-up on top."""
+
+    def rate(step: Step) -> Float[Array, ""]:
+        s = jnp.asarray(step, float)
+        share = jnp.minimum(s / max(warmup_steps, 1), 1)
+        return peak * (share + (1 - share) * 1e-6) * (1 - s / total_steps)
+
+    return rate
+
+
 def depth_rate(peak: float, warmup_steps: int, total_steps: int) -> Schedule:
     """The same class as DINOv3's depth head uses it: from peak / 1000, and to peak / 25000."""
 

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dinojax.data.map_batches import MapBatch
+from dinojax.data.map_batches import NO_CLASS, MapBatch
 from dinojax.evaluation.head_training import Encoder, Example, Trainer, make_trainer
 from dinojax.evaluation.miou import SegmentationScores, class_index, count, score
-from dinojax.evaluation.one_cycle import segmentation_rate
 from dinojax.evaluation.ridge import LinearHead
 from dinojax.evaluation.segmentation_views import SegmentationViews
 from dinojax.evaluation.sliding import Windows
 from dinojax.evaluation.whole_images import make_predictor
 from dinojax.kernels.resize import resize_grid
+from dinojax.schedules import Schedule
 from dinojax.typing import Array, Bool, Float, Int, Key, Params, Step
 
 
@@ -28,14 +28,11 @@ def make_segmentation_trainer(
     views: SegmentationViews,
     numbers: Sequence[int],
     *,
-    lr: float,
+    rate: Schedule,
     weight_decay: float,
-    warmup_steps: int,
-    steps: int,
     dropout: float,
 ) -> Trainer:
     """See `make_trainer`; `numbers` are the class numbers that count, ascending."""
-    rate = segmentation_rate(lr, warmup_steps, steps)
 
     def view(key: Key, canvas: Array, size: Array, map: Array) -> tuple[Array, Array, Array]:
         labels = class_index(map, np.asarray(numbers))
@@ -45,7 +42,7 @@ def make_segmentation_trainer(
         encode,
         view,
         pixel_cross_entropy,
-        optax.adamw(rate, b1=0.9, b2=0.999, weight_decay=weight_decay),
+        optax.adamw(rate, b1=0.9, b2=0.999, weight_decay=weight_decay),  # type: ignore[arg-type]
         outputs=len(numbers),
         dropout=dropout,
     )
@@ -89,9 +86,19 @@ def evaluate_segmentation(
         maps = predict(params, head, batch["canvas"], batch["size"])
         for slot, scores in enumerate(maps):
             if batch["valid"][slot]:
-                labels = class_index(batch["segmentation"][slot], np.asarray(numbers))
-                confusion += np.asarray(_confusion(scores, labels))
+                labels = _padded(batch["segmentation"][slot], batch["size"][slot], scores.shape)
+                index = class_index(labels, np.asarray(numbers))
+                confusion += np.asarray(_confusion(scores, index))
     return score(confusion, list(numbers))
+
+
+def _padded(
+    map: Int[np.ndarray, "H W"], size: Int[np.ndarray, "2"], shape: tuple[int, ...]
+) -> Int[np.ndarray, "h w"]:
+    """The image's part of a map on a canvas, with as much margin as its scores have."""
+    rows, columns = size.tolist()
+    margin = (0, shape[0] - rows), (0, shape[1] - columns)
+    return np.pad(map[:rows, :columns], margin, constant_values=NO_CLASS)
 
 
 @jax.jit

@@ -10,12 +10,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from dinojax.typing import Bool, Int
+from dinojax.typing import Bool, Shaped
 
 TOLERANCE = 0.008
 """Of the image's diagonal: how far two boundaries may lie apart."""
 
 Mask = Bool[np.ndarray, "H W"]
+Numbers = Shaped[np.ndarray, "H W"]  # integers of any width
 
 
 class VideoScores(NamedTuple):
@@ -62,9 +63,7 @@ def boundary(mask: Mask) -> Mask:
     return edge
 
 
-def score_object(
-    found: Sequence[Int[np.ndarray, "H W"]], true: Sequence[Int[np.ndarray, "H W"]], number: int
-) -> VideoScores:
+def score_object(found: Sequence[Numbers], true: Sequence[Numbers], number: int) -> VideoScores:
     """One object's means over frames.
 
     Raises:

@@ -19,7 +19,10 @@ Predictor = Callable[
     [Params, LinearHead, UInt8[np.ndarray, "b H W C"], Int[np.ndarray, "b 2"]],
     Iterator[Float[Array, "H W K"]],
 ]
-"""Yields each image's scores per pixel of its canvas, zero beyond the image."""
+"""Yields each image's scores per pixel, with a margin up to whole `TILE`s that means nothing."""
+
+TILE = 128
+"""Images of similar sizes share a program."""
 
 
 class Windowed(NamedTuple):
@@ -75,7 +78,7 @@ def make_predictor(encode: Encoder, windows: Windows) -> Predictor:
                     matrix = join_matrix(
                         hw[axis], look.resized[axis], starts, side, grid.shape[2 + axis]
                     )
-                    beyond = canvas.shape[1 + axis] - hw[axis]
+                    beyond = -hw[axis] % TILE
                     matrices.append(np.pad(matrix, ((0, beyond), (0, 0))).astype(grid.dtype))
                 scores = _join(grid, *matrices, several=len(of_image) > 1)
                 total = scores if total is None else total + scores

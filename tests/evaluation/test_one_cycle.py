@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dinojax.evaluation.one_cycle import depth_beta1, depth_rate, segmentation_rate
+from dinojax.evaluation.one_cycle import depth_beta1, depth_rate, poly_rate, segmentation_rate
 
 
 def test_segmentation():
@@ -15,6 +15,13 @@ def test_segmentation():
     after = 1e-3 * (1 + math.cos(math.pi * 20_000 / 40_000)) / 2
     assert float(rate(20_000)) == pytest.approx(after, rel=1e-5)
     assert float(rate(40_000)) == pytest.approx(0, abs=1e-12)
+
+
+def test_poly():
+    rate = poly_rate(1e-3, 1500, 40_000)
+    assert float(rate(0)) == pytest.approx(1e-9)
+    assert float(rate(750)) == pytest.approx(1e-3 * 0.5 * (1 - 750 / 40_000), rel=1e-5)
+    assert float(rate(10_000)) == pytest.approx(0.75e-3, rel=1e-5)
 
 
 def test_depth():

@@ -9,6 +9,7 @@ from einops import reduce
 from dinojax.data.map_batches import map_batches
 from dinojax.data.records import Record
 from dinojax.evaluation.head_training import make_trainer, shuffled
+from dinojax.evaluation.one_cycle import segmentation_rate
 from dinojax.evaluation.segmentation_head import (
     evaluate_segmentation,
     examples,
@@ -64,10 +65,8 @@ def train():
         encode,
         SegmentationViews(crop_px=16, short_px=PX, scale=(1.0, 1.0), tries=2),
         (2, 7),
-        lr=0.1,
+        rate=segmentation_rate(0.1, 3, STEPS),
         weight_decay=1e-3,
-        warmup_steps=3,
-        steps=STEPS,
         dropout=0.1,
     )
 

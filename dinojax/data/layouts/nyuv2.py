@@ -12,7 +12,7 @@ from dinojax.data.paired import PairedFiles
 
 
 def open_nyuv2(root: Path) -> EvalRecords:
-    """Raises: FileNotFoundError: a list or a file is missing. ValueError: a list of another form."""
+    """Raises: FileNotFoundError: a list or a file is missing. ValueError: a line is none."""
     train, test = (_read(root / f"nyu_{split}.txt") for split in ("train", "test"))
     return EvalRecords(PairedFiles(root, train, "depth"), PairedFiles(root, test, "depth"))
 

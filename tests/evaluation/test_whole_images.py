@@ -51,11 +51,11 @@ def test_scales_and_mirror_images(batch):
     windows = Windows(window_px=12, stride_px=8, short_px=12, scales=(1.0, 1.5), flip=True)
     assert len(looks((12, 24), windows)) == 4
     (scores, _) = make_predictor(encode, windows)({}, HEAD, *batch)
-    image = np.s_[:12, :24]
-    np.testing.assert_allclose(np.asarray(scores[image]).sum(-1), 4, atol=1e-4)
+    seen = np.s_[:12, :24]
+    np.testing.assert_allclose(np.asarray(scores[seen]).sum(-1), 4, atol=1e-4)
     canvas, sizes = batch
     mirrored = canvas.copy()
     for image, (rows, columns) in zip(mirrored, sizes, strict=True):
         image[:rows, :columns] = image[:rows, :columns][:, ::-1]
     (other, _) = make_predictor(encode, windows)({}, HEAD, mirrored, sizes)
-    np.testing.assert_allclose(other[image], scores[image][:, ::-1], atol=1e-3)
+    np.testing.assert_allclose(other[seen], scores[seen][:, ::-1], atol=1e-3)

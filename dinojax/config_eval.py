@@ -29,6 +29,8 @@ class ImagesConfig:
     """Side of what the backbone sees. None: knn.image_px of the run; without a run 224."""
     resize_px: int | None = None
     """Shorter side that images are resized to before the middle is cut out. None: image_px."""
+    fit: str = "crop"
+    """"crop": the middle. "whole": all of the image, its sides resized to a square."""
     batch_size: int = 256
 
 

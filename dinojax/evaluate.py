@@ -135,6 +135,8 @@ def _evaluation(
         raise ValueError(
             f"images.resize_px={resize_px} leaves no {image_px} px to cut out; use {image_px}"
         )
+    if images.fit not in ("crop", "whole"):
+        raise ValueError(f"images.fit={images.fit!r} is unknown; use 'crop' or 'whole'")
     timeout, shards = config.data.read_timeout_s, meshes.batch_shards(mesh)
     return Evaluation(
         Encoder(
@@ -152,6 +154,7 @@ def _evaluation(
         Preparation(
             image_px,
             resize_px,
+            images.fit,
             max(config.data.canvas_px, resize_px),
             -(-images.batch_size // shards) * shards,
             timeout,

@@ -1,7 +1,7 @@
 """What tasks on whole images start from: CLS of the last layers, and the mean patch of the last."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,7 @@ def make_global_encoder(
     layers: int,
     image_px: int,
     resize_px: int,
+    fit: Literal["crop", "whole"] = "crop",
     mean: Sequence[float],
     std: Sequence[float],
     view: int | None = None,
@@ -55,7 +56,8 @@ def make_global_encoder(
 
     Args:
         layers: as `usable_layers` says.
-        view: None: the middle of each image. A number: that random crop of it, a function of the
+        fit: the middle of each image, or all of it resized to a square.
+        view: None: as `fit` says. A number: that random crop of it, a function of the
             number and the record's place alone, with the area `AREA`, and mirrored half the time.
     """
     last = None if layers == 1 else range(_depth(backbone) - layers, _depth(backbone))
@@ -65,10 +67,11 @@ def make_global_encoder(
         params: Params, canvas: Canvases, size: Sizes, place: Int[Array, " b"]
     ) -> GlobalFeatures:
         size = jnp.asarray(size)
-        if view is None:
-            boxes, flips = _middle(size, image_px, resize_px)
-        else:
+        boxes, flips = _whole(size)
+        if view is not None:
             boxes, flips = _random(size, place, view)
+        elif fit == "crop":
+            boxes = jax.vmap(lambda one: centre_box(one, image_px, resize_px))(size)
         crops = jax.vmap(lambda canvas, box, flip: resized_crop(canvas, box, image_px, flip=flip))(
             split_batch(jnp.asarray(canvas)), boxes, flips
         )
@@ -91,11 +94,9 @@ def _depth(backbone: Backbone | Pixels) -> int:
     return backbone.depth
 
 
-def _middle(
-    size: Int[Array, "b 2"], image_px: int, resize_px: int
-) -> tuple[Int[Array, "b 4"], Bool[Array, " b"]]:
-    boxes = jax.vmap(lambda one: centre_box(one, image_px, resize_px))(size)
-    return boxes, jnp.zeros(len(boxes), bool)
+def _whole(size: Int[Array, "b 2"]) -> tuple[Int[Array, "b 4"], Bool[Array, " b"]]:
+    """Boxes and no flips."""
+    return jnp.pad(size, ((0, 0), (2, 0))), jnp.zeros(len(size), bool)
 
 
 def _random(

@@ -52,6 +52,7 @@ def global_rows(evaluation: Evaluation, part: Part, view: int | None = None) -> 
         layers=layers,
         image_px=preparation.image_px,
         resize_px=preparation.resize_px,
+        fit=preparation.fit,
         mean=encoder.mean,
         std=encoder.std,
         view=view,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +46,8 @@ class Preparation:
     """Side of what the backbone sees."""
     resize_px: int
     """Shorter side that images are resized to before the middle is cut out of them."""
+    fit: Literal["crop", "whole"]
+    """Whether that middle is seen, or all of the image, resized to a square."""
     canvas_px: int
     """Side that larger images are averaged down to before that."""
     batch_size: int
@@ -71,6 +73,7 @@ class Evaluation:
         return {
             "image_px": preparation.image_px,
             "resize_px": preparation.resize_px,
+            "fit": preparation.fit,
             "canvas_px": preparation.canvas_px,
             "mean": list(encoder.mean),
             "std": list(encoder.std),

@@ -1,15 +1,15 @@
-"""DAVIS 2017: masks of the first frame carried through a video, as DINOv3 publishes it.
+"""DAVIS 2017: masks of the first frame carried through a video (arXiv:2508.10104, section 6.1.4).
 
-    python -m dinojax.evaluate --checkpoint=CHECKPOINT --config=configs/eval/davis.py \\
-        --data=/data/DAVIS --workdir=scores/davis
+Command:  python -m dinojax.evaluate --config=configs/eval/davis.py --checkpoint=X --data=DIR
+Layout:   DIR/JPEGImages/480p/SEQ/*.jpg, DIR/Annotations/480p/SEQ/*.png and
+          DIR/ImageSets/2017/val.txt, as in DAVIS-2017-trainval-480p
+Cost:     nothing is trained; one pass over the frames of 30 videos at 960 px
 
-Data: DAVIS-2017-trainval-480p. Nothing is trained. J&F over the objects of the 30 validation
-videos. Frames at a shorter side of 960 px (the paper's M; S is 480, L 1440):
-``--config.propagation.short_px=480`` for S.
-
-Expected (`published` below): arXiv:2508.10104, tables 5 and 14; 7B: 0.711 at S, 0.797 at M and
-0.833 at L.
+Mean of J and F over the objects. Frames have a shorter side of 960 px, the paper's M;
+--config.propagation.short_px=480 is its S (7B: 0.711 instead of 0.797), 1440 its L (0.833).
 """
+
+from typing import Any
 
 from dinojax.config_eval import default_config
 
@@ -24,7 +24,7 @@ J_AND_F = {
 }
 
 
-def get_config():
+def get_config() -> Any:
     config = default_config()
     config.tasks = ("propagation",)
     config.records.layout = "davis"

@@ -56,7 +56,7 @@ def evaluation(test, tmp_path) -> Evaluation:
         Encoder("0" * 16, backbone, {}, (0.5,) * 3, (0.25,) * 3),
         EvalRecords(train, test),
         {"train": "a", "test": "b"},
-        Preparation(PX, PX, PX, 8, 60.0, tmp_path),
+        Preparation(PX, PX, "crop", PX, 8, 60.0, tmp_path),
     )
 
 

@@ -1,4 +1,4 @@
-"""DAVIS 2017: masks of the first frame carried through a video (arXiv:2508.10104, section 6.1.4).
+"""DAVIS 2017: masks of the first frame carried through a video (arXiv:2508.10104, section 6.1.5).
 
 Command:  python -m dinojax.evaluate --config=configs/eval/davis.py --checkpoint=X --data=DIR
 Layout:   DIR/JPEGImages/480p/SEQ/*.jpg, DIR/Annotations/480p/SEQ/*.png and

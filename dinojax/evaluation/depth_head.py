@@ -1,6 +1,6 @@
 """Monocular depth as published: BatchNorm and a 1x1 convolution to bins on frozen patches."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -74,18 +74,18 @@ def examples(batches: Iterable[DepthBatch]) -> Iterator[Example]:
         yield Example(batch["canvas"], batch["size"], batch["depth"], batch["valid"])
 
 
-def evaluate_depth(
+Judge = Callable[[Params, LinearHead, Iterable[DepthBatch]], dict[str, float]]
+
+
+def make_depth_judge(
     encode: Encoder,
-    params: Params,
-    head: LinearHead,
-    batches: Iterable[DepthBatch],
-    *,
     bins: Bins,
+    *,
     frame_hw: tuple[int, int],
     box: tuple[int, int, int, int],
     flip: bool,
-) -> dict[str, float]:
-    """Means over images of their `DepthErrors`.
+) -> Judge:
+    """Means over images of their `DepthErrors`, for one head after the other.
 
     Args:
         frame_hw: as in `DepthViews`; whole frames are seen at once.
@@ -98,7 +98,7 @@ def evaluate_depth(
     top, left, bottom, right = box
 
     @jax.jit
-    def judge(
+    def errors_of(
         params: Params,
         head: LinearHead,
         canvas: UInt8[Array | np.ndarray, "b H W C"],
@@ -124,18 +124,21 @@ def evaluate_depth(
         outputs = apply(head, encode(params, images, content))
         return _to_pixels(bin_depth(outputs, bins.nearest, bins.farthest), frame_hw)
 
-    found = []
-    for batch in batches:
-        errors = judge(params, head, batch["canvas"], batch["size"], batch["depth"])
-        found.append(np.array(errors)[:, batch["valid"]])
-    values = np.concatenate(found, axis=1) if found else np.zeros((5, 0))
-    values = values[:, ~np.isnan(values).any(0)]
-    if not values.size:
-        raise ValueError(
-            f"no held-out image has a depth between {bins.nearest} and {bins.farthest} m; give "
-            "other images or bins"
-        )
-    return dict(zip(DepthErrors._fields, values.mean(1).tolist(), strict=True))
+    def judge(params: Params, head: LinearHead, batches: Iterable[DepthBatch]) -> dict[str, float]:
+        found = [np.zeros((len(DepthErrors._fields), 0))]
+        for batch in batches:
+            errors = errors_of(params, head, batch["canvas"], batch["size"], batch["depth"])
+            found.append(np.array(errors)[:, batch["valid"]])
+        values = np.concatenate(found, axis=1)
+        values = values[:, ~np.isnan(values).any(0)]
+        if not values.size:
+            raise ValueError(
+                f"no held-out image has a depth between {bins.nearest} and {bins.farthest} m; give "
+                "other images or bins"
+            )
+        return dict(zip(DepthErrors._fields, values.mean(1).tolist(), strict=True))
+
+    return judge
 
 
 def _to_pixels(depth: Float[Array, "b r c"], hw: tuple[int, ...]) -> Float[Array, "b h w"]:

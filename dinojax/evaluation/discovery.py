@@ -3,7 +3,7 @@
 Two ways that are in use: LOST (arXiv:2109.14279) grows the object from the patch that is least like
 the others; TokenCut (arXiv:2202.11539) cuts the graph of similar patches in two and takes the more
 salient side. Both return the box of the connected region around the patch they are surest of.
-DINOv3 reports TokenCut, at the best of the thresholds 0..0.4 (arXiv:2508.10104, section 6.1.3).
+DINOv3 reports TokenCut, at the best of the thresholds 0..0.4 (arXiv:2508.10104, section 6.1.4).
 """
 
 import numpy as np

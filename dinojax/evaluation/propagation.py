@@ -1,7 +1,7 @@
 """Masks of the first frame of a video carried through the others by similar patches.
 
 The protocol of DINO (arXiv:2104.14294, section 4.2.2, after arXiv:2006.14613) and DINOv3
-(arXiv:2508.10104, section 6.1.4): nothing is trained. Each patch takes the mean of the masks of the
+(arXiv:2508.10104, section 6.1.5): nothing is trained. Each patch takes the mean of the masks of the
 patches most like it, in the first frame and in some frames before, not far from its own place. What
 it takes is soft, and stays so for the frames to come.
 """

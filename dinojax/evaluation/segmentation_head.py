@@ -4,7 +4,7 @@ DINOv2 (arXiv:2304.07193, section 7.4) and DINOv3 (arXiv:2508.10104, section 6.1
 AdamW on augmented crops, tested on sliding windows, at one scale or several ("+ms").
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -66,30 +66,29 @@ def examples(batches: Iterable[MapBatch]) -> Iterator[Example]:
         yield Example(batch["canvas"], batch["size"], batch["segmentation"], batch["valid"])
 
 
-def evaluate_segmentation(
-    encode: Encoder,
-    params: Params,
-    head: LinearHead,
-    batches: Iterable[MapBatch],
-    *,
-    numbers: Sequence[int],
-    windows: Windows,
-) -> SegmentationScores:
-    """mIoU of whole images at the pixels of their maps.
+Judge = Callable[[Params, LinearHead, Iterable[MapBatch]], SegmentationScores]
+
+
+def make_segmentation_judge(encode: Encoder, numbers: Sequence[int], windows: Windows) -> Judge:
+    """mIoU of whole images at the pixels of their maps, for one head after the other.
 
     Raises:
         ValueError: there is no labelled pixel.
     """
     predict = make_predictor(encode, windows)
-    confusion = np.zeros((len(numbers), len(numbers)), np.int64)
-    for batch in batches:
-        maps = predict(params, head, batch["canvas"], batch["size"])
-        for slot, scores in enumerate(maps):
-            if batch["valid"][slot]:
-                labels = _padded(batch["segmentation"][slot], batch["size"][slot], scores.shape)
-                index = class_index(labels, np.asarray(numbers))
-                confusion += np.asarray(_confusion(scores, index))
-    return score(confusion, list(numbers))
+
+    def judge(params: Params, head: LinearHead, batches: Iterable[MapBatch]) -> SegmentationScores:
+        confusion = np.zeros((len(numbers), len(numbers)), np.int64)
+        for batch in batches:
+            maps = predict(params, head, batch["canvas"], batch["size"])
+            for slot, scores in enumerate(maps):
+                if batch["valid"][slot]:
+                    labels = _padded(batch["segmentation"][slot], batch["size"][slot], scores.shape)
+                    index = class_index(labels, np.asarray(numbers))
+                    confusion += np.asarray(_confusion(scores, index))
+        return score(confusion, list(numbers))
+
+    return judge
 
 
 def _padded(

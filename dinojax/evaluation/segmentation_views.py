@@ -1,9 +1,9 @@
 """Augmented crops that a segmentation head is trained on, as the published protocols have them.
 
-Random scale, random crop that no class fills, flip, photometric distortion: those of MMSegmentation
-(arXiv:2304.07193, appendix B.3, and arXiv:2508.10104, appendix D, train with them). Two things are
-cheaper here: the share of a class in a crop is counted on a grid of `GRID`^2 pixels, and colours
-are floats. Hues turn by any angle, as in DINOv3; MMSegmentation turns them by 36 degrees at most.
+Random scale, random crop that no class fills, flip, photometric distortion: those of
+MMSegmentation, which DINOv2's and DINOv3's heads are trained with. Two things are cheaper here: the
+share of a class in a crop is counted on a grid of `GRID`^2 pixels, and colours are floats. Hues
+turn by any angle, as in DINOv3; MMSegmentation turns them by 36 degrees at most.
 """
 
 from dataclasses import dataclass

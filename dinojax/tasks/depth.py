@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dinojax.data.map_batches import depth_batches
-from dinojax.evaluation.depth_head import Bins, evaluate_depth, examples, make_depth_trainer
+from dinojax.evaluation.depth_head import Bins, examples, make_depth_judge, make_depth_trainer
 from dinojax.evaluation.depth_views import DepthViews
 from dinojax.evaluation.head_training import shuffled
 from dinojax.tasks.dense import patch_encoder, reading
@@ -65,6 +65,13 @@ def _run(protocol: DepthProtocol, evaluation: Evaluation) -> Iterator[Score]:
         steps=protocol.steps,
         clip_grad=protocol.clip_grad,
     )
+    judge = make_depth_judge(
+        encode,
+        protocol.bins,
+        frame_hw=frame_hw,
+        box=protocol.test_box or whole,
+        flip=protocol.test_flip,
+    )
     batch, params = protocol.batch_size, evaluation.encoder.params
     how = reading(evaluation, batch, protocol.canvas_px, "depth.batch_size")
 
@@ -73,16 +80,7 @@ def _run(protocol: DepthProtocol, evaluation: Evaluation) -> Iterator[Score]:
         with contextlib.closing(depth_batches(shown, **how)) as batches:
             head = train(params, examples(batches), seed)
         with contextlib.closing(depth_batches(evaluation.records.test, **how)) as batches:
-            return evaluate_depth(
-                encode,
-                params,
-                head,
-                batches,
-                bins=protocol.bins,
-                frame_hw=frame_hw,
-                box=protocol.test_box or whole,
-                flip=protocol.test_flip,
-            )
+            return judge(params, head, batches)
 
     yield from over_seeds(run, protocol.seeds)
 

@@ -20,7 +20,7 @@ from dinojax.typing import Array, Float, Params, Shaped, UInt8
 
 @dataclass(frozen=True)
 class PropagationProtocol:
-    """The defaults are those of DINOv3 (arXiv:2508.10104, section 6.1.4), apart from the size."""
+    """The defaults are those of DINOv3 (arXiv:2508.10104, section 6.1.5), apart from the size."""
 
     short_px: int | None = None
     """Shorter side of the frames. None: images.image_px."""

@@ -12,8 +12,8 @@ from dinojax.evaluation.miou import SegmentationScores
 from dinojax.evaluation.one_cycle import poly_rate, segmentation_rate
 from dinojax.evaluation.segmentation import linear_segmentation
 from dinojax.evaluation.segmentation_head import (
-    evaluate_segmentation,
     examples,
+    make_segmentation_judge,
     make_segmentation_trainer,
 )
 from dinojax.evaluation.segmentation_views import SegmentationViews
@@ -144,6 +144,7 @@ def _linear(
         options.test_scales,
         options.test_flip,
     )
+    judge = make_segmentation_judge(encode, classes, windows)
     batch, params = options.batch_size, evaluation.encoder.params
     how = reading(evaluation, batch, options.canvas_px, "segmentation.linear.batch_size")
 
@@ -152,10 +153,7 @@ def _linear(
         with contextlib.closing(map_batches(shown, **how)) as batches:
             head = train(params, examples(batches), seed)
         with contextlib.closing(map_batches(records.test, **how)) as batches:
-            found = evaluate_segmentation(
-                encode, params, head, batches, numbers=classes, windows=windows
-            )
-        return _by_name(found)
+            return _by_name(judge(params, head, batches))
 
     yield from over_seeds(run, protocol.seeds)
 

@@ -12,8 +12,8 @@ from dinojax.data.map_batches import depth_batches
 from dinojax.data.records import Record
 from dinojax.evaluation.depth_head import (
     Bins,
-    evaluate_depth,
     examples,
+    make_depth_judge,
     make_depth_trainer,
 )
 from dinojax.evaluation.depth_views import DepthViews, distort
@@ -102,7 +102,7 @@ def head():
 
 def judge(head, **changes):
     given = {"bins": BINS, "frame_hw": FRAME, "box": (2, 0, *FRAME), "flip": True} | changes
-    return evaluate_depth(encode, PARAMS, head, depth_batches(Slopes(), 8, 24), **given)
+    return make_depth_judge(encode, **given)(PARAMS, head, depth_batches(Slopes(), 8, 24))
 
 
 def test_learns_what_features_tell(head):

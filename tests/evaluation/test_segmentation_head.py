@@ -11,8 +11,8 @@ from dinojax.data.records import Record
 from dinojax.evaluation.head_training import make_trainer, shuffled
 from dinojax.evaluation.one_cycle import segmentation_rate
 from dinojax.evaluation.segmentation_head import (
-    evaluate_segmentation,
     examples,
+    make_segmentation_judge,
     make_segmentation_trainer,
     pixel_cross_entropy,
 )
@@ -80,15 +80,10 @@ def train():
 def test_learns_what_features_tell(train):
     """From crops of 16 px, and tested on whole images of 32 in windows of 16."""
 
+    judge = make_segmentation_judge(encode, (2, 7), Windows(16, 8, PX))
+
     def miou(head):
-        return evaluate_segmentation(
-            encode,
-            PARAMS,
-            head,
-            map_batches(Disks(), 4, PX),
-            numbers=(2, 7),
-            windows=Windows(window_px=16, stride_px=8, short_px=PX),
-        )
+        return judge(PARAMS, head, map_batches(Disks(), 4, PX))
 
     head = train(0)
     scores = miou(head)

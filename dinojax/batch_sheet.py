@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from dinojax.build import build_views
+from dinojax.build_inputs import build_views
 from dinojax.evaluation.contact_sheet import SheetRow, SheetView, draw_sheet
 from dinojax.recorder import Seen
 from dinojax.resolutions import resolution_at

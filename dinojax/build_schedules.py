@@ -11,7 +11,7 @@ from dinojax.schedules import (
     scale_by_batch,
     zero_before,
 )
-from dinojax.ssl.step import Schedules
+from dinojax.ssl.loss import Schedules
 
 
 def build_schedule(

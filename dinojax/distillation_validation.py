@@ -1,7 +1,8 @@
 """Keys of distillation: those that contradict each other, and those left over."""
 
-from dinojax.build import TEACHER_NORMS, build_views, predicted_grid
 from dinojax.build_gram import EMA
+from dinojax.build_inputs import build_views, predicted_grid
+from dinojax.build_loss import TEACHER_NORMS
 from dinojax.build_model import FEATURES, backbone_of
 from dinojax.config import Config
 from dinojax.config_method import HeadConfig

@@ -101,6 +101,7 @@ def evaluate(
         },
     }
     found = json.loads(json.dumps(found))
+    folder.mkdir(parents=True, exist_ok=True)
     replace_text(folder / FILE, json.dumps(found, indent=2) + "\n")
     replace_text(folder / TABLE, markdown(found, options.published))
     return found

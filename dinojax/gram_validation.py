@@ -2,8 +2,8 @@
 
 from dataclasses import fields
 
-from dinojax.build import build_views
 from dinojax.build_gram import AUTO, EMA
+from dinojax.build_inputs import build_views
 from dinojax.config import Config
 from dinojax.config_stages import GramConfig
 from dinojax.kernels.resize import METHODS

@@ -2,7 +2,7 @@
 
 import math
 
-from dinojax.build import build_views, draw_group_size
+from dinojax.build_inputs import build_views, draw_group_size
 from dinojax.build_model import FEATURES, build_backbone
 from dinojax.config import Config
 from dinojax.precision import get_precision

@@ -18,7 +18,7 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float
 
-from dinojax.build import build_inputs, build_views, draw_group_size, predicted_grid
+from dinojax.build_inputs import build_inputs, build_views, draw_group_size, predicted_grid
 from dinojax.config import Config
 from dinojax.data.pipeline import TrainBatch
 from dinojax.resolutions import resolution_at

@@ -15,8 +15,10 @@ import jax
 from absl import app, flags, logging
 
 from dinojax import mesh as meshes
-from dinojax.build import build_init, build_inputs, build_loss, build_step_loss
+from dinojax.build import build_init
 from dinojax.build_gram import build_refresh
+from dinojax.build_inputs import build_inputs
+from dinojax.build_loss import build_loss, build_step_loss
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config
 from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from dinojax.build import build_inputs
+from dinojax.build_inputs import build_inputs
 from dinojax.build_model import build_model
 from dinojax.config import Config
 from dinojax.prng import key_for

@@ -18,9 +18,10 @@ from ml_collections import config_flags
 
 from dinojax import mesh as meshes
 from dinojax import trees
-from dinojax.build import build_init, build_views
+from dinojax.build import build_init
 from dinojax.build_flops import build_flops
 from dinojax.build_gram import build_refresh
+from dinojax.build_inputs import build_views
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.config_parse import quote_keywords

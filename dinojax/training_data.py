@@ -76,9 +76,15 @@ def _monitored(parts: Sequence[Source], homogeneous: int | None) -> int | None:
 
 
 def _open(name: str, data: DataConfig) -> Source:
-    if name.rpartition(":")[2] != "scenes":
+    if not _is_scenes(name):
         return open_source(name)
     return _scenes(data, data.scenes.num_images, "train", name)
+
+
+def _is_scenes(name: str) -> bool:
+    """Also through lists of ids: ``ids:FILE:scenes``."""
+    kind, _, rest = name.partition(":")
+    return name == "scenes" or (kind == "ids" and _is_scenes(rest.partition(":")[2]))
 
 
 def _split(source: Source, name: str, data: DataConfig) -> tuple[Source, Source]:

@@ -2,7 +2,9 @@
 
 import jax
 
-from dinojax.build import CENTERINGS, build_init, build_views
+from dinojax.build import build_init
+from dinojax.build_inputs import build_views
+from dinojax.build_loss import CENTERINGS
 from dinojax.build_model import build_backbone
 from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config

@@ -9,11 +9,12 @@ import numpy as np
 from einops import rearrange
 from reference import BF16_ROPE_ATOL, config_from_reference, model_from_reference
 
-from dinojax.build import build_loss, build_optimizer
+from dinojax.build import build_optimizer
+from dinojax.build_loss import build_loss
 from dinojax.export.names import from_torch, to_torch
 from dinojax.kernels.rope import CoordinateDraws
 from dinojax.models.block import KeptRows
-from dinojax.models.vit import CropDraws
+from dinojax.models.features import CropDraws
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.state import TrainState, init_state
 from dinojax.ssl.step import make_train_step

@@ -10,7 +10,7 @@ from einops import rearrange
 from images import encode, smooth
 from spies import noting_inputs
 
-from dinojax import build, compiled_step
+from dinojax import build_inputs, compiled_step
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax.config import Config, default_config, parse_config
@@ -76,7 +76,7 @@ def whole_step(given: Config):
 def inputs_only(given: Config):
     """Its beginning, which compiles sooner. Give it one device: on several, crops are computed in
     pieces of other shapes, and the compiler is free to round them otherwise."""
-    make_inputs = build.build_inputs(given)
+    make_inputs = build_inputs.build_inputs(given)
     return lambda state, batch: (
         state._replace(step=state.step + 1),
         {"inputs": make_inputs(batch, state.step)},

@@ -14,7 +14,8 @@ from dinojax.config_method import DinoConfig, HeadConfig, IbotConfig, OptimConfi
 from dinojax.config_stages import DistillationConfig, GramConfig
 from dinojax.export.names import to_torch
 from dinojax.models.convnext import ConvNeXt
-from dinojax.models.vit import Features, VisionTransformer
+from dinojax.models.features import Features
+from dinojax.models.vit import VisionTransformer
 from dinojax.precision import POLICIES
 from dinojax.ssl.forward import SslModel
 

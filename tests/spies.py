@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from dinojax import build
+from dinojax import build, build_inputs
 from dinojax.config import Config
 
 
 def noting_inputs(config: Config) -> tuple[Any, dict[str, Any]]:
     """The configuration's train step, and a dict that has its ``inputs`` while it is traced."""
-    make_inputs, seen = build.build_inputs(config), {}
+    make_inputs, seen = build_inputs.build_inputs(config), {}
 
     def spy(batch, step):
         seen["inputs"] = make_inputs(batch, step)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from dinojax import trees
-from dinojax.build import build_init, build_inputs, build_loss, build_train_step
+from dinojax.build import build_init, build_train_step
+from dinojax.build_inputs import build_inputs
+from dinojax.build_loss import build_loss
 from dinojax.config import Config, default_config, parse_config
 from dinojax.shrink import shrink
 from dinojax.ssl.inputs import StepInputs

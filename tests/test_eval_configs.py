@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +66,15 @@ def test_a_miniature_of_imagenet(tmp_path):
             image[4:12, 4:16] = 200 * label + i
             split = "train" if i < 8 else "val"
             files[f"{split}/{name}/{name}_{i}.png"] = encode(image, "PNG")
+    given = config("in1k")
+    given = replace(given, images=replace(given.images, batch_size=8))
     found = evaluate(
         "pixels",
         ["knn"],
         data=str(write_folder(tmp_path / "imagenet", files)),
         image_px=16,
         workdir=str(tmp_path / "scores"),
-        options=config("in1k"),
+        options=given,
     )
     values = {score["metric"]: score["value"] for score in found["scores"]}
     assert found["data"]["train"]["records"] == 16 and found["data"]["test"]["records"] == 8

@@ -13,15 +13,15 @@ import pytest
 from jax.sharding import Mesh
 from recorded import PLAIN
 
-from dinojax import build, mesh, replay, shrink, trees
+from dinojax import build, build_loss, mesh, replay, shrink, trees
 from dinojax import train as app
 from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.stored_state import read_state
 from dinojax.safety import teacher_part
+from dinojax.ssl.loss import LossGradients
 from dinojax.ssl.state import TrainState
-from dinojax.ssl.step import LossGradients
 from dinojax.train import train
 
 NAN_STEP, INF_STEP, STEPS, BATCH = 1, 3, 5, 4
@@ -95,7 +95,7 @@ def run(tmp_path_factory, patch) -> Path:
 
         return inputs
 
-    build_step_loss = build.build_step_loss
+    build_step_loss = build_loss.build_step_loss
     compile_step, compiled = app.compile_step, {}
 
     def compile_once(config, *on):

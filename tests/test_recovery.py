@@ -13,7 +13,9 @@ import pytest
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax import trees
-from dinojax.build import build_init, build_inputs, build_step_loss
+from dinojax.build import build_init
+from dinojax.build_inputs import build_inputs
+from dinojax.build_loss import build_step_loss
 from dinojax.compiled_step import global_batches
 from dinojax.config import Config, default_config, parse_config
 from dinojax.config_stages import RecoveryConfig

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dinojax.build import build_views
+from dinojax.build_inputs import build_views
 from dinojax.config import Config, default_config, parse_config
 from dinojax.resolutions import SIZES, resolution_at, resolution_order, resolutions
 from dinojax.shrink import shrink

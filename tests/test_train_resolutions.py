@@ -11,8 +11,8 @@ import pytest
 from dinojax import compiled_step
 from dinojax import mesh as meshes
 from dinojax import train as app
-from dinojax.build import build_views
 from dinojax.build_flops import build_flops
+from dinojax.build_inputs import build_views
 from dinojax.config import Config, default_config, parse_config
 from dinojax.resolutions import resolution_at, resolution_order, resolutions
 from dinojax.shrink import shrink

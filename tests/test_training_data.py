@@ -41,6 +41,13 @@ def test_one_source():
     assert data.order.mixture == ""  # fingerprints stay what they were before there were mixtures
 
 
+def test_a_folder_may_be_called_scenes(folders, tmp_path, monkeypatch):
+    (tmp_path / "labelled").rename(tmp_path / "scenes")
+    monkeypatch.chdir(tmp_path)
+    data = open_data(config(source="folder:scenes"))
+    assert len(data.bank) + len(data.queries) == 40 and data.bank.class_names == ["0", "1"]
+
+
 def test_a_mixture_is_its_parts_end_to_end(folders):
     labelled, bare = folders
     data = open_data(config(mixture=((bare, 3.0), (labelled, 1.0), ("scenes", 1.0))))

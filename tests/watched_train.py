@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dinojax import build, mesh, trees
+from dinojax import build, build_inputs, mesh, trees
 from dinojax.data import pipeline
 from dinojax.runtime import loop
 
@@ -25,7 +25,7 @@ NOTES = Path(sys.argv.pop(1))
 notes = {}
 
 make_loader, run, device_grid = pipeline.make_loader, loop.run, mesh.device_grid
-real_train_step, real_inputs = build.build_train_step, build.build_inputs
+real_train_step, real_inputs = build.build_train_step, build_inputs.build_inputs
 
 
 def hashed(*arrays: np.ndarray) -> str:
@@ -50,7 +50,7 @@ def watched_step(config):
         seen["inputs"] = real_inputs(config)(batch, step)
         return seen["inputs"]
 
-    build.build_inputs = lambda config: inputs
+    build_inputs.build_inputs = lambda config: inputs
     step = real_train_step(config)
 
     def call(state, batch):

@@ -10,9 +10,9 @@ from einops import rearrange
 
 from dinojax.data.pipeline import EvalBatch
 from dinojax.mesh import gather, split_batch
+from dinojax.models.features import Features
 from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone
-from dinojax.models.vit import Features
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int, Params, UInt8
 from dinojax.views.colour import WHITE

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from dinojax.evaluation.features import Canvases, Sizes, centre_box
 from dinojax.mesh import split_batch
+from dinojax.models.features import Features
 from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone
-from dinojax.models.vit import Features, VisionTransformer
+from dinojax.models.vit import VisionTransformer
 from dinojax.precision import widen
 from dinojax.prng import key_for, slot_keys
 from dinojax.typing import Array, Bool, Float, Int, Params

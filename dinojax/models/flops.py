@@ -6,7 +6,8 @@ Norms, activations, softmax, RoPE and biases are left out, as is usual for model
 
 from itertools import pairwise
 
-from dinojax.models.convnext import KERNEL, STRIDES, ConvNeXt
+from dinojax.models.convnext import STRIDES, ConvNeXt
+from dinojax.models.convnext_block import KERNEL
 from dinojax.models.embed import patch_grid
 from dinojax.models.ffn import hidden_width
 from dinojax.models.head import DinoHead

@@ -6,7 +6,7 @@ from einops import rearrange
 
 from dinojax.kernels.resize import resize_grid
 from dinojax.models.embed import to_patches
-from dinojax.models.vit import Features
+from dinojax.models.features import Features
 from dinojax.precision import Precision, widen
 from dinojax.typing import Array, Float
 

@@ -4,49 +4,21 @@ They differ in how positions enter: RoPE in every layer, or a learned table adde
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dinojax.kernels.linear import PRODUCT
 from dinojax.kernels.rope import CoordinateDraws, RopeTables, rope_periods, rope_tables
-from dinojax.models.block import Block, KeptRows, LayerInputs, Streams, Tokens
+from dinojax.models.block import Block, LayerInputs, Streams, Tokens
 from dinojax.models.dense import INIT_STD
 from dinojax.models.embed import Embed, patch_grid
+from dinojax.models.features import CropDraws, Features
 from dinojax.models.ffn import hidden_width
 from dinojax.models.norm import NORM_LAYERS
+from dinojax.models.remat import REMAT_POLICIES
 from dinojax.precision import Precision
 from dinojax.typing import Array, Bool, Float
-
-REMAT_POLICIES = {
-    "none": None,
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
-}
-"""What a layer keeps for its backward pass: everything, only its input, or the results of `linear`,
-too."""
-
-
-class Features(NamedTuple):
-    """Backbone outputs of one crop size, after the final norm except `prenorm`."""
-
-    cls: Float[Array, "G b D"]
-    registers: Float[Array, "G b R D"]
-    patches: Float[Array, "G b P D"]
-    prenorm: Float[Array, "G b N D"]
-
-
-class CropDraws(NamedTuple):
-    """Random choices of one forward pass for one crop size; None means not applied."""
-
-    coordinates: CoordinateDraws | None
-    """RoPE augmentation, leaves ``[L, G, ..]``."""
-    kept: KeptRows | None
-    """Stochastic depth, leaves ``[L, G, m]``."""
-    gains: Float[Array, "L G b"] | None = None
-    """Stochastic depth of a ConvNeXt: factors of the residual branches."""
 
 
 class VisionTransformer(nn.Module):

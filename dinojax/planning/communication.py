@@ -6,8 +6,7 @@ import jax
 from jax.sharding import AbstractMesh
 
 from dinojax import mesh as meshes
-from dinojax.build import build_model
-from dinojax.build_model import build_frozen_model
+from dinojax.build_model import build_frozen_model, build_model
 from dinojax.config import Config
 from dinojax.planning.head_memory import teacher_tokens
 from dinojax.planning.streams import MeshShape, token_streams

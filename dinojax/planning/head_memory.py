@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dinojax.build import build_mask_counts, build_views, draw_group_size
+from dinojax.build_inputs import build_mask_counts, build_views, draw_group_size
 from dinojax.build_model import build_frozen_model, build_model
 from dinojax.config import Config
 from dinojax.models.embed import patch_grid

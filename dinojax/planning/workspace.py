@@ -5,7 +5,8 @@ Counted as the algorithm needs it and as the TPU compiler is seen to lay it out 
 
 import numpy as np
 
-from dinojax.build import build_model, build_views, draw_group_size
+from dinojax.build_inputs import build_views, draw_group_size
+from dinojax.build_model import build_model
 from dinojax.config import Config
 from dinojax.kernels.attention import query_blocks
 from dinojax.models.convnext import ConvNeXt

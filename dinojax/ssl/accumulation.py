@@ -28,10 +28,10 @@ from dinojax.ssl.forward import (
 )
 from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs, to_views
+from dinojax.ssl.loss import Metrics, Schedules, anchored, compare
 from dinojax.ssl.micro_batch import MicroBatch, mean_over
 from dinojax.ssl.objective import Objective, Targets
 from dinojax.ssl.state import Centers, TrainState
-from dinojax.ssl.step import Metrics, Schedules
 from dinojax.typing import Array, Bool, Float, Int, Params
 
 
@@ -174,15 +174,11 @@ class AccumulatedLoss(NamedTuple):
                 TeacherRows(features.patches, columns.ibot, centers.ibot, temperature),
             )
 
+            patches, inputs = anchored(self, ema_patches, state, inputs)
+
             def loss(student: Params) -> tuple[Float[Array, ""], Metrics]:
                 outputs = student_rows(self.model, student, inputs)
-                weight = self.schedules.dino_local_loss_weight(step)
-                total, terms = self.objective(outputs, targets, inputs, weight)
-                if self.gram is None:
-                    return total, terms
-                patches = self.gram.targets(state.gram_teacher, ema_patches, inputs)
-                given = {"teacher": patches, "inputs": inputs, "step": step}
-                return self.gram.add_to(total, terms, student=outputs.patches, **given)
+                return compare(self, outputs, targets, patches, state, inputs)
 
             return jax.grad(loss, has_aux=True)(state.student)
 

@@ -1,6 +1,6 @@
 """Where a step's first non-finite number comes from: all its tensors, in the order of the step.
 
-Not a second implementation: these are the stages of `dinojax.ssl.step`, with a look at what passes
+Not a second implementation: these are the stages of `dinojax.ssl.loss`, with a look at what passes
 between them. Inside the networks Flax captures what each module returns. The networks see the whole
 batch at once, so a run in micro-batches needs more memory here than in training.
 """
@@ -17,9 +17,9 @@ from dinojax import trees
 from dinojax.mesh import STACKED, gather
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.loss import Loss, LossGradients
 from dinojax.ssl.matching import FeatureLoss, MatchingModel
 from dinojax.ssl.state import TrainState
-from dinojax.ssl.step import Loss, LossGradients
 from dinojax.typing import Array, Params, PyTree
 
 STAGES = (

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from dinojax.losses.chunked import Rows
+from dinojax.models.features import Features
 from dinojax.models.head import DinoHead
 from dinojax.models.presets import Backbone
-from dinojax.models.vit import Features
 from dinojax.ssl.inputs import StepInputs, gather_patches, to_groups, to_views
 from dinojax.typing import Array, Bool, Float, Key, Params
 

@@ -16,8 +16,8 @@ from einops import rearrange
 from dinojax.kernels.resize import resize_grid
 from dinojax.losses.gram import gram_loss
 from dinojax.models.embed import patch_grid
+from dinojax.models.features import Features
 from dinojax.models.presets import Backbone
-from dinojax.models.vit import Features
 from dinojax.precision import widen
 from dinojax.schedules import Schedule
 from dinojax.ssl.inputs import StepInputs, gather_patches, to_groups

@@ -14,8 +14,8 @@ from einops import rearrange
 
 from dinojax.kernels.rope import CoordinateDraws
 from dinojax.models.block import KeptRows, kept_count
-from dinojax.models.convnext import drop_path_gains
-from dinojax.models.vit import CropDraws
+from dinojax.models.convnext_block import drop_path_gains
+from dinojax.models.features import CropDraws
 from dinojax.prng import key_for, slot_keys
 from dinojax.typing import Array, Bool, Float, Int, Key, Step
 

@@ -17,15 +17,15 @@ from einops import rearrange
 from dinojax.kernels.resize import resize_grid
 from dinojax.losses.matching import cosine_distance, smooth_l1, standardize
 from dinojax.models.embed import patch_grid
+from dinojax.models.features import Features
 from dinojax.models.presets import Backbone
 from dinojax.models.projection import Projection
-from dinojax.models.vit import Features
 from dinojax.precision import widen
 from dinojax.ssl.forward import init_parts
 from dinojax.ssl.inputs import StepInputs, to_groups
+from dinojax.ssl.loss import Metrics, Schedules
 from dinojax.ssl.micro_batch import MicroBatch, mean_over
 from dinojax.ssl.state import TrainState
-from dinojax.ssl.step import Metrics, Schedules
 from dinojax.typing import Array, Float, Int, Key, Params
 
 

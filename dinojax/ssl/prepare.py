@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from dinojax.kernels.resize import resize_grid
 from dinojax.mesh import split_batch
-from dinojax.models.vit import CropDraws
+from dinojax.models.features import CropDraws
 from dinojax.prng import key_for, slot_keys
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.micro_batch import WHOLE_BATCH, MicroBatch

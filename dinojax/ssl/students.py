@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from dinojax.optim.optimizer import AdamW
+from dinojax.ssl.loss import LossGradients, Metrics
 from dinojax.ssl.micro_batch import WHOLE_BATCH, MicroBatch
 from dinojax.ssl.prepare import MakeDraws, MakeInputs, with_draws
 from dinojax.ssl.state import TrainState
-from dinojax.ssl.step import LossGradients, Metrics, learn
+from dinojax.ssl.step import learn
 from dinojax.typing import Array, Int, Params, Step
 
 

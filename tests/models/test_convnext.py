@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from dinojax import trees
-from dinojax.models.convnext import ConvNeXt, drop_path_gains
-from dinojax.models.vit import CropDraws
+from dinojax.models.convnext import ConvNeXt
+from dinojax.models.convnext_block import drop_path_gains
+from dinojax.models.features import CropDraws
 from dinojax.precision import POLICIES
 
 MODEL = ConvNeXt((1, 1, 2, 1), (4, 4, 8, 8), POLICIES["float32"], layerscale=1.0, init_std=0.3)

@@ -12,8 +12,9 @@ from einops import rearrange
 from reference import check_gradients, convnext_from_options, features_dict
 
 from dinojax.export.names import from_torch
-from dinojax.models.convnext import ConvNeXt, drop_path_gains
-from dinojax.models.vit import CropDraws
+from dinojax.models.convnext import ConvNeXt
+from dinojax.models.convnext_block import drop_path_gains
+from dinojax.models.features import CropDraws
 
 pytestmark = pytest.mark.golden
 

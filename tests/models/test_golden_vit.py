@@ -14,7 +14,8 @@ from dinojax.export.names import from_torch
 from dinojax.kernels.rope import CoordinateDraws
 from dinojax.models.block import KeptRows
 from dinojax.models.embed import resample_positions
-from dinojax.models.vit import CropDraws, VisionTransformer
+from dinojax.models.features import CropDraws
+from dinojax.models.vit import VisionTransformer
 
 pytestmark = pytest.mark.golden
 

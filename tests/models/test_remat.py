@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from dinojax.models.block import KeptRows
-from dinojax.models.vit import REMAT_POLICIES, CropDraws, VisionTransformer
+from dinojax.models.features import CropDraws
+from dinojax.models.remat import REMAT_POLICIES
+from dinojax.models.vit import VisionTransformer
 from dinojax.precision import POLICIES
 
 WIDTH, DEPTH, CROPS, KEPT, TOKENS = 64, 3, 6, 4, 5

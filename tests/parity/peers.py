@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from dinojax.export.names import from_torch
+from dinojax.models.features import Features
 from dinojax.models.presets import get_preset
-from dinojax.models.vit import Features
 from dinojax.precision import POLICIES
 
 State = dict[str, np.ndarray]

@@ -19,9 +19,10 @@ from dinojax.optim.optimizer import AdamW
 from dinojax.precision import POLICIES
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.loss import Loss, Schedules
 from dinojax.ssl.objective import Objective, sinkhorn_centering
 from dinojax.ssl.state import init_state
-from dinojax.ssl.step import Loss, Schedules, make_train_step
+from dinojax.ssl.step import make_train_step
 
 pytestmark = pytest.mark.parity
 

@@ -11,7 +11,7 @@ import pytest
 from collectives import collectives
 from jax.sharding import PartitionSpec
 
-from dinojax import build, trees
+from dinojax import build, build_inputs, trees
 from dinojax import mesh as meshes
 from dinojax.config import Config, default_config, parse_config
 from dinojax.shrink import shrink
@@ -70,7 +70,7 @@ def whole_inputs(precision: str, gram: str = "") -> StepInputs:
     """Of the first step, on the host."""
     given = config(precision=precision, gram=gram)
     with jax.enable_x64(precision == "float64"):
-        inputs = jax.jit(build.build_inputs(given), static_argnums=1)(canvases(given), 0)
+        inputs = jax.jit(build_inputs.build_inputs(given), static_argnums=1)(canvases(given), 0)
         return jax.device_get(inputs)
 
 
@@ -97,7 +97,7 @@ def test_inputs_of_a_part_are_those_of_the_whole():
     """Crops to the last bits of a compiler that rounds by shape; what is drawn, exactly."""
     given = config(precision="float32")
     whole = whole_inputs("float32")
-    make_inputs = build.build_inputs(given)
+    make_inputs = build_inputs.build_inputs(given)
     part = jax.jit(lambda batch, index: make_inputs(batch, 0, MicroBatch(index, 4)))
     for index in (0, 3):
         found = part(canvases(given), index)

@@ -24,9 +24,10 @@ from dinojax.precision import POLICIES
 from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.loss import Loss, Schedules
 from dinojax.ssl.objective import Objective, sinkhorn_centering, softmax_centering
 from dinojax.ssl.state import Centers, init_state
-from dinojax.ssl.step import Loss, Schedules, make_train_step
+from dinojax.ssl.step import make_train_step
 
 IMAGES, LOCAL, GROUPS, WIDTH, DEPTH = 4, 3, 2, 8, 2
 GLOBAL_PX, LOCAL_PX, PATCH = 12, 8, 4

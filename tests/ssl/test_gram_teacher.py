@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.build import build_init, build_loss, build_optimizer
+from dinojax.build import build_init, build_optimizer
+from dinojax.build_loss import build_loss
 from dinojax.config import default_config, parse_config
 from dinojax.kernels.resize import resize_weights
 from dinojax.models.vit import VisionTransformer

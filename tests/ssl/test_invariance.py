@@ -13,7 +13,7 @@ import pytest
 from collectives import collectives
 from spies import noting_inputs
 
-from dinojax import build, trees
+from dinojax import build, build_inputs, trees
 from dinojax import mesh as meshes
 from dinojax.compiled_step import global_batches
 from dinojax.config import Config, default_config, parse_config
@@ -235,7 +235,7 @@ def test_fsdp_splits_weights_and_data_does_not():
 
 def test_every_crop_keeps_an_attention_branch():
     given = config("float32")
-    make_inputs = build.build_inputs(given)
+    make_inputs = build_inputs.build_inputs(given)
     draws = jax.jit(lambda batch, step: make_inputs(batch, step).draws)
     rows = 2 * given.train.draw_group_size  # two global and two local crops per image
     for step, host in enumerate(host_batches("float32")):

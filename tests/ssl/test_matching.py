@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from einops import rearrange
 
-from dinojax import build, trees
+from dinojax import build, build_inputs, build_loss, trees
 from dinojax import mesh as meshes
 from dinojax.build_model import build_frozen_model, build_model
 from dinojax.config import Config, default_config, parse_config
@@ -95,8 +95,8 @@ def test_the_terms_are_those_of_the_features():
     model, frozen, state = build_model(given), build_frozen_model(given), state_of(given)
     assert isinstance(frozen, MatchingModel)
     with jax.enable_x64(True):
-        inputs = jax.jit(build.build_inputs(given), static_argnums=1)(batch(), 0)
-        _, terms = jax.jit(build.build_loss(given).examine)(state, inputs)
+        inputs = jax.jit(build_inputs.build_inputs(given), static_argnums=1)(batch(), 0)
+        _, terms = jax.jit(build_loss.build_loss(given).examine)(state, inputs)
         crops = rearrange(inputs.global_crops, "V (G g) ... -> G (V g) ...", g=2)
         options = {"draws": inputs.draws}
         (ours,) = model.backbone.apply({"params": state.student["backbone"]}, crops, **options)
@@ -165,13 +165,13 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn():
             MatchingModel(frozen.backbone, same, same.clone()),
             frozen,
             FeatureObjective(),
-            build.build_step_loss(given).schedules,
+            build_loss.build_step_loss(given).schedules,
             norm=lambda features: features,
         )
         identity = {"mlp_0": {"kernel": jnp.eye(16), "bias": jnp.zeros(16)}}
         projections = {"cls_projection": identity, "patch_projection": identity}
         state = state._replace(student={**state.frozen_teacher, **projections})
-        inputs = jax.jit(build.build_step_views(given), static_argnums=1)(batch(), 0)
+        inputs = jax.jit(build_inputs.build_step_views(given), static_argnums=1)(batch(), 0)
         _, terms = jax.jit(loss.examine)(state, inputs)
     assert max(abs(float(x)) for x in terms.values()) < 1e-12
 

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from dinojax.build import build_init, build_inputs
+from dinojax.build import build_init
+from dinojax.build_inputs import build_inputs
 from dinojax.build_model import build_model
 from dinojax.config import Config, default_config, parse_config
 from dinojax.shrink import shrink

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.build import build_init, build_inputs, build_loss, build_optimizer
+from dinojax.build import build_init, build_optimizer
+from dinojax.build_inputs import build_inputs
+from dinojax.build_loss import build_loss
 from dinojax.config import Config, default_config, parse_config
 from dinojax.shrink import shrink
 from dinojax.ssl.forward import student_forward, teacher_forward

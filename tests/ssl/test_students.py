@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from dinojax import build, trees
+from dinojax import build, build_inputs, build_loss, trees
 from dinojax.config import Config, default_config, parse_config
+from dinojax.replay import step_findings
 from dinojax.shrink import shrink
 from dinojax.ssl.students import Learner, make_students_step
 from dinojax.students import student_configs
@@ -68,12 +69,26 @@ def test_each_takes_the_step_that_it_takes_alone(micro_batches):
         assert np.abs(one.student["backbone"]["norm"]["bias"]).max() > 1e-5
 
 
+@pytest.mark.slow
+def test_a_replay_names_the_student_and_the_module():
+    given = config()
+    state = jax.jit(build.build_init(given))()
+    weights = state.students["wide"].student["backbone"]["blocks"]["mlp"]["fc2"]
+    weights["kernel"] = weights["kernel"].at[0, 1, 3].set(np.inf)
+    found = step_findings(given)(state, batch())
+    assert found[0][:4] == ("state", "wide/student/backbone/blocks/mlp/fc2/kernel[0]", 0, 1)
+    assert next(one.name for one in found if one.stage == "student modules") == (
+        "wide/backbone/blocks/mlp/fc2[0]"
+    )
+    assert not [one for one in found if one.name.startswith("small/")]
+
+
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_views_are_made_once(micro_batches):
     """By construction: nothing is left to what a compiler finds in common."""
     given, made = config(train__micro_batches=micro_batches), []
     students = student_configs(given)
-    make_views = build.build_step_views(students["small"])
+    make_views = build_inputs.build_step_views(students["small"])
 
     def counted(*args: Any):
         made.append(args)
@@ -81,7 +96,9 @@ def test_views_are_made_once(micro_batches):
 
     learners = {
         name: Learner(
-            build.build_step_loss(one), build.build_optimizer(one), build.build_draws(one)
+            build_loss.build_step_loss(one),
+            build.build_optimizer(one),
+            build_inputs.build_draws(one),
         )
         for name, one in students.items()
     }

@@ -64,10 +64,11 @@ def make_predictor(encode: Encoder, windows: Windows) -> Predictor:
         size: Int[np.ndarray, "b 2"],
     ) -> Iterator[Float[Array, "H W K"]]:
         seen_by = [looks((rows, columns), windows) for rows, columns in size.tolist()]
+        placed = jax.device_put((canvas, size))  # once for all windows
         outputs = iter(
             scores
             for seen, count in _parts(seen_by, len(canvas))
-            for scores in np.asarray(see(params, head, canvas, size, seen))[:count]
+            for scores in np.asarray(see(params, head, *placed, seen))[:count]
         )
         for hw, of_image in zip(size.tolist(), seen_by, strict=True):
             total = None

@@ -4,7 +4,7 @@ Command:  python -m dinojax.evaluate --config=configs/eval/scenes.py --checkpoin
               --data=scenes:512 --image_px=64
 Cost:     minutes on a CPU for a small backbone
 
-Segmentation in closed form, a depth head of 200 steps, correspondence under known warps, and object
+Segmentation in closed form, a depth head of 300 steps, correspondence under known warps, and object
 discovery. Nobody has published numbers to compare with.
 """
 
@@ -19,6 +19,6 @@ def get_config() -> Any:
     config.images.batch_size = 64
     depth = config.depth
     depth.bins.nearest, depth.bins.farthest, depth.bins.count = 0.5, 10.0, 64
-    depth.learning_rate, depth.steps, depth.warmup_steps = 1e-2, 200, 50
+    depth.learning_rate, depth.steps, depth.warmup_steps = 5e-2, 300, 50
     depth.canvas_px = 64  # as large as these scenes are
     return config

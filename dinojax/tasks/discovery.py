@@ -18,7 +18,10 @@ METHODS = ("tokencut", "lost")
 
 @dataclass(frozen=True)
 class DiscoveryProtocol:
-    """Held-out images at images.image_px; objects are the regions of their segmentation."""
+    """Held-out images at images.image_px; objects are the regions of their segmentation.
+
+    ``corloc_of_whole_image`` is what a box around everything scores: where objects are large, or
+    touch, there is little to discover."""
 
     method: str = "tokencut"
     """"tokencut" or "lost"."""
@@ -52,6 +55,8 @@ def _run(protocol: DiscoveryProtocol, evaluation: Evaluation) -> Iterator[Score]
                     true.append(map_boxes(map, ignored, max(least, 1)))
                     found.append(find(features, side_px / len(features)))
     yield Score("corloc", corloc(found, true))
+    whole = (0.0, 0.0, float(side_px), float(side_px))
+    yield Score("corloc_of_whole_image", corloc([whole] * len(true), true))
 
 
 def _method(protocol: DiscoveryProtocol) -> Callable[[Float[np.ndarray, "h w D"], float], Box]:

@@ -111,9 +111,12 @@ def test_correspondence(scenes):
 
 @pytest.mark.parametrize("method", ["tokencut", "lost"])
 def test_discovery(scenes, method):
-    ((value, spread),) = run(DISCOVERY, DiscoveryProtocol(method), scenes).values()
-    assert 0 <= value <= 1 and spread is None
-    assert (value * 8).is_integer()  # all eight scenes have objects
+    found = run(DISCOVERY, DiscoveryProtocol(method), scenes)
+    for value, spread in found.values():
+        assert 0 <= value <= 1 and spread is None
+        assert (value * 8).is_integer()  # all eight scenes have objects
+    none = run(DISCOVERY, DiscoveryProtocol(method, ignored=()), scenes)
+    assert none["corloc_of_whole_image"] == (1.0, None)  # the ground is all around them
 
 
 def test_propagation(tmp_path):

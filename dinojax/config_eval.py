@@ -9,10 +9,14 @@ from typing import Any
 import ml_collections
 
 from dinojax.config_parse import parse, to_config_dict
+from dinojax.tasks.correspondence import CorrespondenceProtocol
+from dinojax.tasks.depth import DepthProtocol
+from dinojax.tasks.discovery import DiscoveryProtocol
 from dinojax.tasks.fewshot import FewshotProtocol
 from dinojax.tasks.knn import KnnProtocol
 from dinojax.tasks.linear import LinearProtocol
 from dinojax.tasks.logistic import LogisticProtocol
+from dinojax.tasks.propagation import PropagationProtocol
 from dinojax.tasks.retrieval import RetrievalProtocol
 from dinojax.tasks.segmentation import SegmentationProtocol
 
@@ -58,6 +62,10 @@ class EvalConfig:
     fewshot: FewshotProtocol = FewshotProtocol()
     retrieval: RetrievalProtocol = RetrievalProtocol()
     segmentation: SegmentationProtocol = SegmentationProtocol()
+    depth: DepthProtocol = DepthProtocol()
+    correspondence: CorrespondenceProtocol = CorrespondenceProtocol()
+    discovery: DiscoveryProtocol = DiscoveryProtocol()
+    propagation: PropagationProtocol = PropagationProtocol()
 
 
 # Any: as for `dinojax.config.default_config`.

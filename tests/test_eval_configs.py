@@ -18,6 +18,7 @@ from dinojax.tasks.table import TASKS
 FOLDER = Path(__file__).parent.parent / "configs" / "eval"
 VARIANTS = {
     "in1k": ("dinov2", "dinov3", "logistic"),
+    "ade20k": ("dinov3", "dinov2", "dinov2_ms"),
     "inat": ("2018", "2021"),
     "places": ("205", "365"),
     "oxford_paris": ("oxford", "paris"),

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from dinojax.data.sequences import find_sequences
 from dinojax.data.source import Source
 
 LOOKED_AT = 64
@@ -62,6 +63,10 @@ NEEDS: dict[str, tuple[Callable[[EvalRecords], bool], str]] = {
     ),
     "segmentation": (_has_maps("segmentation"), "segmentation maps"),
     "depth": (_has_maps("depth"), "depth maps"),
+    "videos": (
+        lambda records: bool(find_sequences(records.test)),
+        "videos; name their frames by number, as bear/00012.jpg",
+    ),
 }
 """What records may have: how to tell, and its name in a message."""
 

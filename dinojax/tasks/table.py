@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 
+from dinojax.tasks.correspondence import CORRESPONDENCE
+from dinojax.tasks.depth import DEPTH
+from dinojax.tasks.discovery import DISCOVERY
 from dinojax.tasks.fewshot import FEWSHOT
 from dinojax.tasks.knn import KNN
 from dinojax.tasks.linear import LINEAR
 from dinojax.tasks.logistic import LOGISTIC
+from dinojax.tasks.propagation import PROPAGATION
 from dinojax.tasks.retrieval import RETRIEVAL
 from dinojax.tasks.segmentation import SEGMENTATION
 from dinojax.tasks.task import Task
@@ -17,6 +21,10 @@ TASKS: dict[str, Task] = {
     "fewshot": FEWSHOT,
     "retrieval": RETRIEVAL,
     "segmentation": SEGMENTATION,
+    "depth": DEPTH,
+    "correspondence": CORRESPONDENCE,
+    "discovery": DISCOVERY,
+    "propagation": PROPAGATION,
 }
 
 

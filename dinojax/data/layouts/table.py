@@ -6,10 +6,13 @@ from pathlib import Path
 
 from dinojax.data.eval_records import EvalRecords
 from dinojax.data.layouts.class_folders import open_class_folders
+from dinojax.data.layouts.davis import open_davis
 from dinojax.data.layouts.inat import open_inat2018
+from dinojax.data.layouts.nyuv2 import open_nyuv2
 from dinojax.data.layouts.places import open_places205
 from dinojax.data.layouts.real import open_real
 from dinojax.data.layouts.revisited import open_revisited
+from dinojax.data.layouts.segmentation_folders import open_ade20k, open_camvid
 
 LAYOUTS: dict[str, Callable[[Path], EvalRecords]] = {
     "class_folders": open_class_folders,
@@ -17,6 +20,10 @@ LAYOUTS: dict[str, Callable[[Path], EvalRecords]] = {
     "inat2018": open_inat2018,
     "places205": open_places205,
     "roxford5k": functools.partial(open_revisited, name="roxford5k"),
+    "ade20k": open_ade20k,
+    "camvid": open_camvid,
+    "nyuv2": open_nyuv2,
+    "davis": open_davis,
     "rparis6k": functools.partial(open_revisited, name="rparis6k"),
 }
 

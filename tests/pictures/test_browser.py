@@ -75,4 +75,4 @@ def colour(tab: Any, canvas: int, row: int, column: int) -> list[int]:
       const x = (column + 0.5) * canvas.width / 8, y = (row + 0.5) * canvas.height / 6;
       return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
     }"""
-    return tab.evaluate(script, [canvas, int(row), int(column)])
+    return tab.evaluate(script, [int(canvas), int(row), int(column)])

@@ -1,12 +1,10 @@
 """From a configuration to its models: the student's (and its EMA's), and a frozen teacher's."""
 
-import dataclasses
-
 from dinojax.config import Config
 from dinojax.config_backbone import BackboneConfig
 from dinojax.config_method import HeadConfig
 from dinojax.models.head import DinoHead
-from dinojax.models.presets import Backbone, configured
+from dinojax.models.presets import FIELDS, Backbone, configured
 from dinojax.models.projection import Projection
 from dinojax.precision import Precision, get_precision
 from dinojax.ssl.forward import SslModel
@@ -27,7 +25,8 @@ def backbone_of(section: BackboneConfig, precision: Precision) -> Backbone:
     Raises:
         ValueError: an override of what this kind of backbone does not have.
     """
-    return configured(dataclasses.asdict(section), precision)
+    own = {name: getattr(section, name) for name in FIELDS if hasattr(section, name)}
+    return configured({"arch": section.arch, **own}, precision)
 
 
 def build_head(head: HeadConfig, precision: Precision) -> DinoHead:

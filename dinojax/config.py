@@ -93,6 +93,18 @@ class KnnConfig:
 
 
 @dataclass(frozen=True)
+class PanelsConfig:
+    """Pictures of the EMA teacher's features, in TensorBoard."""
+
+    every_steps: int = 0
+    """0: never. With it also before the first step (untrained) and after the last."""
+    images: int = 4
+    """Held-out images, or training images where none are held out, evenly spread."""
+    image_px: int = 224
+    """Side of their centre crops."""
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """When to save and what to keep."""
 
@@ -119,6 +131,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     data: DataConfig = DataConfig()
     knn: KnnConfig = KnnConfig()
+    panels: PanelsConfig = PanelsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     init: InitConfig = InitConfig()
     recovery: RecoveryConfig = RecoveryConfig()

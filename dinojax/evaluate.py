@@ -169,19 +169,19 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
+        options = EvalConfig() if given.config is None else parse_config(given.config)
         found = evaluate(
             given.checkpoint,
             given.tasks,
             data=given.data,
             image_px=given.image_px,
             workdir=given.workdir,
-            options=EvalConfig() if given.config is None else parse_config(given.config),
+            options=options,
         )
     except STOPS as error:
         print(f"dinojax.evaluate: {error}", file=sys.stderr)
         leave(error)
-    published = () if given.config is None else parse_config(given.config).published
-    print(markdown(found, published), end="")
+    print(markdown(found, options.published), end="")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from dinojax.build import build_init
 from dinojax.build_flops import build_flops
 from dinojax.build_gram import build_refresh
 from dinojax.build_inputs import build_views
+from dinojax.build_panels import make_panels
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.config_parse import quote_keywords
@@ -41,7 +42,7 @@ from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import write_or_check
 from dinojax.runtime.errors import underway
 from dinojax.runtime.exits import STOPS, exit_code, leave
-from dinojax.runtime.loop import Guards, Outcome, TrainStep, run
+from dinojax.runtime.loop import Guards, Outcome, Pictures, TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.nonfinite import NonfiniteSteps
 from dinojax.runtime.preemption import Preemption
@@ -128,6 +129,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         )
         announce = recovery_teller(config.recovery)
         monitor = make_monitor(config, data.bank, data.queries)
+        draw = make_panels(config, data.queries or data.source, mesh)
         choice = resolution_order(config)
         flops = [float(build_flops(one)) for one in resolutions(config)]
         placement = meshes.BatchLayout(mesh, config.train.batch_size)
@@ -209,6 +211,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                     ),
                     log_every=config.train.log_every_steps,
                     guards=Guards(leave_early, progress, refused, announce),
+                    pictures=Pictures(config.panels.every_steps, draw) if draw else None,
                 )
 
         outcome = run_segments(

@@ -210,11 +210,12 @@ def _check_sizes(config: Config) -> None:
             f"crops.local_crops_size={views.local_crops_size} is smaller than patch_size={patch}; "
             f"use {6 * patch}"
         )
-    if config.knn.every_steps and config.knn.image_px % patch:
-        raise ValueError(
-            f"knn.image_px={config.knn.image_px} is not a multiple of patch_size={patch}; "
-            f"use {max(config.knn.image_px // patch * patch, patch)}"
-        )
+    for name, section in (("knn", config.knn), ("panels", config.panels)):
+        if section.every_steps and (section.image_px < patch or section.image_px % patch):
+            raise ValueError(
+                f"{name}.image_px={section.image_px} is not a multiple of patch_size={patch}; "
+                f"use {max(section.image_px // patch * patch, patch)}"
+            )
     if isinstance(backbone, ConvNeXt):
         return
     if backbone.embed_dim % backbone.num_heads:

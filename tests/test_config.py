@@ -37,6 +37,7 @@ def small(**overrides: Any) -> Config:
     config.train.batch_size = 16  # 8 fake devices
     config.train.draw_group_size = 1
     config.dino.koleo_group_size = 2
+    config.panels.every_steps = 1
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
     return parse_config(config)
 

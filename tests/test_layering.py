@@ -17,7 +17,7 @@ FLOORS = (
     {"data"},
     {"ssl"},
     {"runtime"},
-    {"backbones", "evaluation", "curation", "export", "api"},
+    {"backbones", "embedding", "evaluation", "curation", "export", "api"},
 )
 APPS = len(FLOORS)
 """The floor of all else: top-level modules, the package itself, and rooms of apps as `tasks`."""

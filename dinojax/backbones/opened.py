@@ -10,7 +10,8 @@ from jax.sharding import Mesh
 
 from dinojax import mesh as meshes
 from dinojax.models.pixels import Pixels
-from dinojax.models.presets import Backbone
+from dinojax.models.presets import Backbone, backbone_shapes
+from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.digests import digests
 from dinojax.runtime.fingerprints import hash_text
 from dinojax.typing import Params
@@ -59,6 +60,13 @@ class Opened(abc.ABC):
             dinojax.runtime.errors.CheckpointError: a checkpoint is damaged.
         """
 
+    def layout(self, mesh: Mesh) -> Params:
+        """Shapes, dtypes and shardings of the parameters."""
+        if isinstance(self.backbone, Pixels):
+            return {}
+        shapes = backbone_shapes(self.backbone, self.images.channels)
+        return abstract(shapes, meshes.shardings(mesh, shapes))
+
     @property
     def arch(self) -> str:
         """The preset, or what stands for it."""
@@ -74,10 +82,14 @@ class Opened(abc.ABC):
         """16 hex digits of the parameters: the same for the same values, wherever they lie."""
         mesh = meshes.make_mesh(1, -1)
         with jax.set_mesh(mesh):
-            params = self.read(mesh)
-            return fingerprint_of(digests(params) if params else {})
+            return fingerprint_of_params(self.read(mesh))
 
 
 def fingerprint_of(found: Mapping[str, str]) -> str:
     """Of a backbone's digests by path (`dinojax.runtime.digests`)."""
     return hash_text("\n".join(sorted(f"{name} {digest}" for name, digest in found.items())))
+
+
+def fingerprint_of_params(params: Params) -> str:
+    """The same of the parameters themselves."""
+    return fingerprint_of(digests(params) if params else {})

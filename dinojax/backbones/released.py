@@ -1,4 +1,4 @@
-"""Backbones in ``.safetensors`` files under the names of the official DINOv2 or DINOv3 code."""
+"""Backbones in ``.safetensors`` files under the names of the official code or of Hugging Face."""
 
 import json
 import re
@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from dinojax import mesh as meshes
 from dinojax.backbones.names import Release, find_release, is_released_name
 from dinojax.backbones.opened import ImageFormat, Opened
 from dinojax.export.dinov2_names import plain_entries
+from dinojax.export.hf_names import HfWeights, is_hf
 from dinojax.export.names import BUFFERS, entry_shapes, from_torch
 from dinojax.export.tensor_file import TensorFile
 from dinojax.models.presets import (
@@ -25,10 +25,10 @@ from dinojax.models.presets import (
     get_preset,
 )
 from dinojax.precision import Precision, get_precision
-from dinojax.runtime.checkpoint import abstract
 from dinojax.typing import Params
 
 Shapes = Mapping[str, tuple[int, ...]]
+UNTIED = "untie_global_and_local_cls_norm"
 METADATA = ("arch", "student", "step", "checkpoint_fingerprint", "data_fingerprint", "recipe")
 """What `dinojax.export_torch` writes about a file's weights beside their layout."""
 
@@ -50,10 +50,9 @@ class Released(Opened):
         return {key: said[key] for key in METADATA if key in said}
 
     def read(self, mesh: Mesh) -> Params:
-        shapes = backbone_shapes(self.backbone, self.images.channels)  # type: ignore[arg-type]
-        wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+        wanted = self.layout(mesh)
         try:
-            return place(from_torch(TensorFile(self.path), wanted), wanted)
+            return place(from_torch(open_weights(self.path), wanted), wanted)
         except ValueError as error:
             raise ValueError(f"{self.path} does not hold a {self.preset}: {error}") from error
 
@@ -72,16 +71,30 @@ def open_released(
         FileNotFoundError: no such file.
         ValueError: damaged, or of no model that is known.
     """
-    file, precision = TensorFile(path), precision or get_precision("float32")
+    file, precision = open_weights(path), precision or get_precision("float32")
     release = None if model is None else _named(model)
     if release is None and is_released_name(PurePath(path).name):
         release = find_release(path)
-    if release is None and "recipe" in file.metadata:
+    if release is None and isinstance(file, TensorFile) and "recipe" in file.metadata:
         return _of_recipe(path, file.metadata, precision)
     if release is None:
         release = _sniffed(path, file.shapes)
-    backbone = get_preset(release.preset).build(precision, **release.changes)
+    changes = dict(release.changes)
+    if isinstance(file, HfWeights) and {**get_preset(release.preset).model, **changes}.get(UNTIED):
+        changes[UNTIED] = False  # they leave out the norm of local crops, which only training has
+    backbone = get_preset(release.preset).build(precision, **changes)
     return Released(path, backbone, path, release.preset, images=release.images)
+
+
+def open_weights(path: str) -> TensorFile | HfWeights:
+    """A file's entries, under the official names also if they are Hugging Face's.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a whole file of this kind.
+    """
+    file = TensorFile(path)
+    return HfWeights(file) if is_hf(file.shapes) else file
 
 
 def _named(model: str) -> Release:

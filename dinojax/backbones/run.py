@@ -9,11 +9,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from dinojax import mesh as meshes
 from dinojax.backbones.opened import ImageFormat, Opened, fingerprint_of
-from dinojax.models.presets import backbone_shapes, configured
+from dinojax.models.presets import configured
 from dinojax.precision import Precision, get_precision
-from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.earlier import Earlier, find_earlier
 from dinojax.runtime.errors import CheckpointError
@@ -56,8 +54,7 @@ class Trained(Opened):
         return fingerprint_of(own)
 
     def read(self, mesh: Mesh) -> Params:
-        shapes = backbone_shapes(self.backbone, self.images.channels)  # type: ignore[arg-type]
-        wanted = abstract(shapes, meshes.shardings(mesh, shapes))
+        wanted = self.layout(mesh)
         return self.earlier.read_teacher({"backbone": wanted})["backbone"]
 
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from dinojax import mesh as meshes
 from dinojax.backbones.opened import IMAGE_PX, ImageFormat, Opened
 from dinojax.models.pixels import Pixels
-from dinojax.models.presets import backbone_shapes, get_preset
+from dinojax.models.presets import get_preset
 from dinojax.precision import Precision
 from dinojax.typing import Params
 
@@ -29,15 +29,14 @@ class Untrained(Opened):
         return self.preset
 
     def read(self, mesh: Mesh) -> Params:
-        shapes = backbone_shapes(self.backbone, self.images.channels)  # type: ignore[arg-type]
         side = self.backbone.stride
 
         def init(key: jax.Array) -> Params:
-            image = jax.numpy.zeros((1, 1, side, side, self.images.channels))
-            return self.backbone.init(key, image)["params"]
+            image = jnp.zeros((1, 1, side, side, self.images.channels))
+            return dict(self.backbone.init(key, image)["params"])
 
         with jax.set_mesh(mesh):
-            layout = meshes.shardings(mesh, shapes)
+            layout = jax.tree.map(lambda leaf: leaf.sharding, self.layout(mesh))
             return jax.jit(init, out_shardings=layout)(jax.random.key(self.seed))
 
 

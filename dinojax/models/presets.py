@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dinojax.models.convnext import ConvNeXt
+from dinojax.models.pixels import Pixels
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import Precision
 from dinojax.typing import Params
@@ -26,6 +27,12 @@ _DINOV3 = {
 }
 _DINOV2 = {"patch_size": 14, "pos_embed_grid": 37}
 _REGISTERS = {"n_storage_tokens": 4, "interpolate_offset": 0.0, "interpolate_antialias": True}
+
+
+FIELDS = frozenset(
+    field.name for kind in (VisionTransformer, ConvNeXt) for field in dataclasses.fields(kind)
+) - {"parent", "name", "precision"}
+"""What a preset or a configuration may say of a backbone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,20 +131,17 @@ def configured(section: Mapping[str, Any], precision: Precision) -> Backbone:
     Raises:
         ValueError: no such preset, or an override of what this kind of backbone does not have.
     """
-    fields = {
-        field.name for kind in (VisionTransformer, ConvNeXt) for field in dataclasses.fields(kind)
-    }
     changes = {
         name: tuple(value) if isinstance(value, list) else value  # as JSON has it
         for name, value in section.items()
-        if name in fields and value is not None
+        if name in FIELDS and value is not None
     }
     if changes.get("pos_embed_rope_base") == 0:
         changes["pos_embed_rope_base"] = None
     return get_preset(section["arch"]).build(precision, **changes)
 
 
-def layer_count(backbone: Backbone) -> int:
+def layer_count(backbone: Backbone | Pixels) -> int:
     """How many layers `intermediate` chooses from; of a ConvNeXt the stages."""
     return len(backbone.depths) if isinstance(backbone, ConvNeXt) else backbone.depth
 

@@ -1,7 +1,7 @@
 """The training loop. Its order is a contract:
 
 1. leave if asked to, with the state saved, or because a write in the background has failed,
-2. evaluate the state if its step is due (so also before the first step),
+2. evaluate the state if its step is due (so also before the first step), then draw it if due,
 3. save the state if its step is due,
 4. take the batch of that step,
 5. run the step, with the function compiled for it,
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import logging
 
 from dinojax.runtime import cluster
@@ -51,6 +52,14 @@ class Guards(NamedTuple):
     """Called with the metrics of each step that is logged."""
 
 
+class Pictures(NamedTuple):
+    """What is drawn of a state, and when: at step 0, every so many steps, and after the last."""
+
+    every: int
+    draw: Callable[[State], Mapping[str, np.ndarray]]
+    """Pictures [H, W, 3] by name."""
+
+
 def run(
     state: State,
     *,
@@ -66,6 +75,7 @@ def run(
     throughput: Throughput,
     log_every: int,
     guards: Guards,
+    pictures: Pictures | None = None,
 ) -> Outcome:
     """Run steps ``first_step .. until - 1``, then save the state; evaluate it if it is the final.
 
@@ -110,6 +120,12 @@ def run(
             text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
             logging.info("step %d/%d  %s", step, total_steps, text)
             writer.write(step, scores)
+            guards.progress()
+        if pictures and (step % pictures.every == 0 or step == total_steps):
+            finish_log(step)
+            with throughput.pause(state):
+                for name, pixels in pictures.draw(state).items():
+                    writer.write_picture(step, f"panels/{name}", pixels)
             guards.progress()
         due = [saves for saves in series if saves.is_due(step)]
         if step > first_step and due:

@@ -28,7 +28,7 @@ SELECT = ("held_out", "test")
 
 @dataclass(frozen=True)
 class LinearProtocol:
-    """DINOv2's grid (its code), on one device's batch; in_1k.py has that of eight."""
+    """DINOv2's grid (its code), on one device's batch; configs/eval/in1k.py has that of eight."""
 
     learning_rates: tuple[float, ...] = (
         *(1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4),

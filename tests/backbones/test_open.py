@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from small_models import add_presets
 from trained_runs import make_run, small_config
 
 from dinojax import mesh as meshes
@@ -11,18 +12,13 @@ from dinojax.backbones.open import open_backbone
 from dinojax.backbones.run import Trained
 from dinojax.build_model import build_backbone
 from dinojax.export_torch import export_torch
-from dinojax.models.presets import PRESETS, Preset, backbone_shapes, layer_count
+from dinojax.models.presets import PRESETS, backbone_shapes, layer_count
 from dinojax.precision import get_precision
-
-TINY = Preset({**PRESETS["vits16"].model, "embed_dim": 64, "depth": 2, "num_heads": 2}, 0)
-TINY_V2 = Preset({**PRESETS["vits14_reg"].model, "embed_dim": 64, "depth": 2, "num_heads": 2}, 0)
 
 
 @pytest.fixture(autouse=True)
 def presets(monkeypatch):
-    """Two more, small ones."""
-    monkeypatch.setitem(PRESETS, "tiny16", TINY)
-    monkeypatch.setitem(PRESETS, "tiny14_reg", TINY_V2)
+    add_presets(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +63,11 @@ def test_an_exported_file_says_what_it_is(run, tmp_path):
     same(load_file(again), load_file(path))
 
 
-@pytest.mark.parametrize("preset", ["tiny16", "tiny14_reg"])
+@pytest.mark.parametrize("preset", ["small16", "small14_reg"])
 def test_official_files(tmp_path, preset):
     """By entries, by a name behind it, and by a name beside it."""
     path = tmp_path / "x.safetensors"
-    own = "dinov2" if preset == "tiny14_reg" else "dinov3"
+    own = "dinov2" if preset == "small14_reg" else "dinov3"
     export_torch(f"random:{preset}@5", str(path), layout=own)
     save_file(load_file(path), path)  # without what we say about it
     found = [open_backbone(str(path)), open_backbone(f"{path}#{preset}")]
@@ -85,9 +81,9 @@ def test_official_files(tmp_path, preset):
 
 
 def test_random_weights_are_a_function_of_the_seed():
-    one, other = open_backbone("random:tiny16"), open_backbone("random:tiny16@1")
+    one, other = open_backbone("random:small16"), open_backbone("random:small16@1")
     params = read(one, 2, 4)
-    same(params, read(open_backbone("random:tiny16@0"), 1, 1))
+    same(params, read(open_backbone("random:small16@0"), 1, 1))
     assert not params["blocks"]["mlp"]["fc1"]["kernel"].sharding.is_fully_replicated
     assert len({one.fingerprint, other.fingerprint}) == 2
     assert layer_count(one.backbone) == 2
@@ -98,14 +94,14 @@ def test_pixels():
     opened = open_backbone("pixels")
     assert read(opened) == {} and opened.images.mean == (0, 0, 0)
     images = jax.random.uniform(jax.random.key(0), (1, 2, 64, 64, 3))
-    (found,) = opened.backbone.apply({"params": {}}, images)
+    (found,) = opened.backbone.apply({"params": {}}, images)  # type: ignore
     np.testing.assert_array_equal(found.patches[0, 0, 9].reshape(8, 8, 3), images[0, 0, 8:16, 8:16])
     assert found.patches.shape == (1, 2, 64, 192) and found.registers.shape[2] == 0
     assert found.cls.shape == (1, 2, 32 * 32 * 3)
     np.testing.assert_allclose(found.cls.mean(-1), 0, atol=1e-6)
     corner = images[0, 0, :2, :2].mean((0, 1)) - images[0, 0].mean()
     assert np.corrcoef(found.cls[0, 0].reshape(32, 32, 3)[0, 0], corner)[0, 1] > 0.5
-    (small,) = opened.backbone.apply({"params": {}}, images[:, :, :32, :32])
+    (small,) = opened.backbone.apply({"params": {}}, images[:, :, :32, :32])  # type: ignore
     expected = images[0, :, :32, :32].reshape(2, -1)
     np.testing.assert_allclose(
         small.cls[0], expected - expected.mean(-1, keepdims=True), rtol=1e-5, atol=1e-6
@@ -116,7 +112,7 @@ def test_pixels():
     ("given", "words"),
     [
         ("random:vitx", "arch='vitx' is not a preset"),
-        ("random:tiny16@x", "the seed 'x' is no number; use random:tiny16@0"),
+        ("random:small16@x", "the seed 'x' is no number; use random:small16@0"),
         ("weights.pth", "can hold code"),
     ],
 )

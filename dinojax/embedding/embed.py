@@ -50,7 +50,7 @@ def embed(
     those that cannot be read have no row, and are counted in the log.
 
     Args:
-        source: as ``data.source``, such as a folder, ``tar:/data/x.tar`` or ``scenes``.
+        source: as ``data.source``, such as a folder, ``tar:/data/x.tar`` or ``scenes:1000``.
         model: from `dinojax.load`, or what that takes.
         out: a folder, for this one set of features.
         features: of `KINDS`, after the final norm.

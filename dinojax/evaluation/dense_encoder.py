@@ -8,6 +8,7 @@ from einops import rearrange
 
 from dinojax.evaluation.head_training import Encoder
 from dinojax.models.convnext import ConvNeXt
+from dinojax.models.features import Features
 from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone
 from dinojax.models.vit import Features

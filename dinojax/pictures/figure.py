@@ -1,6 +1,7 @@
 """A figure: rows of captioned tiles under a title, drawn with Pillow or written as HTML."""
 
 import base64
+import dataclasses
 import html
 import io
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from dinojax.pictures.colours import heat
 TILE_PX, PATCH_PX = 336, 4
 """Longer side of a tile, filled by whole pixels per patch: 24 for each of 14 patches, 6 of 56. And
 the fewest of these: 112 patches are 448 px."""
+PAGE_TILE_PX = 224
+"""The same on a page, which has several figures."""
 GAP_PX, MARGIN_PX, LINE_PX = 12, 28, 18
 PAPER, INK, FAINT = (255, 255, 255), (30, 34, 40), (112, 118, 126)
 MOST = 8
@@ -62,6 +65,7 @@ class Figure:
     scale: Scale | None = None
     grid: tuple[int, int] = field(default=(1, 1))
     """Patches per image, which tiles take whole pixels for."""
+    tile_px: int = TILE_PX
 
     @property
     def lines(self) -> list[tuple[str, Sequence[Tile]]]:
@@ -75,7 +79,7 @@ class Figure:
     @property
     def tile_size(self) -> tuple[int, int]:
         """(height, width) of each tile in pixels."""
-        per_patch = TILE_PX if max(self.grid) == 1 else max(TILE_PX // max(self.grid), PATCH_PX)
+        per_patch = max(self.tile_px // max(self.grid), PATCH_PX)
         return self.grid[0] * per_patch, self.grid[1] * per_patch
 
 
@@ -174,7 +178,8 @@ def data_url(picture: Image.Image) -> str:
 
 
 def as_html(figure: Figure) -> str:
-    """The same figure as a section of a page (`dinojax.pictures.page`)."""
+    """The same figure, smaller, as a section of a page (`dinojax.pictures.page`)."""
+    figure = dataclasses.replace(figure, tile_px=PAGE_TILE_PX)
     size = figure.tile_size
     lines = [f"<h2>{html.escape(figure.title)}</h2>"]
     lines += [f'<p class="fact">{html.escape(fact)}</p>' for fact in figure.facts]

@@ -29,7 +29,7 @@ def read_images(given: Sequence[str], limit: int, channels: int = 3) -> list[Nam
     """Of files, folders and other sources; of a source at most `limit`, spread evenly.
 
     Args:
-        given: files, or words as of ``data.source``, such as ``scenes`` or ``tar:/data/x.tar``.
+        given: files, or words as of ``data.source``, as ``scenes:1000`` or ``tar:/data/x.tar``.
 
     Raises:
         FileNotFoundError: no such file or folder.

@@ -13,7 +13,7 @@ body { margin: 0 auto; padding: 2rem; max-width: 1500px; font: 15px/1.45 system-
 h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .2rem; }
 h3 { font-size: .9rem; margin: 1rem 0 .3rem; font-weight: 600; }
 .fact, figcaption, .scale { color: var(--faint); font-size: .85rem; margin: .1rem 0; }
-.row { display: flex; gap: 12px; overflow-x: auto; padding-bottom: 4px; }
+.row { display: flex; flex-wrap: wrap; gap: 12px; }
 figure { margin: 0; flex: none; } img { display: block; }
 .scale { display: flex; align-items: center; gap: 8px; }
 table { border-collapse: collapse; font-size: .88rem; } .wide { overflow-x: auto; }

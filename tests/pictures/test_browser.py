@@ -40,7 +40,7 @@ def test_clicks(browser, tmp_path):
     path.write_text(clickable("t", [], images, patches, (0, 2, 3)))
     tab, complaints = browser.new_page(), []
     tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on("console", lambda said: complaints.append(said.text))
+    tab.on("console", lambda said: said.type == "error" and complaints.append(said.text))
     tab.on("request", lambda asked: complaints.append(asked.url[:80]))
     tab.goto(f"file://{path}")
     assert said(tab) == (2, 3, "first", low(patches, 0, 2, 3))
@@ -75,4 +75,4 @@ def colour(tab: Any, canvas: int, row: int, column: int) -> list[int]:
       const x = (column + 0.5) * canvas.width / 8, y = (row + 0.5) * canvas.height / 6;
       return [...canvas.getContext("2d").getImageData(x, y, 1, 1).data].slice(0, 3);
     }"""
-    return tab.evaluate(script, [canvas, int(row), int(column)])
+    return tab.evaluate(script, [int(canvas), int(row), int(column)])

@@ -57,7 +57,7 @@ def test_html_is_one_file_and_escapes_names():
     assert not re.findall(r'(?:src|href)="(?!data:)', text) and "http" not in text
     data = re.findall(r'<figure><img src="data:image/png;base64,([^"]+)"', text)[0]
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
-    np.testing.assert_array_equal(pixels[::84, ::84], tile.pixels)
+    np.testing.assert_array_equal(pixels[::56, ::56], tile.pixels)
 
 
 def test_the_page_for_clicks_holds_features_and_script():

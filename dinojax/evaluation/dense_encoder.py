@@ -11,7 +11,6 @@ from dinojax.models.convnext import ConvNeXt
 from dinojax.models.features import Features
 from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone
-from dinojax.models.vit import Features
 from dinojax.precision import widen
 from dinojax.typing import Array, Bool, Float, Params
 from dinojax.views.colour import WHITE

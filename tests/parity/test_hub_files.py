@@ -18,9 +18,10 @@ def test_save_pretrained(tmp_path, preset):
     if preset == "convnext_tiny":
         module = transformers.DINOv3ConvNextModel(transformers.DINOv3ConvNextConfig())
     elif preset == "vits16":
-        module = transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig())
+        module = transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(num_register_tokens=4))
     else:
         options = {"hidden_size": 384, "num_attention_heads": 6, "image_size": 518}
+        options["patch_size"] = 14
         config = transformers.Dinov2WithRegistersConfig(**options)
         module = transformers.Dinov2WithRegistersModel(config)
     module.eval()

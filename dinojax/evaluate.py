@@ -129,7 +129,7 @@ def open_records(config: Config) -> tuple[Source, Source]:
         FileNotFoundError: no such data.
     """
     data = open_data(config)
-    if data.bank is None or data.queries is None or data.bank.class_names is None:
+    if data.bank.class_names is None:
         raise ValueError(
             f"data.source={config.data.source!r} has no labels to score features with; sort the "
             "images into a folder per class, or give others with --data"

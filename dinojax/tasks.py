@@ -3,17 +3,16 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from dinojax.build_model import build_backbone
+from dinojax.build_monitor import StateMonitor
 from dinojax.config import Config
 from dinojax.data.map_batches import find_classes, map_batches
 from dinojax.data.source import Source
 from dinojax.evaluation.features import make_dense_encoder
 from dinojax.evaluation.monitor import evenly
 from dinojax.evaluation.segmentation import linear_segmentation
-from dinojax.knn_monitor import make_knn_monitor
 from dinojax.precision import get_precision
 from dinojax.typing import Params
 
@@ -56,8 +55,7 @@ def _knn_protocol(config: Config) -> dict[str, Any]:
 def _knn(
     config: Config, params: Params, bank: Source, queries: Source
 ) -> Iterator[tuple[str, float]]:
-    state = SimpleNamespace(teacher={"backbone": params})
-    scores = make_knn_monitor(config, bank, queries)(state)
+    scores = StateMonitor(config, bank, queries).score(params)
     yield "top1", scores["knn"]
     yield "top1_pixels", scores["knn_pixels"]
 

@@ -22,6 +22,7 @@ from dinojax.build import build_init
 from dinojax.build_flops import build_flops
 from dinojax.build_gram import build_refresh
 from dinojax.build_inputs import build_views
+from dinojax.build_monitor import make_monitor
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.config_parse import quote_keywords
@@ -30,7 +31,6 @@ from dinojax.data.pipeline import TrainBatch, make_loader
 from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
 from dinojax.gram_choice import choose_gram_teacher
 from dinojax.initial_state import make_initial_state
-from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.run_mesh import run_mesh
@@ -87,15 +87,14 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
     data = open_data(config)
     timeout = config.data.read_timeout_s
     for part in (data.source, data.queries):
-        if part is not None:
-            verify(
-                part,
-                config.data.canvas_px,
-                config.data.verify_images,
-                budget=config.data.bad_budget,
-                channels=config.student.in_chans,
-                read_timeout_s=timeout,
-            )
+        verify(
+            part,
+            config.data.canvas_px,
+            config.data.verify_images,
+            budget=config.data.bad_budget,
+            channels=config.student.in_chans,
+            read_timeout_s=timeout,
+        )
     found = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
     weights = {**teacher_digest(config), **start_digest(config)}
     agree("data", {"data fingerprint": found.digest, **weights})

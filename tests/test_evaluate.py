@@ -1,7 +1,6 @@
 """Scores of frozen features: the monitor's values, with the hashes that make them comparable."""
 
 import json
-from types import SimpleNamespace
 
 import jax
 import pytest
@@ -9,8 +8,8 @@ from trained_runs import make_run, small_config
 
 from dinojax import mesh as meshes
 from dinojax import tasks
+from dinojax.build_monitor import make_monitor
 from dinojax.evaluate import evaluate, table
-from dinojax.knn_monitor import make_monitor
 from dinojax.tasks import Task
 from dinojax.trained import open_trained
 from dinojax.training_data import open_data
@@ -30,7 +29,7 @@ def test_the_tasks(run, tmp_path):
     data = open_data(config)
     monitor = make_monitor(config, data.bank, data.queries)
     with jax.set_mesh(meshes.make_mesh()):
-        expected = monitor(SimpleNamespace(teacher=state.teacher))
+        expected = monitor(state)
     values = {f"{score['task']}_{score['metric']}": score["value"] for score in found["scores"]}
     miou = values.pop("segmentation_miou")
     assert 0 < miou < 1

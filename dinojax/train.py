@@ -5,10 +5,11 @@ several hosts the same command runs once on each (docs/scaling.md).
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import write_or_check
 from dinojax.runtime.errors import underway
 from dinojax.runtime.exits import STOPS, exit_code, leave
+from dinojax.runtime.guardian import Guardian
 from dinojax.runtime.loop import Guards, Outcome, TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.nonfinite import NonfiniteSteps
@@ -75,6 +77,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         FileNotFoundError: init.from or a teacher names no checkpoint.
         dinojax.runtime.errors.CheckpointError: a checkpoint cannot be written, or none read.
         dinojax.runtime.errors.PreemptedError: SIGTERM; the state is saved.
+        dinojax.runtime.errors.AlarmedError: an alarm, by guardian.action; the state is saved.
         dinojax.runtime.errors.DivergedError: too many non-finite steps and no way back.
     """
     config = choose_gram_teacher(config, workdir)
@@ -188,6 +191,18 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                 MetricWriter(workdir, resumed_from=latest) as writer,
                 underway(),
             ):
+                guardian = Guardian(
+                    workdir,
+                    writer,
+                    resumed_from=latest,
+                    total_steps=config.train.steps,
+                    **dataclasses.asdict(config.guardian),
+                )
+
+                def logged(step: int, values: Mapping[str, float]) -> None:
+                    announce(step, values)
+                    guardian.logged(step, values)
+
                 return run(
                     state,
                     first_step=first,
@@ -207,7 +222,14 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                         peak_flops=peak,
                     ),
                     log_every=config.train.log_every_steps,
-                    guards=Guards(leave_early, progress, refused, announce),
+                    guards=Guards(
+                        leave_early,
+                        progress,
+                        refused,
+                        logged,
+                        guardian.scored,
+                        guardian.asked_to_stop,
+                    ),
                 )
 
         outcome = run_segments(

@@ -17,6 +17,7 @@ from dinojax.models.vit import VisionTransformer
 from dinojax.precision import get_precision
 from dinojax.ranges import check_ranges
 from dinojax.resolutions import resolution_order, resolutions
+from dinojax.runtime.guardian import check as check_guardian
 from dinojax.stage_validation import check_init, check_recovery
 from dinojax.students import student_configs
 from dinojax.training_data import build_order
@@ -46,6 +47,7 @@ def check_config(config: Config) -> None:
     for one in students.values():
         check_config(one)
     _check_rollback(config)
+    _check_guardian(config)
     for resolution in resolutions(config):
         _check_sizes(resolution)
         check_gram(resolution, _patch_size(resolution))
@@ -194,6 +196,24 @@ def _check_rollback(config: Config) -> None:
         )
 
 
+def _check_guardian(config: Config) -> None:
+    """Its action has to be possible when an evaluation shows that steps since the last were bad."""
+    action, saves, every = config.guardian.action, config.checkpoint, config.knn.every_steps
+    check_guardian(action, config.guardian.ignore)
+    if action != "warn" and not every:
+        raise ValueError(
+            f"guardian.action={action!r} with knn.every_steps=0, so that there are no scores to look "
+            "at; use knn.every_steps=5000 or guardian.action='warn'"
+        )
+    if action == "rollback" and (saves.keep_last - 1) * saves.every_steps < every:
+        raise ValueError(
+            f"checkpoint.keep_last={saves.keep_last} at checkpoint.every_steps={saves.every_steps} "
+            f"reaches back less than the {every} steps of knn.every_steps, after which "
+            f"guardian.action='rollback' goes back; use checkpoint.keep_last="
+            f"{-(-every // saves.every_steps) + 1} or guardian.action='stop'"
+        )
+
+
 def _check_sizes(config: Config) -> None:
     backbone = build_backbone(config, get_precision(config.train.precision))
     patch, views = backbone.stride, build_views(config)
@@ -210,10 +230,10 @@ def _check_sizes(config: Config) -> None:
             f"crops.local_crops_size={views.local_crops_size} is smaller than patch_size={patch}; "
             f"use {6 * patch}"
         )
-    if config.knn.every_steps and config.knn.image_px % patch:
+    if config.knn.every_steps and (config.knn.image_px % patch or config.knn.image_px < 2 * patch):
         raise ValueError(
-            f"knn.image_px={config.knn.image_px} is not a multiple of patch_size={patch}; "
-            f"use {max(config.knn.image_px // patch * patch, patch)}"
+            f"knn.image_px={config.knn.image_px} is not a multiple of patch_size={patch}, or has a "
+            f"single patch; use {max(config.knn.image_px // patch, 2) * patch}"
         )
     if isinstance(backbone, ConvNeXt):
         return

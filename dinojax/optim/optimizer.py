@@ -90,7 +90,11 @@ class AdamW(NamedTuple):
         return optax.ScaleByAdamState(optax.safe_increment(state.count), mu, nu)
 
     def update_params(self, params: Params, state: optax.ScaleByAdamState, rates: Rates) -> Params:
-        """``theta - lr * m * (adam + wd * d * theta)`` from the moments of this step.
+        """`params` minus their `updates` by the moments of this step."""
+        return jax.tree.map(jnp.subtract, params, self.updates(params, state, rates))
+
+    def updates(self, params: Params, state: optax.ScaleByAdamState, rates: Rates) -> Params:
+        """``lr * m * (adam + wd * d * theta)``.
 
         m is the leaf's rate multiplier, d its decay switch, adam the ratio of the bias-corrected
         moments.
@@ -108,15 +112,15 @@ class AdamW(NamedTuple):
             slowed = jax.tree.map(lambda multiplier: factor * multiplier, multipliers["backbone"])
             multipliers = {**multipliers, "backbone": slowed}
 
-        def step(theta, mean, square, multiplier, decayed: bool, last_layer: bool):
+        def update(theta, mean, square, multiplier, decayed: bool, last_layer: bool):
             direction = mean / (jnp.sqrt(square) + self.epsilon)
             lr = (rates.last_layer_lr if last_layer else rates.lr) * multiplier
             if decayed:
                 direction = direction + rates.weight_decay.astype(theta.dtype) * theta
-            return theta - lr.astype(theta.dtype) * direction
+            return lr.astype(theta.dtype) * direction
 
         return jax.tree.map(
-            step, params, means, squares, multipliers, is_decayed(params), is_last_layer(params)
+            update, params, means, squares, multipliers, is_decayed(params), is_last_layer(params)
         )
 
 

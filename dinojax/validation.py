@@ -202,8 +202,8 @@ def _check_guardian(config: Config) -> None:
     check_guardian(action, config.guardian.ignore)
     if action != "warn" and not every:
         raise ValueError(
-            f"guardian.action={action!r} with knn.every_steps=0, so that there are no scores to look "
-            "at; use knn.every_steps=5000 or guardian.action='warn'"
+            f"guardian.action={action!r} with knn.every_steps=0, so that there are no scores to "
+            "look at; use knn.every_steps=5000 or guardian.action='warn'"
         )
     if action == "rollback" and (saves.keep_last - 1) * saves.every_steps < every:
         raise ValueError(

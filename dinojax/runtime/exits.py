@@ -27,7 +27,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     # (7 is `HUNG`, 9 `PEER_LOST`.)
     # Too many steps in a row without a finite loss, and no checkpoint to go back to.
     DivergedError: 8,
-    # An alarm with `guardian.action`; the state is saved, and the same command goes on all the same.
+    # An alarm, by `guardian.action`; saved, and the same command goes on all the same.
     AlarmedError: 10,
 }
 STOPS = tuple(EXIT_CODES)

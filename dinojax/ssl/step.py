@@ -129,8 +129,10 @@ def update_ratios(
     ones (`apply_gradients`): their decay is taken at the new ones, which changes the update by a
     factor of 1 - lr * weight_decay at most.
     """
-    updates = optimizer.updates(updated.student, updated.moments, rates)
+    # Else the compiler makes the new values once more, from the old ones, to measure them.
+    student, moments = jax.lax.optimization_barrier((updated.student, updated.moments))
+    updates = optimizer.updates(student, moments, rates)
     return {
         name: jnp.where(finite, trees.global_norm(updates[name]) / trees.global_norm(params), 0)
-        for name, params in updated.student.items()
+        for name, params in student.items()
     }

@@ -5,7 +5,6 @@ several hosts the same command runs once on each (docs/scaling.md).
 """
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import sys
@@ -196,7 +195,8 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                     writer,
                     resumed_from=latest,
                     total_steps=config.train.steps,
-                    **dataclasses.asdict(config.guardian),
+                    action=config.guardian.action,
+                    ignore=config.guardian.ignore,
                 )
 
                 def logged(step: int, values: Mapping[str, float]) -> None:

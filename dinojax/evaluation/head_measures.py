@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from dinojax import trees
 from dinojax.evaluation.prototypes import agreement, entropy_share, occupancy
@@ -21,8 +22,8 @@ HEAD_ROWS = 256
 class Tokens(NamedTuple):
     """Normed tokens of the same images, and places in them, for both networks."""
 
-    cls: Float[Array, "R D"]
-    patch: Float[Array, "R D"]
+    cls: Float[Array | np.ndarray, "R D"]
+    patch: Float[Array | np.ndarray, "R D"]
 
 
 HeadMeasures = Callable[[TrainState, Tokens, Tokens], dict[str, Array]]

@@ -75,7 +75,7 @@ class Guardian:
         if jax.process_index() == 0:
             for line in _lines(Path(workdir) / METRICS_FILE):
                 if any(name.rpartition("/")[2] == EVALUATED for name in line):
-                    self._note(line["step"], line)
+                    self._note(line.pop("step"), line)
         self._evaluated = _of_first("evaluations", self._evaluated)
         self._why: str | None = None
 

@@ -123,16 +123,13 @@ def apply_gradients(
 def update_ratios(
     optimizer: AdamW, updated: TrainState, rates: Rates, finite: Bool[Array, ""]
 ) -> dict[str, Float[Array, ""]]:
-    """Norm of each submodule's update relative to that of its parameters; 0 of a refused step.
+    """Norm of each submodule's update, weight decay left out, relative to that of its parameters.
 
-    From what the step leaves behind, since the old parameters must not be needed once there are new
-    ones (`apply_gradients`): their decay is taken at the new ones, which changes the update by a
-    factor of 1 - lr * weight_decay at most.
+    0 of a refused step. From what the step leaves behind: old parameters must not be needed once
+    there are new ones (`apply_gradients`).
     """
-    # Else the compiler makes the new values once more, from the old ones, to measure them.
-    student, moments = jax.lax.optimization_barrier((updated.student, updated.moments))
-    updates = optimizer.updates(student, moments, rates)
+    norms = optimizer.update_norms(updated.student, updated.moments, rates)
     return {
-        name: jnp.where(finite, trees.global_norm(updates[name]) / trees.global_norm(params), 0)
-        for name, params in student.items()
+        name: jnp.where(finite, norms[name] / trees.global_norm(params), 0)
+        for name, params in updated.student.items()
     }

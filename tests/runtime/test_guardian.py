@@ -114,9 +114,11 @@ def test_rollback_is_asked_for_from_the_last_evaluation_on(tmp_path):
             attempt.scored(200, BAD)
     assert (request.value.first, request.value.end) == (101, 200)
     # From a checkpoint before it the same may happen again, and leads further back.
-    with Attempt(tmp_path, resumed_from=50, action="rollback") as attempt:
-        with pytest.raises(RollBack) as request:
-            attempt.scored(200, BAD)
+    with (
+        Attempt(tmp_path, resumed_from=50, action="rollback") as attempt,
+        pytest.raises(RollBack) as request,
+    ):
+        attempt.scored(200, BAD)
     assert (request.value.first, request.value.end) == (1, 200)
 
 

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import json
 import math
+import runpy
 import statistics
 import tempfile
 import time
@@ -28,7 +29,7 @@ import numpy as np
 from dinojax import build_inputs, build_loss, training_data
 from dinojax import train as app
 from dinojax.build_monitor import Monitor, make_monitor
-from dinojax.config import default_config, parse_config
+from dinojax.config import parse_config
 from dinojax.data.records import Record
 from dinojax.data.source import Source
 from dinojax.losses.centering import softmax_center
@@ -36,6 +37,7 @@ from dinojax.runtime.alarms import RULES, History, Rule, alarms
 from dinojax.ssl.objective import Targets
 
 STEPS, EVERY = 320, 20
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
 FALL = 0.8
 """Of its peak: where kNN has fallen."""
 FITTED = ("rank_collapse", "features_alike", "prototype_collapse", "uniform_targets", "dense_decay")
@@ -78,27 +80,9 @@ def any_label(index: int, record: Record) -> Record:
 
 
 def tiny() -> Any:
-    """The quickstart at an eighth of its work."""
-    config = default_config()
-    config.student.update(
-        {"arch": "vits16", "embed_dim": 64, "depth": 2, "num_heads": 2, "patch_size": 8}
-    )
-    config.student.update({"n_storage_tokens": 1, "drop_path_rate": 0.0})
-    config.student.update({"layerscale": 1.0, "init_std": 0.12})
-    for head in (config.dino.head, config.ibot.head):
-        head.update({"n_prototypes": 64, "hidden_dim": 128, "bottleneck_dim": 32})
-    config.crops.update({"global_crops_size": 32, "local_crops_size": 16, "local_crops_number": 4})
-    config.train.update({"steps": STEPS, "batch_size": 32, "draw_group_size": 32})
-    config.train.update({"precision": "float32", "log_every_steps": 5})
-    optim = config.optim
-    optim.scaling_rule, optim.freeze_last_layer_steps = "none", 0
-    optim.lr.peak, optim.lr.warmup_steps = 1e-3, 10
-    optim.weight_decay.end, optim.momentum.peak = 0.1, 0.98
-    optim.teacher_temp.start = 0.004
-    optim.teacher_temp.peak = optim.teacher_temp.end = 0.02
-    optim.teacher_temp.warmup_steps = 240
-    optim.layerwise_decay = optim.patch_embed_lr_mult = 1.0
-    config.data.canvas_px = config.data.scenes.image_px = config.knn.image_px = 48
+    """The quickstart's small student alone, on fewer images, watched more often."""
+    config = runpy.run_path(str(QUICKSTART))["get_config"]("small")
+    config.train.steps, config.train.log_every_steps = STEPS, 5
     config.data.scenes.num_images, config.data.holdout = 1024, 0.5
     config.knn.update({"every_steps": EVERY, "max_bank": 1024, "max_queries": 512})
     config.checkpoint.every_steps = STEPS

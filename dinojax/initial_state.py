@@ -11,9 +11,9 @@ from dinojax.build_gram import has_gram_teacher
 from dinojax.build_model import build_model
 from dinojax.build_recovery import has_recovery
 from dinojax.config import Config
-from dinojax.earlier import find_earlier
 from dinojax.frozen_teacher import with_teacher, without_teacher
 from dinojax.position_tables import read_teacher
+from dinojax.runtime.earlier import find_earlier
 from dinojax.seed_heads import FirstBatches, seed_heads
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students

@@ -5,10 +5,10 @@ from functools import partial
 import jax
 
 from dinojax import trees
-from dinojax.earlier import Earlier
 from dinojax.models.embed import resample_positions
 from dinojax.models.presets import Backbone
 from dinojax.models.vit import VisionTransformer
+from dinojax.runtime.earlier import Earlier
 from dinojax.runtime.stored_state import stored_leaves
 from dinojax.typing import Params
 

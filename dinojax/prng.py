@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from dinojax.typing import Key, Step
+from dinojax.typing import Array, Int, Key, Step
 
 
-def key_for(seed: int, step: Step, *stream: str) -> Key:
+def key_for(seed: int | Int[Array, ""], step: Step, *stream: str) -> Key:
     """The key of the named stream at one step. Different names give independent draws."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     for name in stream:

@@ -45,6 +45,8 @@ RANGES = {
     "train.prototype_chunk": at_least(1, 4096),
     "train.rollback_after": at_least(0),
     "train.hang_timeout_s": at_least(0, 1800.0),
+    "panels.every_steps": at_least(0),
+    "panels.images": at_least(1, 4),
     "student.in_chans": at_least(1, 3),
     "student.init_std": above(0, 0.02),
     "student.drop_path_rate": Range(0, 1, 0.3, below=True),

@@ -50,6 +50,20 @@ def set_vit7b16(config: Any) -> None:
     config.data.holdout = 0.0001
 
 
+def set_dinov2_probe(config: Any, layout: str) -> None:
+    """The linear probe of DINOv2 in an evaluation (arXiv:2304.07193, appendix B.3, and its code).
+
+    Ten epochs of ImageNet-1k, eight devices of 128 images, each image cropped anew in each epoch,
+    and the best probe chosen on what is scored.
+    """
+    config.images.image_px, config.images.resize_px = 224, 256
+    config.records.layout = layout
+    config.records.max_train = config.records.max_test = 0
+    config.linear.batch_size = 1024
+    config.linear.views = 10
+    config.linear.select = "test"
+
+
 def set_vitl16_distillation(config: Any) -> None:
     """All but the students of a distillation from the 7B model.
 

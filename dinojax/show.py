@@ -6,6 +6,10 @@ draws a contact sheet; ``where --id=NAME`` lists the steps that used a record. N
 ``snapshots`` scores the snapshots of the run's EMA teacher, as far as they have no scores yet, and
 ranks them as teachers for Gram anchoring; it writes ``WORKDIR/snapshots.json``. The order is that
 of mIoU where the images have segmentation maps and of locality otherwise, see docs/gram.md.
+
+``pca``, ``attention``, ``similarity``, ``norms`` and ``neighbours`` draw the features of a frozen
+backbone, ``--checkpoint``, on ``--data`` to ``--out``, a .png or .html file. ``report`` puts
+curves, scores, pictures and configuration of a run on one page. See docs/pictures.md.
 """
 
 import io
@@ -16,17 +20,21 @@ from pathlib import Path
 
 from absl import app, flags
 
+from dinojax import show_features
 from dinojax.batch_sheet import extent, sheet, slots, table
 from dinojax.evaluation.snapshot_scores import CRITERIA, FILE, Snapshot, as_text
 from dinojax.recorder import rebuild, uses
 from dinojax.runs import open_run
-from dinojax.runtime.atomic import replace_bytes
+from dinojax.runtime.atomic import replace_bytes, replace_text
 from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.safety import SNAPSHOTS
+from dinojax.show_features import DATA
+from dinojax.show_report import make_report
 from dinojax.snapshots import Protocol, score_snapshots
 
-COMMANDS = ("batch", "where", "snapshots")
+IMAGES, REPORT_IMAGES = 8, 4
+COMMANDS = ("batch", "where", "snapshots", "report")
 
 
 def show_batch(workdir: str, step: int, *, images: int, out: str | None, as_json: bool) -> None:
@@ -94,17 +102,41 @@ def show_snapshots(
     )
 
 
+def show_report(given: flags.FlagValues) -> None:
+    """Write a page about the run to `out` (default: in the workdir) and print where it is."""
+    path = Path(given.out or Path(given.workdir) / "report.html")
+    text = make_report(
+        given.workdir,
+        data=given.data or [DATA],
+        images=given.images or REPORT_IMAGES,
+        image_px=given.image_px,
+        recipe=given.recipe,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, text)
+    print(path)
+
+
 def main(argv: Sequence[str]) -> None:
     given = flags.FLAGS
-    if len(argv) != 2 or argv[1] not in COMMANDS:
-        raise app.UsageError(f"give one of {COMMANDS} and options that start with --")
+    known = (*COMMANDS, *show_features.COMMANDS)
+    if len(argv) != 2 or argv[1] not in known:
+        raise app.UsageError(f"give one of {known} and options that start with --")
     try:
-        if argv[1] == "batch":
+        if argv[1] in show_features.COMMANDS:
+            print(show_features.show_features(argv[1], _wanted(given), _needed(given, "out")))
+        elif _needed(given, "workdir") and argv[1] == "batch":
             if given.step is None:
                 raise ValueError("batch needs --step, e.g. --step=0")
             show_batch(
-                given.workdir, given.step, images=given.images, out=given.out, as_json=given.json
+                given.workdir,
+                given.step,
+                images=given.images or IMAGES,
+                out=given.out,
+                as_json=given.json,
             )
+        elif argv[1] == "report":
+            show_report(given)
         elif argv[1] == "snapshots":
             show_snapshots(given.workdir, _protocol(given), as_json=given.json, by=given.by)
         else:
@@ -114,6 +146,33 @@ def main(argv: Sequence[str]) -> None:
     except STOPS as error:
         print(f"dinojax.show: {error}", file=sys.stderr)
         leave(error)
+
+
+def _needed(given: flags.FlagValues, name: str) -> str:
+    value = given[name].value
+    if value is None:
+        raise ValueError(f"--{name} is missing; see python -m dinojax.show --help")
+    return value
+
+
+def _wanted(given: flags.FlagValues) -> show_features.Wanted:
+    try:
+        down, right = map(float, given.at)
+    except ValueError as error:
+        raise ValueError(f"--at={','.join(given.at)}: give two numbers, as 0.5,0.5") from error
+    return show_features.Wanted(
+        _needed(given, "checkpoint"),
+        given.data,
+        given.image_px,
+        given.images or IMAGES,
+        given.layer,
+        (down, right),
+        given.of,
+        given.series,
+        given.foreground,
+        given.k,
+        given.batch,
+    )
 
 
 def _protocol(given: flags.FlagValues) -> Protocol:
@@ -129,16 +188,34 @@ def _protocol(given: flags.FlagValues) -> Protocol:
 if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "The run.")
     flags.DEFINE_integer("step", None, "batch: which step.")
-    flags.DEFINE_integer("images", 8, "batch: how many of its images, from the first.")
-    flags.DEFINE_string("out", None, "batch: the picture; default: WORKDIR/batch_STEP.png.")
+    flags.DEFINE_integer(
+        "images",
+        None,
+        "How many: batch, of the step (8); features, of each --data (8); report (4).",
+    )
+    flags.DEFINE_string("out", None, "The picture; of batch by default WORKDIR/batch_STEP.png.")
     flags.DEFINE_string("id", None, "where: the record.")
     flags.DEFINE_integer("steps", None, "where: how many steps; default: those run so far.")
     flags.DEFINE_string(
         "source", None, "snapshots: images to score on, as data.source; default: the run's own."
     )
     flags.DEFINE_integer(
-        "image_px", None, "snapshots: side of the centre crops; default: knn.image_px of the run."
+        "image_px", None, "Side of the centre crops; default: knn.image_px of the run, or 224."
     )
+    flags.DEFINE_string("checkpoint", None, "Features of what: as for dinojax.evaluate.")
+    flags.DEFINE_multi_string(
+        "data", [], f"Features of which images: files, folders, sources; default: {DATA}."
+    )
+    flags.DEFINE_integer("layer", -1, "attention: which layer; negative: from the end.")
+    flags.DEFINE_list("at", ["0.5", "0.5"], "similarity: to which patch, as DOWN,RIGHT in 0..1.")
+    flags.DEFINE_integer("of", 0, "similarity: of which image.")
+    flags.DEFINE_bool("series", False, "pca: also of the run's earlier snapshots or checkpoints.")
+    flags.DEFINE_bool("foreground", False, "pca: of objects alone.")
+    flags.DEFINE_string(
+        "recipe", None, "report: FILE or FILE:VARIANT to compare with; default: the defaults."
+    )
+    flags.DEFINE_integer("k", 6, "neighbours: how many.")
+    flags.DEFINE_integer("batch", 4, "Features: images at a time.")
     flags.DEFINE_integer("train_images", 1000, "snapshots: at most so many fit the linear head.")
     flags.DEFINE_integer("held_out_images", 500, "snapshots: at most so many are scored on.")
     flags.DEFINE_multi_integer(
@@ -148,6 +225,5 @@ if __name__ == "__main__":
         "by", None, CRITERIA, "snapshots: what orders them; default: the first that is known."
     )
     flags.DEFINE_bool("json", False, "One JSON document instead of a table.")
-    flags.mark_flag_as_required("workdir")
     mute()
     app.run(main)

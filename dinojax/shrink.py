@@ -51,6 +51,8 @@ def shrink(config: Any) -> ml_collections.ConfigDict:
     config.knn.every_steps = 3
     config.knn.image_px = 4 * patch_px
     config.knn.batch_size = 32
+    config.panels.every_steps = min(config.panels.every_steps, 3)
+    config.panels.images, config.panels.image_px = 1, 4 * patch_px
     config.checkpoint.every_steps = 3
     _shrink_stages(config)
     return config

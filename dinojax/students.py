@@ -4,7 +4,9 @@ import dataclasses
 import re
 from typing import Any
 
+from dinojax.backbones.run import Trained
 from dinojax.config import Config, from_dict, to_dict
+from dinojax.runtime.earlier import STUDENT
 
 SECTIONS = ("student.", "dino.", "ibot.", "optim.")
 """What students may differ in; crops and batches they have in common."""
@@ -48,3 +50,29 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     if last not in values:
         raise ValueError(f"distillation.students has an unknown key {key}")
     values[last] = value
+
+
+def config_of(trained: Trained) -> Config:
+    """The configuration of the run that a backbone is of, or of the one student that is meant."""
+    return one_student(from_dict(trained.contract["config"]), trained.student, trained.name)
+
+
+def one_student(config: Config, student: str | None, where: str) -> Config:
+    """The configuration of a run's student, or of the run that has only its own.
+
+    Args:
+        where: it is from, for the message.
+
+    Raises:
+        ValueError: no student of this name, or none named where there are several.
+    """
+    students = student_configs(config)
+    if student is None and not students:
+        return config
+    if not students:
+        raise ValueError(f"checkpoint={where!r} is of a run with one student, without name")
+    if student not in students:
+        path = where.partition(STUDENT)[0]
+        working = ", ".join(f"{path}{STUDENT}{name}" for name in students)
+        raise ValueError(f"checkpoint={where!r} is of a run with several students; use {working}")
+    return students[student]

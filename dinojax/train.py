@@ -23,6 +23,7 @@ from dinojax.build_flops import build_flops
 from dinojax.build_gram import build_refresh
 from dinojax.build_inputs import build_views
 from dinojax.build_monitor import make_monitor
+from dinojax.build_panels import make_panels
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.config_parse import quote_keywords
@@ -42,7 +43,7 @@ from dinojax.runtime.contract import write_or_check
 from dinojax.runtime.errors import underway
 from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.guardian import Guardian
-from dinojax.runtime.loop import Guards, Outcome, TrainStep, run
+from dinojax.runtime.loop import Guards, Outcome, Pictures, TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.nonfinite import NonfiniteSteps
 from dinojax.runtime.preemption import Preemption
@@ -129,6 +130,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         )
         announce = recovery_teller(config.recovery)
         monitor = make_monitor(config, data.bank, data.queries)
+        draw = make_panels(config, data.queries, mesh)
         choice = resolution_order(config)
         flops = [float(build_flops(one)) for one in resolutions(config)]
         placement = meshes.BatchLayout(mesh, config.train.batch_size)
@@ -230,6 +232,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                         guardian.scored,
                         guardian.asked_to_stop,
                     ),
+                    pictures=Pictures(config.panels.every_steps, draw) if draw else None,
                 )
 
         outcome = run_segments(

@@ -230,11 +230,13 @@ def _check_sizes(config: Config) -> None:
             f"crops.local_crops_size={views.local_crops_size} is smaller than patch_size={patch}; "
             f"use {6 * patch}"
         )
-    if config.knn.every_steps and (config.knn.image_px % patch or config.knn.image_px < 2 * patch):
-        raise ValueError(
-            f"knn.image_px={config.knn.image_px} is not a multiple of patch_size={patch}, or has a "
-            f"single patch; use {max(config.knn.image_px // patch, 2) * patch}"
-        )
+    for name, section, side in (("knn", config.knn, 2), ("panels", config.panels, 1)):
+        if section.every_steps and (section.image_px < side * patch or section.image_px % patch):
+            raise ValueError(
+                f"{name}.image_px={section.image_px} is not a multiple of patch_size={patch} with "
+                f"at least {side} patches along a side; use "
+                f"{max(section.image_px // patch, side) * patch}"
+            )
     if isinstance(backbone, ConvNeXt):
         return
     if backbone.embed_dim % backbone.num_heads:

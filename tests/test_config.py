@@ -17,8 +17,8 @@ from dinojax import train as app
 from dinojax.build import build_init, build_train_step
 from dinojax.config import Config, default_config, parse_config
 from dinojax.config_method import ScheduleConfig
-from dinojax.earlier import Earlier
 from dinojax.mesh import make_mesh
+from dinojax.runtime.earlier import Earlier
 from dinojax.runtime.loop import Outcome
 from dinojax.shrink import shrink
 from dinojax.validation import validate
@@ -37,6 +37,7 @@ def small(**overrides: Any) -> Config:
     config.train.batch_size = 16  # 8 fake devices
     config.train.draw_group_size = 1
     config.dino.koleo_group_size = 2
+    config.panels.every_steps = 1
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in overrides.items()})
     return parse_config(config)
 

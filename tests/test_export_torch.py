@@ -14,11 +14,11 @@ from safetensors.numpy import load_file
 from trained_runs import STEP, make_run, small_config
 
 from dinojax import trees
+from dinojax.backbones.run import open_trained
 from dinojax.build_model import build_backbone
 from dinojax.export.names import from_torch
 from dinojax.export_torch import check_format, export_torch
 from dinojax.precision import POLICIES
-from dinojax.trained import open_trained
 
 ROOT = Path(__file__).parent.parent
 

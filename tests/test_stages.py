@@ -16,10 +16,10 @@ from dinojax import trees
 from dinojax.build import build_init
 from dinojax.build_model import build_model
 from dinojax.config import Config, default_config, parse_config
-from dinojax.earlier import find_earlier
 from dinojax.frozen_teacher import KEY, teacher_digest, with_teacher, without_teacher
 from dinojax.initial_state import make_initial_state
 from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.earlier import find_earlier
 from dinojax.runtime.loop import Outcome
 from dinojax.safety import make_series, teacher_part
 from dinojax.shrink import shrink

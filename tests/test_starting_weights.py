@@ -11,18 +11,19 @@ from safetensors.numpy import save_file
 
 from dinojax import mesh as meshes
 from dinojax import trees
+from dinojax.backbones.released import presets_of
 from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
-from dinojax.earlier import find_earlier
 from dinojax.export.names import to_torch
 from dinojax.initial_state import make_initial_state
 from dinojax.models.presets import get_preset
 from dinojax.precision import get_precision
 from dinojax.runtime.checkpoint import Checkpoints, abstract
+from dinojax.runtime.earlier import find_earlier
 from dinojax.safety import teacher_part
 from dinojax.shrink import shrink
 from dinojax.ssl.state import TrainState
-from dinojax.starting_weights import has_heads, presets_of, start_digest
+from dinojax.starting_weights import has_heads, start_digest
 from dinojax.validation import validate
 
 DINOV2 = {"student.arch": "vits14_reg", "student.ffn_layer": "swiglu"}

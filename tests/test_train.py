@@ -96,7 +96,7 @@ def test_a_run_leaves_its_summary(tmp_path):
         ({"ibot__mask_sample_probability": 0.0}, "mask_sample_probability=0.0"),
         ({"train__steps": 0}, "train.steps=0"),
         ({"knn__image_px": 60}, "knn.image_px=60"),
-        ({"knn__image_px": 16}, "knn.image_px=16.*single patch; use 32"),
+        ({"knn__image_px": 16}, "knn.image_px=16.*at least 2 patches.*use 32"),
         ({"guardian__action": "panic"}, "guardian.action='panic'.*rollback"),
         ({"guardian__ignore": ("rank",)}, "guardian.ignore names 'rank'.*rank_collapse"),
         ({"guardian__action": "stop", "knn__every_steps": 0}, "no scores.*knn.every_steps=5000"),

@@ -3,6 +3,7 @@
 TFDS ships the compiled message, so that TensorFlow is not needed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,18 @@ def to_example(record: Record) -> bytes:
         if part is not None:
             features[name] = _bytes(part)
     example = example_pb2.Example(features=feature_pb2.Features(feature=features))
+    return example.SerializeToString(deterministic=True)
+
+
+def feature_example(id: str, label: int, features: Mapping[str, np.ndarray]) -> bytes:
+    """The serialised example of a record's features: flat lists of float32."""
+    entries = {
+        name: feature_pb2.Feature(float_list=feature_pb2.FloatList(value=value.ravel().tolist()))
+        for name, value in features.items()
+    }
+    entries["id"] = _bytes(id.encode())
+    entries["label"] = feature_pb2.Feature(int64_list=feature_pb2.Int64List(value=[label]))
+    example = example_pb2.Example(features=feature_pb2.Features(feature=entries))
     return example.SerializeToString(deterministic=True)
 
 

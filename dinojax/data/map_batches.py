@@ -1,12 +1,12 @@
-"""Images with their segmentation in source order, as dense evaluations take them."""
+"""Images with their segmentation or depth in source order, as dense evaluations take them."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Float32, Int32
 
 from dinojax.data.decode import to_canvas
 from dinojax.data.load import READ_TIMEOUT_S, Canvases, Sizes, refuse_passing
@@ -18,6 +18,8 @@ from dinojax.data.threads import for_each
 
 NO_CLASS = -1
 """Beyond the image, and where a record has no map."""
+NO_DEPTH = 0
+"""The same for depth, as in `Record`."""
 MOST_CLASSES = 1024
 
 
@@ -30,6 +32,15 @@ class MapBatch(TypedDict):
     canvas: Canvases
     size: Sizes
     segmentation: Int32[np.ndarray, "b H W"]
+    valid: Bool[np.ndarray, " b"]
+
+
+class DepthBatch(TypedDict):
+    """The same with metres per pixel."""
+
+    canvas: Canvases
+    size: Sizes
+    depth: Float32[np.ndarray, "b H W"]
     valid: Bool[np.ndarray, " b"]
 
 
@@ -46,9 +57,24 @@ def map_batches(
         ValueError: `batch` below 1.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
+    return _iterate("segmentation", source, batch, canvas_px, read_timeout_s, channels)
+
+
+def depth_batches(
+    source: Source,
+    batch: int,
+    canvas_px: int,
+    read_timeout_s: float = READ_TIMEOUT_S,
+    channels: int = 3,
+) -> Generator[DepthBatch, None, None]:
+    """As `map_batches`, of records with depth."""
+    return _iterate("depth", source, batch, canvas_px, read_timeout_s, channels)
+
+
+def _iterate(part: Literal["segmentation", "depth"], source: Source, batch: int, *how: Any) -> Any:
     if batch < 1:
         raise ValueError(f"batch={batch} must be at least 1; use 64")
-    return iterate(_MapBatches(source, batch, canvas_px, read_timeout_s, channels), AHEAD)
+    return iterate(_MapBatches(part, source, batch, *how), AHEAD)
 
 
 def find_classes(source: Source) -> list[int]:
@@ -76,6 +102,7 @@ def find_classes(source: Source) -> list[int]:
 
 @dataclass(frozen=True)
 class _MapBatches:
+    part: Literal["segmentation", "depth"]
     source: Source
     batch: int
     canvas_px: int
@@ -89,13 +116,14 @@ class _MapBatches:
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch)
 
-    def __getitem__(self, step: int) -> MapBatch:
+    def __getitem__(self, step: int) -> Any:
         first = step * self.batch
         count = min(self.batch, len(self.source) - first)
         side = self.canvas_px
         canvas = np.zeros((self.batch, side, side, self.channels), np.uint8)
         size = np.full((self.batch, 2), side, np.int32)
-        segmentation = np.full((self.batch, side, side), NO_CLASS, np.int32)
+        empty, dtype = (NO_DEPTH, np.float32) if self.part == "depth" else (NO_CLASS, np.int32)
+        maps = np.full((self.batch, side, side), empty, dtype)
         valid = np.zeros(self.batch, bool)
 
         def fill(slot: int) -> None:
@@ -105,11 +133,12 @@ class _MapBatches:
             except (ValueError, OSError) as error:
                 refuse_passing(error, name)
                 return
-            if pixels.segmentation is None:
+            map = getattr(pixels, self.part)
+            if map is None:
                 return
             size[slot] = to_canvas(pixels.image, canvas[slot])
             height, width = size[slot].tolist()
-            segmentation[slot, :height, :width] = pixels.segmentation
+            maps[slot, :height, :width] = map
             valid[slot] = True
 
         for_each(
@@ -119,4 +148,4 @@ class _MapBatches:
             limit_s=self.read_timeout_s,
             describe=lambda slot: f"record {self.source.record_id(first + slot)!r}",
         )
-        return MapBatch(canvas=canvas, size=size, segmentation=segmentation, valid=valid)
+        return {"canvas": canvas, "size": size, self.part: maps, "valid": valid}

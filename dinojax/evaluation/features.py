@@ -11,6 +11,7 @@ from einops import rearrange
 from dinojax.data.pipeline import EvalBatch
 from dinojax.mesh import gather, split_batch
 from dinojax.models.features import Features
+from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int, Params, UInt8
@@ -53,7 +54,7 @@ def extract(
 
 
 def make_encoder(
-    backbone: Backbone,
+    backbone: Backbone | Pixels,
     *,
     image_px: int,
     mean: Sequence[float],
@@ -74,7 +75,7 @@ def make_encoder(
 
 
 def make_dense_encoder(
-    backbone: Backbone,
+    backbone: Backbone | Pixels,
     *,
     image_px: int,
     mean: Sequence[float],
@@ -93,7 +94,7 @@ def make_dense_encoder(
 
 
 def make_forward(
-    backbone: Backbone, image_px: int, mean: Sequence[float], std: Sequence[float]
+    backbone: Backbone | Pixels, image_px: int, mean: Sequence[float], std: Sequence[float]
 ) -> Callable[..., Features]:
     """``(backbone parameters, canvas, size) -> Features`` of centre crops, in one group."""
 
@@ -126,7 +127,7 @@ def centre_crops(canvas: Canvases, size: Sizes, out_px: int) -> Float[Array, "b 
     """
 
     def crop(canvas: UInt8[Array, "H W C"], size: Int[Array, "2"]) -> Float[Array, "S S C"]:
-        return resized_crop(canvas, _centre_box(size), out_px)
+        return resized_crop(canvas, centre_box(size), out_px)
 
     return jax.vmap(crop)(jnp.asarray(canvas), jnp.asarray(size))
 
@@ -138,12 +139,14 @@ def centre_maps(
     """The same squares of the images' maps, at the nearest pixels."""
 
     def crop(map: Int[Array, "H W"], size: Int[Array, "2"]) -> Int[Array, "S S"]:
-        return crop_map(map, _centre_box(size), out_px)
+        return crop_map(map, centre_box(size), out_px)
 
     return jax.vmap(crop)(jnp.asarray(maps), jnp.asarray(size))
 
 
-def _centre_box(size: Int[Array, "2"]) -> Int[Array, "4"]:
-    side = size.min()
+def centre_box(size: Int[Array, "2"], image_px: int = 1, resize_px: int = 1) -> Int[Array, "4"]:
+    """The middle `image_px` squared of an image whose shorter side is resized to `resize_px`, in
+    its own pixels; by default the largest centred square."""
+    side = (2 * size.min() * image_px + resize_px) // (2 * resize_px)  # to the nearest pixel
     top, left = (size - side) // 2
     return jnp.stack([top, left, side, side])

@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dinojax.evaluation.nearest import CHUNK, nearest
 from dinojax.typing import Array, Float, Int
-
-CHUNK = 256
-"""Queries at a time: the similarities held are ``[CHUNK, n]``."""
 
 
 def knn_accuracy(
@@ -66,18 +64,30 @@ def knn_predict(
     num_classes: int,
 ) -> Int[Array, " m"]:
     """The class of each query; see `knn_accuracy`."""
-    bank = _normalise(jnp.asarray(bank))
-
-    def predict(query: Float[Array, " D"]) -> Int[Array, ""]:
-        similarity = jnp.matmul(bank, query, precision=jax.lax.Precision.HIGHEST)
-        nearest, index = jax.lax.top_k(similarity, k)
-        # Relative to the nearest: the same order, and no overflow at low temperatures.
-        weights = jnp.exp((nearest - nearest[0]) / temperature)
-        return jnp.zeros(num_classes).at[bank_labels[index]].add(weights).argmax()
-
-    return jax.lax.map(predict, _normalise(jnp.asarray(queries)), batch_size=CHUNK)
+    found = nearest(bank, queries, k)
+    labels = jnp.asarray(bank_labels)[found.index]
+    options = {"temperature": temperature, "num_classes": num_classes}
+    return rank_classes(found.similarity, labels, ks=(k,), top=1, **options)[:, 0, 0]
 
 
-def _normalise(features: Float[Array, "n D"]) -> Float[Array, "n D"]:
-    norm = jnp.linalg.norm(features, axis=1, keepdims=True)
-    return features / jnp.maximum(norm, 1e-12)
+@functools.partial(jax.jit, static_argnames=("ks", "temperature", "num_classes", "top"))
+def rank_classes(
+    similarity: Float[Array, "m k"],
+    labels: Int[Array, "m k"],
+    *,
+    ks: tuple[int, ...],
+    temperature: float,
+    num_classes: int,
+    top: int,
+) -> Int[Array, "m J T"]:
+    """The `top` classes with the most votes from the first ``ks[j]`` neighbours, for each j."""
+    # Relative to the nearest: the same order, and no overflow at low temperatures.
+    weights = jnp.exp((similarity - similarity[:, :1]) / temperature)
+    rank = jnp.arange(similarity.shape[1])
+
+    def of_query(given: tuple[Array, Array]) -> Int[Array, "J T"]:
+        weights, labels = given
+        votes = [jnp.zeros(num_classes).at[labels].add(jnp.where(rank < k, weights, 0)) for k in ks]
+        return jax.lax.top_k(jnp.stack(votes), top)[1]
+
+    return jax.lax.map(of_query, (weights, labels), batch_size=CHUNK)

@@ -9,12 +9,12 @@ The protocol, which has no randomness and only `ridge` to choose:
    largest one is the class. mIoU is over all their labelled pixels together, not per image.
 
 Pixels of classes that are ignored count nowhere. The published protocols train a BatchNorm and a
-1x1 convolution by SGD at larger sizes: their scores are higher, the order of models is what this
-one is for.
+1x1 convolution step by step at larger sizes (`dinojax.evaluation.segmentation_head`): their scores
+are higher, the order of models is what this one is for.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +23,12 @@ from einops import rearrange
 
 from dinojax.data.map_batches import MapBatch
 from dinojax.evaluation.features import DenseFeatures, centre_maps
+from dinojax.evaluation.miou import SegmentationScores, class_index, count, score
 from dinojax.evaluation.ridge import LinearHead, Moments, fit_ridge, moments
 from dinojax.typing import Array, Float, Int
 
 DenseEncoder = Callable[[Any, Any], DenseFeatures]
 """``(canvas, size) -> features`` of centre crops."""
-
-
-class SegmentationScores(NamedTuple):
-    """IoUs in 0..1."""
-
-    miou: float
-    """Mean over the classes that are in the held-out maps or predicted there."""
-    iou: dict[int, float]
-    """By class number, of those."""
 
 
 def linear_segmentation(
@@ -77,30 +69,10 @@ def linear_segmentation(
     return score(confusion, numbers.tolist())
 
 
-def score(confusion: Int[np.ndarray, "K K"], classes: Sequence[int]) -> SegmentationScores:
-    """IoU = intersection / union of pixels, from counts ``[true class, predicted class]``.
-
-    Raises:
-        ValueError: there are no pixels.
-    """
-    if not confusion.any():
-        raise ValueError("the held-out images have no labelled pixel; give maps of other images")
-    hits = np.diag(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    iou = {c: float(hits[i] / union[i]) for i, c in enumerate(classes) if union[i]}
-    return SegmentationScores(float(np.mean(list(iou.values()))), iou)
-
-
 def _labels(batch: MapBatch, numbers: Int[np.ndarray, " K"], image_px: int) -> Int[Array, "b S S"]:
     """Positions in `numbers` of the pixels' classes; -1: ignored."""
     maps = np.where(batch["valid"][:, None, None], batch["segmentation"], -1)
-    return _index(centre_maps(maps, batch["size"], image_px), numbers)
-
-
-@jax.jit
-def _index(maps: Int[Array, "b S S"], numbers: Int[Array | np.ndarray, " K"]) -> Array:
-    place = jnp.searchsorted(numbers, maps).clip(0, len(numbers) - 1)
-    return jnp.where(jnp.asarray(numbers)[place] == maps, place, -1)
+    return class_index(centre_maps(maps, batch["size"], image_px), numbers)
 
 
 def _batch_moments(
@@ -135,6 +107,4 @@ def _confusion(
     scores = jnp.matmul(patches, head.weights, precision=exact) + head.bias
     shape = (*labels.shape, classes)
     predicted = jax.image.resize(scores, shape, "bilinear").argmax(-1)
-    cell = jnp.where(labels < 0, classes**2, labels * classes + predicted)
-    counts = jnp.bincount(cell.ravel(), length=classes**2 + 1)[:-1]
-    return counts.reshape(classes, classes)
+    return count(predicted, labels, classes)

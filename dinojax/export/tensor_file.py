@@ -15,6 +15,7 @@ class TensorFile(Mapping[str, np.ndarray]):
 
     Attributes:
         shapes: of all entries, from the header.
+        metadata: what the header says beside them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -29,6 +30,7 @@ class TensorFile(Mapping[str, np.ndarray]):
             self._file = safe_open(self.path, framework="np")
             names = list(self._file.keys())
             self.shapes = {name: tuple(self._file.get_slice(name).get_shape()) for name in names}
+            self.metadata: dict[str, str] = self._file.metadata() or {}
         except SafetensorError as error:
             raise ValueError(
                 f"{self.path} is damaged or no {SUFFIX} file ({error}); download or convert it "

@@ -24,6 +24,13 @@ def attention(
     return _attend(q, k, v) if q.shape[1] <= LONG else _attend_in_blocks(q, k, v)
 
 
+def first_weights(q: Float[Array, "B N H d"], k: Float[Array, "B N H d"]) -> Float[Array, "B H N"]:
+    """How the first token's query spreads over all tokens, per head; float32, rows sum to 1."""
+    scale = q.shape[-1] ** -0.5
+    logits = jnp.einsum("bhd,bkhd->bhk", widen(q[:, 0]) * scale, widen(k))
+    return jax.nn.softmax(logits, axis=-1)
+
+
 def _attend(
     q: Float[Array, "B M H d"], k: Float[Array, "B N H d"], v: Float[Array, "B N H d"]
 ) -> Float[Array, "B M H d"]:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dinojax.kernels.attention import attention
+from dinojax.kernels.attention import attention, first_weights
 from dinojax.kernels.linear import spread
 from dinojax.kernels.rope import RopeTables, apply_rope
 from dinojax.models.dense import Dense
@@ -16,6 +16,8 @@ from dinojax.models.norm import NORM_LAYERS
 from dinojax.precision import Precision
 from dinojax.typing import Array, Float, Int
 
+CLS_ATTENTION = "cls_attention"
+"""A collection of variables: what CLS attends to. Computed only where it is asked for."""
 Tokens = Float[Array, "G b N D"]
 Streams = tuple[Float[Array, "G _ _ D"], ...]
 """Tokens of each crop size: as many groups, but other numbers of rows and tokens."""
@@ -103,6 +105,8 @@ class Attention(nn.Module):
         if rope is not None:
             q, k = apply_rope(q, rope), apply_rope(k, rope)
         q, k, v = (t.reshape(groups * rows, *t.shape[2:]) for t in (q, k, v))
+        if self.is_mutable_collection(CLS_ATTENTION):
+            self.sow(CLS_ATTENTION, "weights", first_weights(q, k))
         out = attention(q, k, v).reshape(groups, rows, tokens, width)
         return Dense(
             (width,),

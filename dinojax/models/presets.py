@@ -5,11 +5,17 @@ have 12), arXiv:2508.10104 (tables 2 and 17), and their code.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from dinojax.models.convnext import ConvNeXt
+from dinojax.models.pixels import Pixels
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import Precision
+from dinojax.typing import Params
 
 Backbone = VisionTransformer | ConvNeXt
 
@@ -21,6 +27,12 @@ _DINOV3 = {
 }
 _DINOV2 = {"patch_size": 14, "pos_embed_grid": 37}
 _REGISTERS = {"n_storage_tokens": 4, "interpolate_offset": 0.0, "interpolate_antialias": True}
+
+
+FIELDS = frozenset(
+    field.name for kind in (VisionTransformer, ConvNeXt) for field in dataclasses.fields(kind)
+) - {"parent", "name", "precision"}
+"""What a preset or a configuration may say of a backbone."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,3 +121,33 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"arch={name!r} is not a preset; use one of {sorted(PRESETS)}")
     return PRESETS[name]
+
+
+def configured(section: Mapping[str, Any], precision: Precision) -> Backbone:
+    """The preset ``arch`` of a configuration's section with the fields that the section overrides.
+
+    Keys that no backbone has, and those that are None, leave it as it is.
+
+    Raises:
+        ValueError: no such preset, or an override of what this kind of backbone does not have.
+    """
+    changes = {
+        name: tuple(value) if isinstance(value, list) else value  # as JSON has it
+        for name, value in section.items()
+        if name in FIELDS and value is not None
+    }
+    if changes.get("pos_embed_rope_base") == 0:
+        changes["pos_embed_rope_base"] = None
+    return get_preset(section["arch"]).build(precision, **changes)
+
+
+def layer_count(backbone: Backbone | Pixels) -> int:
+    """How many layers `intermediate` chooses from; of a ConvNeXt the stages."""
+    return len(backbone.depths) if isinstance(backbone, ConvNeXt) else backbone.depth
+
+
+def backbone_shapes(backbone: Backbone, channels: int) -> Params:
+    """Shapes and dtypes of its parameters, for images of so many channels."""
+    side = backbone.stride
+    image = jnp.zeros((1, 1, side, side, channels))
+    return jax.eval_shape(backbone.init, jax.random.key(0), image).get("params", {})

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dinojax.kernels.rope import CoordinateDraws, RopeTables, rope_periods, rope_tables
-from dinojax.models.block import Block, LayerInputs, Streams, Tokens
+from dinojax.models.block import CLS_ATTENTION, Block, LayerInputs, Streams, Tokens
 from dinojax.models.dense import INIT_STD
 from dinojax.models.embed import Embed, patch_grid
 from dinojax.models.features import CropDraws, Features
@@ -219,7 +219,7 @@ class VisionTransformer(nn.Module):
         )
         scan = nn.scan(
             layer,
-            variable_axes={"params": 0, "intermediates": 0},
+            variable_axes={"params": 0, "intermediates": 0, CLS_ATTENTION: 0},
             split_rngs={"params": True},
             in_axes=((axes, 0),),  # type: ignore[arg-type]
             length=self.depth,

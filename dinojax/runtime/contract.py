@@ -39,6 +39,7 @@ FREE_KEYS = (
     # What no training step depends on:
     "checkpoint.",  # when a state is saved, and which stay
     "knn.",  # reads the networks only
+    "panels.",
     "train.log_every_steps",
     "train.hang_timeout_s",
     "train.rollback_after",  # the windows themselves are in a file of the workdir

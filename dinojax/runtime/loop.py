@@ -2,7 +2,7 @@
 
 1. leave if asked to (also by the guardian), with the state saved, or because a write in the
    background has failed,
-2. evaluate the state if its step is due (so also before the first step),
+2. evaluate the state if its step is due (so also before the first step), then draw it if due,
 3. save the state if its step is due,
 4. take the batch of that step,
 5. run the step, with the function compiled for it,
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from absl import logging
 
 from dinojax.runtime import cluster
@@ -56,6 +57,14 @@ class Guards(NamedTuple):
     """Called once before each step: why the run shall end, if it shall."""
 
 
+class Pictures(NamedTuple):
+    """What is drawn of a state, and when: at step 0, every so many steps, and after the last."""
+
+    every: int
+    draw: Callable[[State], Mapping[str, np.ndarray]]
+    """Pictures [H, W, 3] by name."""
+
+
 def run(
     state: State,
     *,
@@ -71,6 +80,7 @@ def run(
     throughput: Throughput,
     log_every: int,
     guards: Guards,
+    pictures: Pictures | None = None,
 ) -> Outcome:
     """Run steps ``first_step .. until - 1``, then save the state; evaluate it if it is the final.
 
@@ -118,6 +128,12 @@ def run(
             writer.write(step, scores)
             guards.progress()
             guards.scored(step, scores)
+        if pictures and (step % pictures.every == 0 or step == total_steps):
+            finish_log(step)
+            with throughput.pause(state):
+                for name, pixels in pictures.draw(state).items():
+                    writer.write_picture(step, f"panels/{name}", pixels)
+            guards.progress()
         due = [saves for saves in series if saves.is_due(step)]
         if step > first_step and due:
             finish_log(step)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from dinojax.runtime.atomic import replace_text
-from dinojax.typing import Array
+from dinojax.typing import Array, UInt8
 
 FILE = "metrics.jsonl"
 
@@ -71,6 +72,11 @@ class MetricWriter:
         for name, value in finite.items():
             if value is not None:
                 self._events.add_scalar(name, value, step)
+
+    def write_picture(self, step: int, name: str, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
+        """To TensorBoard alone."""
+        if self._events is not None:
+            self._events.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         """Flush and close both; more calls do nothing."""

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from dinojax.config import to_dict
 from dinojax.config_parse import parse
-from dinojax.earlier import STUDENT
 from dinojax.runtime.contract import changes
+from dinojax.runtime.earlier import STUDENT
 from dinojax.runtime.errors import CheckpointError
 from dinojax.runtime.fingerprints import hash_text
 from dinojax.stages.artefacts import hash_artefact

@@ -8,8 +8,8 @@ from typing import Any
 
 from dinojax.build_model import build_backbone
 from dinojax.config import Config
+from dinojax.eval_records import check_image_px, evaluated
 from dinojax.evaluate import FILE as SCORES_FILE
-from dinojax.evaluate import evaluated
 from dinojax.evaluation.snapshot_scores import FILE as TABLE_FILE
 from dinojax.evaluation.snapshot_scores import read_table
 from dinojax.export_torch import check_format
@@ -18,7 +18,7 @@ from dinojax.runtime.atomic import replace_bytes
 from dinojax.stages.artefacts import fingerprint_of_evaluation, hash_artefact
 from dinojax.stages.given import Given, Outcome, flags, python, write_summary
 from dinojax.stages.train_stage import TrainStage, model_of
-from dinojax.tasks import check_tasks
+from dinojax.tasks.table import check_tasks
 
 EXPORTED = "backbone.safetensors"
 
@@ -36,7 +36,9 @@ class EvaluateStage:
 
     def check(self, others: Mapping[str, Given]) -> None:
         check_tasks(self.tasks)
-        evaluated(self._config(others), self.data, self.image_px)
+        config = evaluated(self._config(others), self.data, self.image_px)
+        backbone = build_backbone(config, get_precision(config.train.precision))
+        check_image_px(config.knn.image_px, backbone.stride)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dinojax.backbones.run import open_trained
 from dinojax.build_gram import AUTO, EMA
 from dinojax.config import Config, to_dict
-from dinojax.earlier import STUDENT
 from dinojax.frozen_teacher import RANDOM
 from dinojax.initial_state import CHECKPOINT_KEYS
 from dinojax.runtime.contract import binding, flatten
+from dinojax.runtime.earlier import STUDENT
 from dinojax.runtime.summary import FILE as SUMMARY_FILE
 from dinojax.safety import SNAPSHOTS
 from dinojax.stages import recipe
@@ -19,7 +20,7 @@ from dinojax.stages.artefacts import fingerprint_of_training, hash_artefact
 from dinojax.stages.compatible import check_backbones
 from dinojax.stages.given import Given, Outcome, python
 from dinojax.stages.references import PREFIX, parse_reference, strings
-from dinojax.trained import one_student, open_trained
+from dinojax.students import config_of, one_student
 from dinojax.validation import validate
 
 WORDS = (AUTO, EMA, RANDOM)
@@ -91,7 +92,7 @@ def model_of(checkpoint: str | None, others: Mapping[str, Given]) -> Config:
     if checkpoint is None:
         raise ValueError("checkpoint is missing; name a stage, as in checkpoint='stage:pretrain'")
     if not checkpoint.startswith(PREFIX):
-        return open_trained(checkpoint).config
+        return config_of(open_trained(checkpoint))
     name, _, student = parse_reference(checkpoint)
     run = others[name]
     if not isinstance(run, TrainStage):

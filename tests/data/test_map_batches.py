@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dinojax.data import map_batches as module
-from dinojax.data.map_batches import find_classes, map_batches
+from dinojax.data.map_batches import depth_batches, find_classes, map_batches
 from dinojax.data.records import Record
 
 
@@ -65,3 +65,24 @@ def test_classes(monkeypatch):
 def test_no_batch():
     with pytest.raises(ValueError, match="batch=0 must be at least 1"):
         map_batches(Mapped(1), 0, 8)
+
+
+class Deep(Mapped):
+    """The same with a depth of y + 1/4 metres instead."""
+
+    def __getitem__(self, index: int) -> Record:
+        record = super().__getitem__(index)
+        assert isinstance(record.image, np.ndarray)
+        depth = record.image[..., 0] + np.float32(0.25)
+        return Record(record.image, record.id, depth=None if index == self.without else depth)
+
+
+def test_depth():
+    """Float metres, 0 beyond the image and where there are none."""
+    (batch,) = depth_batches(Deep(2, without=1), 3, 8)
+    assert batch["valid"].tolist() == [True, False, False]
+    expected = np.zeros((3, 8, 8), np.float32)
+    expected[0, :4, :6] = np.arange(4)[:, None] + 0.25
+    np.testing.assert_array_equal(batch["depth"], expected)
+    (other,) = depth_batches(Mapped(2), 2, 8)
+    assert not other["valid"].any()

@@ -6,7 +6,7 @@ import pytest
 
 from dinojax.data.map_batches import MapBatch
 from dinojax.evaluation.features import DenseFeatures
-from dinojax.evaluation.segmentation import linear_segmentation, score
+from dinojax.evaluation.segmentation import linear_segmentation
 
 PATCH, SIDE = 4, 16
 """Four by four patches."""
@@ -80,18 +80,6 @@ def test_one_pixel_in_a_patch_is_enough_and_weighs_as_one():
     train["segmentation"][0, ::PATCH, 3:] = 0
     found = run(train, batch(np.zeros((1, 4, 4), int)), classes=(0, 7))
     assert found.iou == {0: 1.0}
-
-
-def test_score():
-    """9 pixels: IoUs 3 / 5, 2 / 4 and 1 / 3; a class that is nowhere is not in the mean."""
-    confusion = np.array([[3, 1, 0, 0], [1, 2, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]])
-    found = score(confusion, [2, 4, 5, 9])
-    assert found.iou == {2: pytest.approx(3 / 5), 4: pytest.approx(2 / 5), 5: pytest.approx(1 / 2)}
-    assert found.miou == pytest.approx((3 / 5 + 2 / 5 + 1 / 2) / 3)
-
-
-def test_a_class_that_is_only_predicted_counts_as_zero():
-    assert score(np.array([[4, 4], [0, 0]]), [0, 1]).iou == {0: 0.5, 1: 0.0}
 
 
 def test_mistakes_are_named():

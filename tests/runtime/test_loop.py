@@ -15,7 +15,7 @@ from absl import logging
 
 from dinojax.runtime.checkpoint import Checkpoints
 from dinojax.runtime.errors import AlarmedError, CheckpointError, PreemptedError
-from dinojax.runtime.loop import Guards, run
+from dinojax.runtime.loop import Guards, Pictures, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.throughput import Throughput
 
@@ -125,6 +125,9 @@ class Records(Checkpoints, MetricWriter):
         self.written.append((step, dict(values)))
         self.order.append(f"write {step} {'knn' if 'knn' in values else 'loss'}")
 
+    def write_picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        self.order.append(f"{name} {step}")
+
     def is_due(self, step: int) -> bool:
         return step % self._save_every == 0
 
@@ -152,6 +155,7 @@ def play(
     until=None,
     guards=NO_GUARDS,
     others=(),
+    pictures=None,
 ):
     total_steps = len(device._seconds)
     device.ends = [0.0] * (first_step + 1)
@@ -181,6 +185,7 @@ def play(
         ),
         log_every=log_every,
         guards=guards,
+        pictures=pictures,
     )
 
 
@@ -253,6 +258,22 @@ def test_the_order_is_a_contract():
         *("write 4 knn", "save 4", "write 6 loss", "write 8 loss"),
         *("write 8 knn", "save 8", "write 9 loss", "write 9 knn", "save 9"),
     ]
+
+
+def test_pictures_are_drawn_between_scores_and_checkpoints():
+    """Of the state of that step; before the first step and after the last too."""
+    records = Records(save_every=4)
+    blank = np.zeros((1, 1, 3), np.uint8)
+    pictures = Pictures(4, lambda state: {f"of{state.step}": blank})
+    play(Device(SECONDS), records, evaluate_every=4, pictures=pictures)
+    drawn = [place for place, name in enumerate(records.order) if name.startswith("panels/")]
+    assert [records.order[place] for place in drawn] == [
+        f"panels/of{step} {step}" for step in (0, 4, 8, 9)
+    ]
+    assert [records.order[place - 1] for place in drawn] == [
+        f"write {step} knn" for step in (0, 4, 8, 9)
+    ]
+    assert [records.order[place + 1] for place in drawn[1:]] == ["save 4", "save 8", "save 9"]
 
 
 def test_a_resumed_loop_neither_saves_again_nor_skips():

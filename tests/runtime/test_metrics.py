@@ -1,5 +1,6 @@
 """Metrics on disk: no duplicates after a resume, no NaN in JSON, no waiting for the device."""
 
+import io
 import itertools
 import json
 import math
@@ -8,7 +9,9 @@ from unittest.mock import Mock, NonCallableMock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
@@ -46,6 +49,16 @@ def test_writes_both_files(tmp_path):
         writer.write(1, {"knn": 0.25})
     assert lines(tmp_path / "run")[1:] == [{"step": 1, "knn": 0.25}]
     assert scalars(tmp_path / "run") == [(1, "loss", 2.5), (1, "lr", 0.5), (1, "knn", 0.25)]
+
+
+def test_pictures_go_to_tensorboard(tmp_path):
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    with MetricWriter(tmp_path) as writer:
+        writer.write_picture(7, "panels/pca", pixels)
+    ((step, value),) = [(e.step, v) for e in events(tmp_path) for v in e.summary.value]
+    assert (step, value.tag) == (7, "panels/pca")
+    found = np.asarray(Image.open(io.BytesIO(value.image.encoded_image_string)))
+    np.testing.assert_array_equal(found, pixels)
 
 
 def test_values_that_are_not_finite_are_null(tmp_path):

@@ -1,0 +1,1 @@
+"""Features of whole sources in files that other tools read."""

@@ -1,0 +1,165 @@
+"""`dinojax.embed`: the features of a source, streamed into files of a folder."""
+
+import contextlib
+import difflib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from dinojax.backbones.model import Model
+from dinojax.backbones.open import open_backbone
+from dinojax.data.check import fingerprint
+from dinojax.data.open import open_source
+from dinojax.data.pipeline import EvalBatch, sequential_batches
+from dinojax.data.source import Source
+from dinojax.data.subset import Subset
+from dinojax.embedding.files import FORMATS, Rows
+from dinojax.evaluation.features import centre_crops
+from dinojax.runtime.atomic import replace_text
+from dinojax.runtime.contract import changes
+from dinojax.views.colour import WHITE
+
+ABOUT = "_about.json"
+"""Readers of a folder of Parquet files pass over names that begin so."""
+KINDS = ("cls", "registers", "patches", "mean_patch")
+"""What can be written; `mean_patch` is the mean of the patches."""
+CANVAS_PX = 512
+"""Smallest canvas that images are decoded to."""
+
+
+def embed(
+    source: str | Source,
+    model: str | Model,
+    out: str | os.PathLike[str],
+    *,
+    features: Sequence[str] = ("cls",),
+    image_px: int | None = None,
+    format: str = "parquet",
+    batch_size: int = 64,
+    shard: int = 4096,
+) -> list[Path]:
+    """Write features of every record; what an earlier, killed call has written is not done again.
+
+    Images are centre crops of the largest square, resized to `image_px`. Of all records of a file
+    those that cannot be read have no row, and are counted in the log.
+
+    Args:
+        source: as ``data.source``, such as a folder, ``tar:/data/x.tar`` or ``scenes:1000``.
+        model: from `dinojax.load`, or what that takes.
+        out: a folder, for this one set of features.
+        features: of `KINDS`, after the final norm.
+        image_px: None: the side that the model says. A multiple of its stride.
+        format: of `FORMATS`: ``parquet`` or ``array_record``.
+        batch_size: images at a time.
+        shard: records per file.
+
+    Returns:
+        the files, in the order of the records.
+
+    Raises:
+        ValueError: options that do not fit, or a folder with other features.
+        FileNotFoundError: no such model or source.
+    """
+    if jax.process_count() > 1:
+        raise ValueError("embed runs in one process; give each its own part of the source")
+    _check(features, format, batch_size, shard)
+    model = model if isinstance(model, Model) else Model.read(open_backbone(model))
+    source = open_source(source) if isinstance(source, str) else source
+    side = model.images.image_px if image_px is None else image_px
+    folder = Path(out)
+    _claim(folder, _about(model, source, features, side, format, shard))
+    ending, write = FORMATS[format]
+    count = -(-len(source) // shard)
+    paths = [folder / f"features-{number:05}-of-{count:05}{ending}" for number in range(count)]
+    for number, path in enumerate(paths):
+        if not path.exists():
+            places = np.arange(number * shard, min((number + 1) * shard, len(source)))
+            write(path, _rows(model, Subset(source, places), features, side, batch_size))
+            logging.info("embed: %s, %d of %d", path.name, number + 1, count)
+    return paths
+
+
+def _rows(
+    model: Model, source: Source, features: Sequence[str], side: int, batch_size: int
+) -> Rows:
+    ids: list[str] = []
+    labels: list[np.ndarray] = []
+    found: dict[str, list[np.ndarray]] = {name: [] for name in features}
+    for first, batch in _batches(source, model, side, batch_size):
+        valid = batch["valid"]
+        ids += [source.record_id(first + int(i)) for i in np.flatnonzero(valid)]
+        labels.append(batch["label"][valid])
+        crops = centre_crops(batch["canvas"], batch["size"], side)
+        mean, std = (np.asarray(v, np.float32) for v in (model.images.mean, model.images.std))
+        maps = model.features((crops / WHITE - mean) / std)
+        for name in features:
+            value = maps["patches"].mean((1, 2)) if name == "mean_patch" else maps[name]
+            found[name].append(np.asarray(value)[valid])
+    if len(ids) < len(source):
+        text = "embed: %d of %d records are unreadable and have no row"
+        logging.warning(text, len(source) - len(ids), len(source))
+    arrays = {name: np.concatenate(parts) for name, parts in found.items()}
+    return Rows(ids, np.concatenate(labels), arrays)
+
+
+def _batches(
+    source: Source, model: Model, side: int, batch_size: int
+) -> Iterator[tuple[int, EvalBatch]]:
+    """Each with the place of its first record."""
+    canvas_px, channels = max(side, CANVAS_PX), model.images.channels
+    batches = sequential_batches(source, batch_size, canvas_px, channels=channels)
+    with contextlib.closing(batches):
+        for step, batch in enumerate(batches):
+            yield step * batch_size, batch
+
+
+def _about(
+    model: Model, source: Source, features: Sequence[str], side: int, format: str, shard: int
+) -> dict[str, Any]:
+    shapes = model.shapes(side, side)
+    shapes["mean_patch"] = shapes["patches"][-1:]
+    return {
+        "backbone": model.fingerprint,
+        "records": fingerprint(source).digest,
+        "class_names": source.class_names,
+        "image_px": side,
+        "rgb_mean": list(model.images.mean),
+        "rgb_std": list(model.images.std),
+        "format": format,
+        "shard": shard,
+        "shapes": {name: list(shapes[name]) for name in features},
+    }
+
+
+def _claim(folder: Path, about: dict[str, Any]) -> None:
+    """Make the folder that of these features, or check that it is."""
+    path = folder / ABOUT
+    if path.exists():
+        different = changes(json.loads(path.read_text(encoding="utf-8")), about)
+        if different:
+            raise ValueError(
+                f"{folder} holds other features: {'; '.join(different)}; give another folder"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(about, indent=2) + "\n")
+
+
+def _check(features: Sequence[str], format: str, batch_size: int, shard: int) -> None:
+    for name in features:
+        if name not in KINDS:
+            near = difflib.get_close_matches(name, KINDS, n=1) or KINDS
+            raise ValueError(f"features={tuple(features)}: {name!r} is unknown; use {near[0]!r}")
+    if not features:
+        raise ValueError(f"features is empty; give some of {KINDS}")
+    if format not in FORMATS:
+        raise ValueError(f"format={format!r} is unknown; use one of {', '.join(FORMATS)}")
+    for name, value in (("batch_size", batch_size), ("shard", shard)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1; use 64")

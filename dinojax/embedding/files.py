@@ -1,0 +1,62 @@
+"""Rows of features in one file: Parquet, or ArrayRecord of ``tf.train.Example``.
+
+A row is ``id`` (text), ``label`` (the class; none: null, and -1 in ArrayRecord) and one column of
+float32 numbers per feature, flattened; their shapes are in ``_about.json`` beside the files.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from array_record.python import array_record_module  # type: ignore[attr-defined]
+from jaxtyping import Float, Int
+
+from dinojax.data.examples import feature_example
+from dinojax.runtime.atomic import replacing
+
+
+class Rows(NamedTuple):
+    """Of some records, in their order."""
+
+    ids: Sequence[str]
+    labels: Int[np.ndarray, " n"]
+    """-1: none."""
+    features: Mapping[str, Float[np.ndarray, "n ..."]]
+
+
+def write_parquet(path: Path, rows: Rows) -> None:
+    """Whole or not at all."""
+    columns: dict[str, pa.Array] = {
+        "id": pa.array(list(rows.ids), pa.string()),
+        "label": pa.array(rows.labels.astype(np.int32), pa.int32(), mask=rows.labels < 0),
+    }
+    for name, values in rows.features.items():
+        flat = np.ascontiguousarray(values, np.float32).reshape(len(values), -1)
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat.reshape(-1), flat.shape[1])
+    with replacing(path) as file:
+        pq.write_table(pa.table(columns), file)
+
+
+def write_array_record(path: Path, rows: Rows) -> None:
+    """Whole or not at all."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        writer = array_record_module.ArrayRecordWriter(os.fspath(draft), "group_size:1")
+        for place, (id, label) in enumerate(zip(rows.ids, rows.labels.tolist(), strict=True)):
+            features = {name: values[place] for name, values in rows.features.items()}
+            writer.write(feature_example(id, label, features))
+        writer.close()
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+FORMATS: dict[str, tuple[str, Callable[[Path, Rows], None]]] = {
+    "parquet": (".parquet", write_parquet),
+    "array_record": (".array_record", write_array_record),
+}
+"""(end of the files' names, writer) by name."""

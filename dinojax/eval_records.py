@@ -1,0 +1,77 @@
+"""From a run's configuration, flags and the evaluation's own to the records that are scored."""
+
+import dataclasses
+
+from dinojax.config import Config
+from dinojax.config_eval import RecordsConfig
+from dinojax.data.eval_records import EvalRecords
+from dinojax.data.layouts.table import open_layout
+from dinojax.data.source import Source
+from dinojax.evaluation.monitor import evenly
+from dinojax.training_data import open_data
+
+
+def open_eval_records(config: Config, options: RecordsConfig, data: str | None) -> EvalRecords:
+    """What --data names, or the records of the run, in no greater numbers than wanted.
+
+    Args:
+        config: of the run with `data` in it (`evaluated`).
+
+    Raises:
+        ValueError: records that cannot be scored, or a layout without --data.
+        FileNotFoundError: no such data.
+    """
+    if options.layout is None:
+        records = EvalRecords(*open_records(config))
+    elif data is None:
+        raise ValueError(f"records.layout={options.layout!r} has no folder; give --data=DIR")
+    else:
+        records = open_layout(options.layout, data)
+    most_train = config.knn.max_bank if options.max_train is None else options.max_train
+    most_test = config.knn.max_queries if options.max_test is None else options.max_test
+    kept = range(len(records.test))
+    if most_test and len(records.test) > most_test:
+        kept = [i * len(records.test) // most_test for i in range(most_test)]
+    return dataclasses.replace(
+        records,
+        train=evenly(records.train, most_train) if most_train else records.train,
+        test=evenly(records.test, most_test) if most_test else records.test,
+        accepted=records.accepted and tuple(records.accepted[i] for i in kept),
+        judged=records.judged and tuple(records.judged[i] for i in kept),
+    )
+
+
+def evaluated(config: Config, data: str | None, image_px: int | None) -> Config:
+    """A run's configuration with other records or another size to evaluate on."""
+    if data is not None:
+        section = dataclasses.replace(
+            config.data,
+            source=data,
+            ids=None,
+            mixture=(),
+            homogeneous_source=None,
+            homogeneous_share=0.0,
+        )
+        config = dataclasses.replace(config, data=section)
+    if image_px is not None:
+        config = dataclasses.replace(config, knn=dataclasses.replace(config.knn, image_px=image_px))
+    return config
+
+
+def check_image_px(image_px: int, stride: int) -> None:
+    """Raises ValueError: the backbone does not take images of this side."""
+    if image_px < stride or image_px % stride:
+        raise ValueError(
+            f"--image_px={image_px} is not a multiple of the {stride} px between patches; "
+            f"use {-(-image_px // stride) * stride}"
+        )
+
+
+def open_records(config: Config) -> tuple[Source, Source]:
+    """(training, held-out) records of the run's data.
+
+    Raises:
+        FileNotFoundError: no such data.
+    """
+    data = open_data(config)
+    return data.bank, data.queries

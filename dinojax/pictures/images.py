@@ -1,0 +1,82 @@
+"""Images from wherever they lie, at a size that a backbone takes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from dinojax.data.decode import decode_image, read_image
+from dinojax.data.open import open_source
+from dinojax.data.source import Source
+from dinojax.evaluation.monitor import evenly
+
+CANVAS_PX = 4096
+"""Longer sides are shrunk to this while they are read."""
+
+
+class Named(NamedTuple):
+    """An image with a name for people."""
+
+    name: str
+    pixels: UInt8[np.ndarray, "h w C"]
+
+
+def read_images(given: Sequence[str], limit: int, channels: int = 3) -> list[Named]:
+    """Of files, folders and other sources; of a source at most `limit`, spread evenly.
+
+    Args:
+        given: files, or words as of ``data.source``, as ``scenes:1000`` or ``tar:/data/x.tar``.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: what is no image, or no source.
+    """
+    found: list[Named] = []
+    for one in given:
+        if os.path.isfile(one) and ":" not in one and not one.endswith(".tar"):
+            data = Path(one).read_bytes()
+            pixels = decode_image(data, one, CANVAS_PX, channels)
+            found.append(Named(Path(one).name, pixels))
+        else:
+            found += from_source(open_source(one), limit, channels)
+    if not found:
+        raise ValueError("there are no images; give some with --data")
+    return found
+
+
+def from_source(source: Source, limit: int, channels: int = 3) -> list[Named]:
+    """At most `limit` records, spread evenly over all; unreadable ones raise ValueError."""
+    source = evenly(source, limit)
+    return [
+        Named(source.record_id(i), read_image(source[i], CANVAS_PX, channels=channels))
+        for i in range(len(source))
+    ]
+
+
+def square(pixels: UInt8[np.ndarray, "h w C"], image_px: int) -> UInt8[np.ndarray, "S S C"]:
+    """The largest centred square at `image_px`, as it is evaluated."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return _resized(pixels[top : top + side, left : left + side], image_px, image_px)
+
+
+def _resized(
+    pixels: UInt8[np.ndarray, "h w C"], height: int, width: int
+) -> UInt8[np.ndarray, "H W C"]:
+    channels = [
+        Image.fromarray(np.ascontiguousarray(pixels[..., c])).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
+        for c in range(pixels.shape[-1])
+    ]
+    return np.stack([np.asarray(channel) for channel in channels], axis=-1)
+
+
+def shown(pixels: UInt8[np.ndarray, "h w C"]) -> UInt8[np.ndarray, "h w 3"]:
+    """As a picture: of other than three channels the first alone, in grey."""
+    return pixels if pixels.shape[-1] == 3 else np.repeat(pixels[..., :1], 3, axis=-1)

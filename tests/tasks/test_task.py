@@ -1,0 +1,13 @@
+"""Means and spreads over seeds."""
+
+import pytest
+
+from dinojax.tasks.task import Score, over_seeds
+
+
+def test_over_seeds():
+    found = list(over_seeds(lambda seed: {"a": float(seed), "b": 2.0}, (1, 2, 6)))
+    assert found == [Score("a", 3.0, pytest.approx(7**0.5)), Score("b", 2.0, 0.0)]
+    assert list(over_seeds(lambda seed: {"a": 0.5}, (4,))) == [Score("a", 0.5, None)]
+    with pytest.raises(ValueError, match="seeds is empty"):
+        list(over_seeds(lambda seed: {}, ()))

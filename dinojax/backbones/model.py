@@ -12,6 +12,7 @@ from einops import rearrange
 from jax.sharding import Mesh
 
 from dinojax import mesh as meshes
+from dinojax.backbones.given import check_images, places_of
 from dinojax.backbones.opened import ImageFormat, Opened, fingerprint_of_params
 from dinojax.mesh import gather, split_batch
 from dinojax.models.block import CLS_ATTENTION
@@ -257,36 +258,11 @@ class Model:
         return split_batch(x)[None]
 
     def _checked(self, images: Images) -> Images:
-        shape, dtype = getattr(images, "shape", ()), getattr(images, "dtype", None)
-        if dtype is None or dtype not in (np.uint8, np.float32):
-            raise ValueError(
-                f"images are {dtype or type(images).__name__}; give a uint8 array of 0..255, or a "
-                "float32 array that is normalised already"
-            )
-        channels = self.images.channels
-        if len(shape) != 4 or shape[3] != channels or not shape[0]:
-            raise ValueError(
-                f"images have shape {list(shape)}; give [B, H, W, {channels}], one image as "
-                "images[None]"
-            )
-        for side in shape[1:3]:
-            if side % self.stride or not side:
-                below, above = side // self.stride * self.stride, -(-side // self.stride)
-                working = f"{below} or {above * self.stride}" if below else f"{self.stride}"
-                raise ValueError(
-                    f"images are {shape[1]}x{shape[2]} px: {side} is not a multiple of "
-                    f"{self.stride}, the pixels between patches of {self.name}; use {working}"
-                )
+        check_images(images, self.images.channels, self.stride, self.name)
         return images
 
     def _layers(self, layers: Sequence[int]) -> tuple[int, ...]:
-        count = self.layers
-        if not layers or any(not -count <= layer < count for layer in layers):
-            raise ValueError(
-                f"layers={list(layers)}: {self.name} has layers 0..{count - 1}, or from the end "
-                f"-{count}..-1"
-            )
-        return tuple(int(layer) % count for layer in layers)
+        return places_of(layers, self.layers, self.name)
 
 
 def as_maps(found: Features, size: tuple[int, ...]) -> FeatureMaps:

@@ -4,7 +4,8 @@
 ``runs/x``                          the newest checkpoint of a run's workdir
 ``runs/x/checkpoints/400``          one of its checkpoints; ``runs/x/snapshots/400`` alike
 ``runs/x#vits16``                   of a run with several students the one of this name
-``weights.safetensors``             official names and layouts, the model sniffed from them
+``weights.safetensors``             official names or Hugging Face's, the model sniffed from them
+``folder``                          the same of its ``model.safetensors``
 ``weights.safetensors#NAME``        the same of a model named as in `dinojax.backbones.names`
 ``dinov3_vits16``                   a released model from the Hugging Face hub, or by its id there
 ``random:vits16``                   a preset with random weights; ``random:vits16@3`` with seed 3
@@ -17,10 +18,9 @@ import os
 from dinojax.backbones.hub import HUB, fetch, is_hub_id, release_of
 from dinojax.backbones.names import find_release, is_released_name
 from dinojax.backbones.opened import Opened
-from dinojax.backbones.released import open_released
+from dinojax.backbones.released import is_weights, open_released
 from dinojax.backbones.run import open_trained
 from dinojax.backbones.untrained import PIXELS, RANDOM, open_pixels, open_untrained
-from dinojax.export.tensor_file import SUFFIX
 from dinojax.precision import Precision, get_precision
 from dinojax.runtime.earlier import STUDENT
 
@@ -30,7 +30,7 @@ def open_backbone(given: str, weights: str | None = None, precision: str | None 
 
     Args:
         given: or with `weights` the name of a preset or of a released model.
-        weights: a ``.safetensors`` file.
+        weights: a ``.safetensors`` file, or a Hugging Face folder.
         precision: of its computations, a key of `dinojax.precision.POLICIES`. None: that of the
             run, and float32 for all else.
 
@@ -48,14 +48,8 @@ def open_backbone(given: str, weights: str | None = None, precision: str | None 
     if given.startswith(RANDOM):
         return open_untrained(given, exact)
     path, _, model = given.partition(STUDENT)
-    if path.endswith(SUFFIX):
+    if is_weights(path):
         return open_released(path, model or None, policy)
-    if path.endswith(".pth"):
-        raise ValueError(
-            f"{given!r}: files of PyTorch can hold code, so they are not read; convert it with "
-            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW) to a file "
-            f"that ends in {SUFFIX}"
-        )
     if (is_released_name(given) or is_hub_id(given)) and not os.path.exists(path):
         return _from_hub(given, policy)
     return open_trained(given, policy)

@@ -1,6 +1,7 @@
 """Backbones in ``.safetensors`` files under the names of the official code or of Hugging Face."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from dinojax.backbones.opened import ImageFormat, Opened
 from dinojax.export.dinov2_names import plain_entries
 from dinojax.export.hf_names import HfWeights, is_hf
 from dinojax.export.names import BUFFERS, entry_shapes, from_torch
-from dinojax.export.tensor_file import TensorFile
+from dinojax.export.tensor_file import SUFFIX, TensorFile
 from dinojax.models.presets import (
     PRESETS,
     Preset,
@@ -28,6 +29,9 @@ from dinojax.precision import Precision, get_precision
 from dinojax.typing import Params
 
 Shapes = Mapping[str, tuple[int, ...]]
+FOLDER_FILE = "model.safetensors"
+"""In a folder that `transformers` has saved."""
+PICKLES = (".pth", ".pt", ".bin")
 UNTIED = "untie_global_and_local_cls_norm"
 METADATA = ("arch", "student", "step", "checkpoint_fingerprint", "data_fingerprint", "recipe")
 """What `dinojax.export_torch` writes about a file's weights beside their layout."""
@@ -46,7 +50,8 @@ class Released(Opened):
 
     @cached_property
     def origin(self) -> dict[str, str]:
-        said = TensorFile(self.path).metadata
+        file = open_weights(self.path)
+        said = file.metadata if isinstance(file, TensorFile) else {}
         return {key: said[key] for key in METADATA if key in said}
 
     def read(self, mesh: Mesh) -> Params:
@@ -86,6 +91,12 @@ def open_released(
     return Released(path, backbone, path, release.preset, images=release.images)
 
 
+def is_weights(path: str) -> bool:
+    """Whether a path names a file of weights or a Hugging Face folder, not a run."""
+    ends = path.endswith((SUFFIX, *PICKLES))
+    return ends or os.path.isfile(os.path.join(path, FOLDER_FILE))
+
+
 def open_weights(path: str) -> TensorFile | HfWeights:
     """A file's entries, under the official names also if they are Hugging Face's.
 
@@ -93,7 +104,13 @@ def open_weights(path: str) -> TensorFile | HfWeights:
         FileNotFoundError: no such file.
         ValueError: not a whole file of this kind.
     """
-    file = TensorFile(path)
+    if path.endswith(PICKLES):
+        raise ValueError(
+            f"{path}: files of PyTorch can hold code, so they are not read; convert it with "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW) to a file "
+            f"that ends in {SUFFIX}"
+        )
+    file = TensorFile(os.path.join(path, FOLDER_FILE) if os.path.isdir(path) else path)
     return HfWeights(file) if is_hf(file.shapes) else file
 
 

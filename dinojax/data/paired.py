@@ -46,7 +46,10 @@ class PairedFiles:
 
     def __getitem__(self, index: int) -> Record:
         name, map = self._pairs[check_index(index, len(self))]
-        return Record(image=self._read(name), id=name, **{self._part: self._read(map)})
+        image, values = self._read(name), self._read(map)
+        if self._part == "depth":
+            return Record(image=image, id=name, depth=values)
+        return Record(image=image, id=name, segmentation=values)
 
     def record_id(self, index: int) -> str:
         return self._pairs[check_index(index, len(self))][0]

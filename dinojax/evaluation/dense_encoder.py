@@ -1,12 +1,14 @@
 """A frozen backbone as the dense heads take it: from crops in grey levels to patch features."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import jax.numpy as jnp
 from einops import rearrange
 
 from dinojax.evaluation.head_training import Encoder
 from dinojax.models.convnext import ConvNeXt
+from dinojax.models.features import Features
 from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone
 from dinojax.precision import widen
@@ -41,16 +43,14 @@ def make_patch_encoder(
         pads = [(0, 0), *((n // 2, n - n // 2) for n in missing), (0, 0)]
         images = jnp.pad(images, pads)
         with backbone.precision.exact_products():
-            found = backbone.apply(
+            output = backbone.apply(
                 {"params": params},
                 images[None],
                 range(end - layers, end),
                 method="intermediate",
             )
-        rows = images.shape[1] // stride
-        patches = [
-            rearrange(widen(one.patches[0]), "b (r c) D -> b r c D", r=rows) for one in found
-        ]
-        return jnp.concatenate(patches, -1)
+        patches = [widen(one.patches[0]) for one in cast(list[Features], output)]
+        joined = jnp.concatenate(patches, -1)
+        return rearrange(joined, "b (r c) D -> b r c D", r=images.shape[1] // stride)
 
     return encode

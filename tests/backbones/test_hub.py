@@ -54,6 +54,15 @@ def test_what_is_fetched_is_opened_as_that_model(monkeypatch, tmp_path, given):
     )
 
 
+def test_a_folder(monkeypatch, tmp_path):
+    """As `save_pretrained` leaves it, by itself and as the weights of a name."""
+    add_presets(monkeypatch)
+    export_torch("random:small16", f"{tmp_path}/model.safetensors")
+    expected = open_backbone(f"{tmp_path}/model.safetensors").fingerprint
+    assert open_backbone(str(tmp_path)).fingerprint == expected
+    assert open_backbone("small16", weights=str(tmp_path)).fingerprint == expected
+
+
 def test_without_a_network(monkeypatch):
     def refuse(*_):
         raise OSError("no route\nto host")

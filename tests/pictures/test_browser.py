@@ -40,7 +40,7 @@ def test_clicks(browser, tmp_path):
     path.write_text(clickable("t", [], images, patches, (0, 2, 3)))
     tab, complaints = browser.new_page(), []
     tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on("console", lambda said: complaints.append(said.text))
+    tab.on("console", lambda said: said.type == "error" and complaints.append(said.text))
     tab.on("request", lambda asked: complaints.append(asked.url[:80]))
     tab.goto(f"file://{path}")
     assert said(tab) == (2, 3, "first", low(patches, 0, 2, 3))

@@ -21,8 +21,9 @@ def open_segmentation_folders(root: Path, train: Folders, test: Folders) -> Eval
         train: folders of images and of maps.
         test: the same of what is scored.
     """
-    pairs = (match_folders(root, *part) for part in (train, test))
-    return EvalRecords(*(PairedFiles(root, part, "segmentation") for part in pairs))
+    pairs = [match_folders(root, *part) for part in (train, test)]
+    first, second = (PairedFiles(root, part, "segmentation") for part in pairs)
+    return EvalRecords(first, second)
 
 
 def open_ade20k(root: Path) -> EvalRecords:

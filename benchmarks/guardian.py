@@ -167,7 +167,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
     jax.clear_caches()
     lines = [json.loads(line) for line in text.splitlines()]
     evaluations = [line for line in lines if "knn" in line]
-    steps = [line for line in lines if "total_loss" in line]
+    steps = [line for line in lines if "images_per_s" in line]  # not the first, which nobody judges
     seconds = time.perf_counter() - begin
     return {
         "sabotage": name,

@@ -2,7 +2,7 @@
 
 A rule is one statistic of the history and a limit. Statistics are relative to the run's own past
 where there is one, since no absolute rank or occupancy means the same for two models. The limits
-come from broken and healthy runs (`benchmarks/guardian.py`).
+lie between a few healthy and broken tiny runs; `benchmarks/guardian.py` fits and tests them.
 """
 
 import math
@@ -162,7 +162,7 @@ def _updates(history: History) -> float | None:
 RULES = {
     "rank_collapse": Rule(
         _rank,
-        *(0.25, False, True, False),
+        *(0.5, False, True, False),
         "RankMe is at {value:.0%} of its peak",
         "The features of different images point into ever fewer directions: a collapse of "
         "dimensions.",
@@ -230,7 +230,7 @@ RULES = {
     ),
     "large_updates": Rule(
         _updates,
-        *(0.1, True, False, True),
+        *(0.03, True, False, True),
         "Steps change the backbone by {value:.0%} of its norm or more",
         "The learning rate is too large for these weights.",
         "Lower optim.lr.peak or lengthen optim.lr.warmup_steps.",

@@ -80,7 +80,8 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class KnnConfig:
-    """The online monitor: weighted kNN of the teacher's CLS feature."""
+    """The online monitor (docs/monitors.md): weighted kNN of CLS features, and all other scores of
+    frozen features and heads."""
 
     every_steps: int = 5000
     """0: never. With it also before the first step (untrained) and after the last."""
@@ -88,8 +89,22 @@ class KnnConfig:
     temperature: float = 0.07
     image_px: int = 224
     max_bank: int = 20_000
+    """Labelled training images that kNN and the linear probe know."""
     max_queries: int = 5_000
+    """Held-out images that everything is scored on."""
     batch_size: int = 256
+
+
+@dataclass(frozen=True)
+class GuardianConfig:
+    """What happens when the monitor's scores say that a run goes wrong (docs/monitors.md)."""
+
+    action: str = "warn"
+    """"warn" tells it, once. "stop" also saves the state and ends the run with a code of its own.
+    "rollback" goes back to a checkpoint before it and leaves out the steps since then, where that
+    may help, and else stops."""
+    ignore: tuple[str, ...] = ()
+    """Alarms that are not raised, by name."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +114,7 @@ class PanelsConfig:
     every_steps: int = 0
     """0: never. With it also before the first step (untrained) and after the last."""
     images: int = 4
-    """Held-out images, or training images where none are held out, evenly spread."""
+    """Held-out images, evenly spread."""
     image_px: int = 224
     """Side of their centre crops."""
 
@@ -131,6 +146,7 @@ class Config:
     mesh: MeshConfig = MeshConfig()
     data: DataConfig = DataConfig()
     knn: KnnConfig = KnnConfig()
+    guardian: GuardianConfig = GuardianConfig()
     panels: PanelsConfig = PanelsConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     init: InitConfig = InitConfig()

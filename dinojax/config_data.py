@@ -29,8 +29,8 @@ class DataConfig:
     homogeneous_share: float = 0.0
     """Share of the steps that are homogeneous: of every 1 / share steps one at a hashed place."""
     holdout: float = 0.1
-    """Share of the records kept out of training, as queries of the kNN monitor. Of a mixture one
-    part is monitored and gives them: the homogeneous source, or else the first with labels."""
+    """Share of the records kept out of training, for the monitor. Of a mixture one part gives them:
+    the homogeneous source, or else the first; one with labels, if any has."""
     canvas_px: int = 512
     """Side that images are averaged down to where they are larger, before crops are cut; at least
     the largest global or Gram crop."""

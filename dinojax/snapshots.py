@@ -17,6 +17,7 @@ from absl import logging
 from dinojax import mesh as meshes
 from dinojax.build import build_init
 from dinojax.build_model import build_backbone
+from dinojax.build_monitor import StateMonitor
 from dinojax.config import Config
 from dinojax.data.map_batches import find_classes
 from dinojax.data.open import open_source
@@ -26,7 +27,6 @@ from dinojax.evaluation.dense_quality import DenseQuality
 from dinojax.evaluation.features import make_dense_encoder
 from dinojax.evaluation.monitor import evenly
 from dinojax.evaluation.snapshot_scores import FILE, Snapshot, Table, read_table, write_table
-from dinojax.knn_monitor import make_knn_monitor
 from dinojax.precision import get_precision
 from dinojax.runs import Run, open_run
 from dinojax.runtime.checkpoint import abstract
@@ -143,11 +143,6 @@ def _images(run: Run, protocol: Protocol) -> tuple[Source, Source]:
         train, held_out = holdout(open_source(protocol.source), HELD_OUT)
     else:
         train, held_out = run.data.bank, run.data.queries
-        if train is None or held_out is None:
-            raise ValueError(
-                f"the run in {run.workdir} holds no images out, because no part of its mixture has "
-                "labels; name other images with --source"
-            )
     return evenly(train, protocol.train_images), evenly(held_out, protocol.held_out_images)
 
 
@@ -186,9 +181,9 @@ def _make_score(
     knn = None
     if train.class_names is not None:
         like_dense = dataclasses.replace(config.knn, image_px=side, batch_size=batch)
-        knn = make_knn_monitor(dataclasses.replace(config, knn=like_dense), train, held_out)
+        knn = StateMonitor(dataclasses.replace(config, knn=like_dense), train, held_out)
 
     def score(params: Params) -> dict[str, Any]:
-        return dense(params) | ({} if knn is None else {"knn": knn.score(params)})
+        return dense(params) | ({} if knn is None else {"knn": knn.score(params)["knn"]})
 
     return score

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from dinojax.build import build_init
 from dinojax.build_flops import build_flops
 from dinojax.build_gram import build_refresh
 from dinojax.build_inputs import build_views
+from dinojax.build_monitor import make_monitor
 from dinojax.build_panels import make_panels
 from dinojax.compiled_step import compile_step, global_batches
 from dinojax.config import Config, parse_config, to_dict
@@ -31,7 +32,6 @@ from dinojax.data.pipeline import TrainBatch, make_loader
 from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
 from dinojax.gram_choice import choose_gram_teacher
 from dinojax.initial_state import make_initial_state
-from dinojax.knn_monitor import make_monitor
 from dinojax.precision import get_precision
 from dinojax.resolutions import resolution_order, resolutions
 from dinojax.run_mesh import run_mesh
@@ -42,6 +42,7 @@ from dinojax.runtime.contract import FILE as CONTRACT_FILE
 from dinojax.runtime.contract import write_or_check
 from dinojax.runtime.errors import underway
 from dinojax.runtime.exits import STOPS, exit_code, leave
+from dinojax.runtime.guardian import Guardian
 from dinojax.runtime.loop import Guards, Outcome, Pictures, TrainStep, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.nonfinite import NonfiniteSteps
@@ -76,6 +77,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         FileNotFoundError: init.from or a teacher names no checkpoint.
         dinojax.runtime.errors.CheckpointError: a checkpoint cannot be written, or none read.
         dinojax.runtime.errors.PreemptedError: SIGTERM; the state is saved.
+        dinojax.runtime.errors.AlarmedError: an alarm, by guardian.action; the state is saved.
         dinojax.runtime.errors.DivergedError: too many non-finite steps and no way back.
     """
     config = choose_gram_teacher(config, workdir)
@@ -88,15 +90,14 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
     data = open_data(config)
     timeout = config.data.read_timeout_s
     for part in (data.source, data.queries):
-        if part is not None:
-            verify(
-                part,
-                config.data.canvas_px,
-                config.data.verify_images,
-                budget=config.data.bad_budget,
-                channels=config.student.in_chans,
-                read_timeout_s=timeout,
-            )
+        verify(
+            part,
+            config.data.canvas_px,
+            config.data.verify_images,
+            budget=config.data.bad_budget,
+            channels=config.student.in_chans,
+            read_timeout_s=timeout,
+        )
     found = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
     weights = {**teacher_digest(config), **start_digest(config)}
     agree("data", {"data fingerprint": found.digest, **weights})
@@ -129,7 +130,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         )
         announce = recovery_teller(config.recovery)
         monitor = make_monitor(config, data.bank, data.queries)
-        draw = make_panels(config, data.queries or data.source, mesh)
+        draw = make_panels(config, data.queries, mesh)
         choice = resolution_order(config)
         flops = [float(build_flops(one)) for one in resolutions(config)]
         placement = meshes.BatchLayout(mesh, config.train.batch_size)
@@ -191,6 +192,19 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                 MetricWriter(workdir, resumed_from=latest) as writer,
                 underway(),
             ):
+                guardian = Guardian(
+                    workdir,
+                    writer,
+                    resumed_from=latest,
+                    total_steps=config.train.steps,
+                    action=config.guardian.action,
+                    ignore=config.guardian.ignore,
+                )
+
+                def logged(step: int, values: Mapping[str, float]) -> None:
+                    announce(step, values)
+                    guardian.logged(step, values)
+
                 return run(
                     state,
                     first_step=first,
@@ -210,7 +224,14 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                         peak_flops=peak,
                     ),
                     log_every=config.train.log_every_steps,
-                    guards=Guards(leave_early, progress, refused, announce),
+                    guards=Guards(
+                        leave_early,
+                        progress,
+                        refused,
+                        logged,
+                        guardian.scored,
+                        guardian.asked_to_stop,
+                    ),
                     pictures=Pictures(config.panels.every_steps, draw) if draw else None,
                 )
 

@@ -18,9 +18,9 @@ class TrainingData(NamedTuple):
     source: Source
     """What is trained on: the parts of `order`, end to end."""
     order: Order
-    bank: Source | None
-    """The part that the kNN monitor watches; None: no part of the mixture has labels."""
-    queries: Source | None
+    bank: Source
+    """The part that the monitor watches, without what is held out."""
+    queries: Source
     """Held out of it."""
 
 
@@ -38,11 +38,9 @@ def open_data(config: Config) -> TrainingData:
         return TrainingData(bank, build_order(config, (len(bank),)), bank, queries)
     names = [name for name, _ in data.mixture]
     parts = [_open(name, data) for name in names]
-    bank, queries = None, None
     monitored = _monitored(parts, _homogeneous_part(data))
-    if monitored is not None:
-        bank, queries = _split(parts[monitored], names[monitored], data)
-        parts[monitored] = bank
+    bank, queries = _split(parts[monitored], names[monitored], data)
+    parts[monitored] = bank
     order = build_order(config, tuple(len(part) for part in parts))
     return TrainingData(Concat(parts), order, bank, queries)
 
@@ -70,9 +68,11 @@ def _homogeneous_part(data: DataConfig) -> int | None:
     return [name for name, _ in data.mixture].index(data.homogeneous_source)
 
 
-def _monitored(parts: Sequence[Source], homogeneous: int | None) -> int | None:
+def _monitored(parts: Sequence[Source], homogeneous: int | None) -> int:
+    """The homogeneous part if it has labels or no part has any; else the first that has some."""
     labelled = [i for i, part in enumerate(parts) if part.class_names is not None]
-    return homogeneous if homogeneous in labelled else next(iter(labelled), None)
+    candidates = labelled or list(range(len(parts)))
+    return homogeneous if homogeneous in candidates else candidates[0]
 
 
 def _open(name: str, data: DataConfig) -> Source:

@@ -17,6 +17,7 @@ from dinojax.models.vit import VisionTransformer
 from dinojax.precision import get_precision
 from dinojax.ranges import check_ranges
 from dinojax.resolutions import resolution_order, resolutions
+from dinojax.runtime.guardian import check as check_guardian
 from dinojax.stage_validation import check_init, check_recovery
 from dinojax.students import student_configs
 from dinojax.training_data import build_order
@@ -46,6 +47,7 @@ def check_config(config: Config) -> None:
     for one in students.values():
         check_config(one)
     _check_rollback(config)
+    _check_guardian(config)
     for resolution in resolutions(config):
         _check_sizes(resolution)
         check_gram(resolution, _patch_size(resolution))
@@ -194,6 +196,24 @@ def _check_rollback(config: Config) -> None:
         )
 
 
+def _check_guardian(config: Config) -> None:
+    """Its action has to be possible when an evaluation shows that steps since the last were bad."""
+    action, saves, every = config.guardian.action, config.checkpoint, config.knn.every_steps
+    check_guardian(action, config.guardian.ignore)
+    if action != "warn" and not every:
+        raise ValueError(
+            f"guardian.action={action!r} with knn.every_steps=0, so that there are no scores to "
+            "look at; use knn.every_steps=5000 or guardian.action='warn'"
+        )
+    if action == "rollback" and (saves.keep_last - 1) * saves.every_steps < every:
+        raise ValueError(
+            f"checkpoint.keep_last={saves.keep_last} at checkpoint.every_steps={saves.every_steps} "
+            f"reaches back less than the {every} steps of knn.every_steps, after which "
+            f"guardian.action='rollback' goes back; use checkpoint.keep_last="
+            f"{-(-every // saves.every_steps) + 1} or guardian.action='stop'"
+        )
+
+
 def _check_sizes(config: Config) -> None:
     backbone = build_backbone(config, get_precision(config.train.precision))
     patch, views = backbone.stride, build_views(config)
@@ -210,11 +230,12 @@ def _check_sizes(config: Config) -> None:
             f"crops.local_crops_size={views.local_crops_size} is smaller than patch_size={patch}; "
             f"use {6 * patch}"
         )
-    for name, section in (("knn", config.knn), ("panels", config.panels)):
-        if section.every_steps and (section.image_px < patch or section.image_px % patch):
+    for name, section, side in (("knn", config.knn, 2), ("panels", config.panels, 1)):
+        if section.every_steps and (section.image_px < side * patch or section.image_px % patch):
             raise ValueError(
-                f"{name}.image_px={section.image_px} is not a multiple of patch_size={patch}; "
-                f"use {max(section.image_px // patch * patch, patch)}"
+                f"{name}.image_px={section.image_px} is not a multiple of patch_size={patch} with "
+                f"at least {side} patches along a side; use "
+                f"{max(section.image_px // patch, side) * patch}"
             )
     if isinstance(backbone, ConvNeXt):
         return

@@ -137,7 +137,7 @@ def test_every_key_has_a_reader(tmp_path, monkeypatch):
         for prefix, node in sections(config)
         if isinstance(node, ScheduleConfig)
     }
-    # An image without a class: the source has no labels, so this run has no monitor.
+    # An image without a class: the source has no labels, and the monitor does without.
     other = small(**swapped, data__source=str(folder))
     read |= keys_read(other, str(tmp_path / "folder"), monkeypatch)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import jax
 import pytest
@@ -10,9 +9,9 @@ from trained_runs import make_run, small_config
 
 from dinojax import mesh as meshes
 from dinojax.backbones.run import open_trained
+from dinojax.build_monitor import make_monitor
 from dinojax.config_eval import EvalConfig, RecordsConfig
 from dinojax.evaluate import evaluate
-from dinojax.knn_monitor import make_monitor
 from dinojax.tasks import table as tasks
 from dinojax.tasks.knn import KnnProtocol
 from dinojax.tasks.task import Score, Task
@@ -35,7 +34,7 @@ def test_the_tasks(run, tmp_path):
     data = open_data(config)
     monitor = make_monitor(config, data.bank, data.queries)
     with jax.set_mesh(meshes.make_mesh()):
-        expected = monitor(SimpleNamespace(teacher=state.teacher))
+        expected = monitor(state)
     values = {f"{score['task']}_{score['metric']}": score["value"] for score in found["scores"]}
     assert 0 < values["segmentation_miou"] < 1
     assert values["knn_top1_k20"] == expected["knn"] <= values["knn_top1"]

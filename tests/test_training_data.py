@@ -82,10 +82,18 @@ def test_the_monitor_watches_one_part(folders, keys, watched):
     assert first.startswith("scenes/test") == (watched == "scenes")
 
 
-def test_no_part_with_labels(folders):
-    data = open_data(config(mixture=((folders[1], 1.0),)))
-    assert (data.bank, data.queries) == (None, None)
-    assert data.order.sizes == (30,)
+@pytest.mark.parametrize("homogeneous", [None, 1])
+def test_no_part_with_labels(folders, tmp_path, homogeneous):
+    """Images are held out all the same: most of what a monitor says needs no labels."""
+    files = {f"{i}.jpg": encode(smooth(9 + i, 12)) for i in range(50)}
+    names = folders[1], str(write_folder(tmp_path / "more", files))
+    keys = {} if homogeneous is None else {"homogeneous_source": names[1], "homogeneous_share": 0.1}
+    data = open_data(config(mixture=tuple((name, 1.0) for name in names), **keys))
+    watched, sizes = homogeneous or 0, [30, 50]
+    sizes[watched] = len(data.bank)
+    assert data.order.sizes == tuple(sizes)
+    assert len(data.bank) + len(data.queries) == (30, 50)[watched]
+    assert data.bank.class_names is None and not held_out(data.bank) & held_out(data.queries)
 
 
 def test_homogeneous_steps_reach_the_order(folders):

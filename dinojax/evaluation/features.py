@@ -82,19 +82,31 @@ def make_dense_encoder(
     std: Sequence[float],
 ) -> Callable[..., DenseFeatures]:
     """The same with the normed patches; `image_px` is a multiple of the backbone's stride."""
-    side = image_px // backbone.stride
+    side, forward = image_px // backbone.stride, make_forward(backbone, image_px, mean, std)
 
     @jax.jit
     def encode(params: Params, canvas: Canvases, size: Sizes) -> DenseFeatures:
+        features = forward(params, canvas, size)
+        patches = rearrange(widen(features.patches[0]), "b (h w) D -> b h w D", h=side)
+        return DenseFeatures(widen(features.cls[0]), patches)
+
+    return encode
+
+
+def make_forward(
+    backbone: Backbone | Pixels, image_px: int, mean: Sequence[float], std: Sequence[float]
+) -> Callable[..., Features]:
+    """``(backbone parameters, canvas, size) -> Features`` of centre crops, in one group."""
+
+    def forward(params: Params, canvas: Canvases, size: Sizes) -> Features:
         crops = centre_crops(split_batch(canvas), size, image_px)
         images = (crops / WHITE - jnp.asarray(mean)) / jnp.asarray(std)
         with backbone.precision.exact_products():
             output = backbone.apply({"params": params}, images[None])
         (features,) = cast(tuple[Features, ...], output)
-        patches = rearrange(widen(features.patches[0]), "b (h w) D -> b h w D", h=side)
-        return DenseFeatures(widen(features.cls[0]), patches)
+        return features
 
-    return encode
+    return forward
 
 
 @jax.jit(static_argnames="image_px")

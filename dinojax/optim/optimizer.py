@@ -97,16 +97,6 @@ class AdamW(NamedTuple):
         """
         means = optax.tree.bias_correction(_widened(state.mu), self.beta1, state.count)
         squares = optax.tree.bias_correction(_widened(state.nu), self.beta2, state.count)
-        multipliers = lr_multipliers(
-            params,
-            layerwise_decay=self.layerwise_decay,
-            patch_embed_lr_mult=self.patch_embed_lr_mult,
-        )
-
-        if rates.backbone is not None:
-            factor = rates.backbone
-            slowed = jax.tree.map(lambda multiplier: factor * multiplier, multipliers["backbone"])
-            multipliers = {**multipliers, "backbone": slowed}
 
         def step(theta, mean, square, multiplier, decayed: bool, last_layer: bool):
             direction = mean / (jnp.sqrt(square) + self.epsilon)
@@ -115,9 +105,47 @@ class AdamW(NamedTuple):
                 direction = direction + rates.weight_decay.astype(theta.dtype) * theta
             return theta - lr.astype(theta.dtype) * direction
 
+        multipliers = self._multipliers(params, rates)
         return jax.tree.map(
             step, params, means, squares, multipliers, is_decayed(params), is_last_layer(params)
         )
+
+    def update_norms(
+        self, params: Params, state: optax.ScaleByAdamState, rates: Rates
+    ) -> dict[str, Float[Array, ""]]:
+        """Of each top-level submodule the norm of its last update, its weight decay left out.
+
+        The moments are enough for that: old parameters would have to be kept for it. The square of
+        an update is put together from squares, ``(lr m)^2 mean^2 / (square + epsilon^2)``, because
+        compilers store what is squared afterwards, a tree as large as the parameters.
+        """
+        count = jnp.asarray(state.count)
+        mean, square = 1 - self.beta1**count, 1 - self.beta2**count
+        factor = jnp.sqrt(square) / mean  # bias corrections; the second one's epsilon is as small
+
+        def leaf(mu, nu, multiplier, last_layer: bool) -> Float[Array, ""]:
+            lr = (rates.last_layer_lr if last_layer else rates.lr) * multiplier
+            squares = jnp.square(lr) * jnp.square(widen(mu)) / (widen(nu) + self.epsilon**2)
+            return squares.sum()
+
+        multipliers = self._multipliers(params, rates)
+        sums = jax.tree.map(leaf, state.mu, state.nu, multipliers, is_last_layer(params))
+        return {
+            name: factor * jnp.sqrt(jnp.stack(jax.tree.leaves(tree)).sum())
+            for name, tree in sums.items()
+        }
+
+    def _multipliers(self, params: Params, rates: Rates) -> PyTree:
+        multipliers = lr_multipliers(
+            params,
+            layerwise_decay=self.layerwise_decay,
+            patch_embed_lr_mult=self.patch_embed_lr_mult,
+        )
+        if rates.backbone is None:
+            return multipliers
+        factor = rates.backbone
+        slowed = jax.tree.map(lambda multiplier: factor * multiplier, multipliers["backbone"])
+        return {**multipliers, "backbone": slowed}
 
 
 def _widened(tree: PyTree) -> PyTree:

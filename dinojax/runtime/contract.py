@@ -38,11 +38,12 @@ FREE_KEYS = (
     *HOST_KEYS,
     # What no training step depends on:
     "checkpoint.",  # when a state is saved, and which stay
-    "knn.",  # reads the teacher only
+    "knn.",  # reads the networks only
     "panels.",
     "train.log_every_steps",
     "train.hang_timeout_s",
     "train.rollback_after",  # the windows themselves are in a file of the workdir
+    "guardian.",  # and so are those that it asks for
     "data.verify_images",  # looks for damaged records beforehand and changes none
     "data.bad_budget",  # when a run stops: it changes no batch
     # What changes the order of sums, so the last bits, but not the run:

@@ -12,6 +12,10 @@ class PreemptedError(Exception):
     """The run was asked to leave, and its state is saved."""
 
 
+class AlarmedError(Exception):
+    """The guardian has seen something that the run shall not go on with; the state is saved."""
+
+
 class DivergedError(RuntimeError):
     """The state is spoilt, and there is no checkpoint to go back to."""
 

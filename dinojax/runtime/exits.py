@@ -9,7 +9,7 @@ import threading
 from typing import NoReturn
 
 from dinojax.data.threads import StorageError
-from dinojax.runtime.errors import CheckpointError, DivergedError, PreemptedError
+from dinojax.runtime.errors import AlarmedError, CheckpointError, DivergedError, PreemptedError
 from dinojax.runtime.quarantine import BadBudgetError
 
 EXIT_CODES: dict[type[Exception], int] = {
@@ -27,6 +27,8 @@ EXIT_CODES: dict[type[Exception], int] = {
     # (7 is `HUNG`, 9 `PEER_LOST`.)
     # Too many steps in a row without a finite loss, and no checkpoint to go back to.
     DivergedError: 8,
+    # An alarm, by `guardian.action`; saved, and the same command goes on all the same.
+    AlarmedError: 10,
 }
 STOPS = tuple(EXIT_CODES)
 HUNG = 7

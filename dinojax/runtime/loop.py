@@ -1,6 +1,7 @@
 """The training loop. Its order is a contract:
 
-1. leave if asked to, with the state saved, or because a write in the background has failed,
+1. leave if asked to (also by the guardian), with the state saved, or because a write in the
+   background has failed,
 2. evaluate the state if its step is due (so also before the first step), then draw it if due,
 3. save the state if its step is due,
 4. take the batch of that step,
@@ -22,7 +23,7 @@ from absl import logging
 
 from dinojax.runtime import cluster
 from dinojax.runtime.checkpoint import Checkpoints
-from dinojax.runtime.errors import PreemptedError
+from dinojax.runtime.errors import AlarmedError, PreemptedError
 from dinojax.runtime.metrics import Deferred, Fetched, MetricWriter
 from dinojax.runtime.nonfinite import Refusals, Refused
 from dinojax.runtime.throughput import Throughput, progress_line
@@ -50,6 +51,10 @@ class Guards(NamedTuple):
     """Called for each step that changed nothing; what it raises ends the loop."""
     logged: Callable[[int, Mapping[str, float]], None] = lambda step, values: None
     """Called with the metrics of each step that is logged."""
+    scored: Callable[[int, Mapping[str, float]], None] = lambda step, scores: None
+    """Called with the scores of each state that is evaluated; what it raises ends the loop."""
+    asked_to_stop: Callable[[], str | None] = lambda: None
+    """Called once before each step: why the run shall end, if it shall."""
 
 
 class Pictures(NamedTuple):
@@ -88,6 +93,7 @@ def run(
 
     Raises:
         PreemptedError: asked to leave; the state is saved.
+        AlarmedError: asked to stop; the state is saved.
         dinojax.runtime.errors.CheckpointError: a write has failed.
     """
     deferred, speeds, refusals = Deferred(throughput.clock), [], Refusals()
@@ -121,6 +127,7 @@ def run(
             logging.info("step %d/%d  %s", step, total_steps, text)
             writer.write(step, scores)
             guards.progress()
+            guards.scored(step, scores)
         if pictures and (step % pictures.every == 0 or step == total_steps):
             finish_log(step)
             with throughput.pause(state):
@@ -135,19 +142,25 @@ def run(
                     saves.save(step, state)
                     guards.progress()
 
+    def save_to_leave(step: int) -> None:
+        finish_log(step)
+        if step > first_step:
+            checkpoints.save(step, state)
+            checkpoints.wait()
+        cluster.gather("saved", "")  # the first to leave ends all others
+
     for step in range(first_step, until):
         guards.progress()
         for saves in series:
             saves.check()
         if guards.asked_to_leave():
-            finish_log(step)
-            if step > first_step:
-                checkpoints.save(step, state)
-                checkpoints.wait()
-            cluster.gather("saved", "")  # the first to leave ends all others
+            save_to_leave(step)
             raise PreemptedError(
                 f"asked to leave after {step} steps, and did; the same command resumes the run"
             )
+        if (why := guards.asked_to_stop()) is not None:
+            save_to_leave(step)
+            raise AlarmedError(f"{why} The state after {step} steps is saved.")
         pause_tasks(step)
         with throughput.waiting():
             batch = next(batches)

@@ -5,6 +5,7 @@ then continues from a checkpoint before the first of them, *without* the steps f
 up to the k-th bad one: they are no-ops, and their batches stay unused. ``rollbacks.json`` in the
 workdir lists these windows, so that the run is still a function of its workdir's list, the
 configuration and the data, however often it is killed. Each checkpoint lists those behind it.
+The guardian asks for the same when a run collapses with finite numbers.
 """
 
 import json
@@ -36,11 +37,11 @@ class Window(NamedTuple):
 
 
 class RollBack(Exception):  # noqa: N818 - a request to `run_segments`, which always answers it
-    """Steps `first` to `end - 1` were not finite."""
+    """Steps `first` to `end - 1` are not to be: they were not finite, or what else is `wrong`."""
 
-    def __init__(self, first: int, end: int):
-        super().__init__(f"steps {first} to {end - 1} were not finite")
-        self.first, self.end = first, end
+    def __init__(self, first: int, end: int, wrong: str = "were not finite"):
+        super().__init__(f"steps {first} to {end - 1} {wrong}")
+        self.first, self.end, self.wrong = first, end, wrong
 
 
 def read_windows(workdir: str | os.PathLike[str]) -> list[Window]:
@@ -105,22 +106,23 @@ def run_segments(
             logging.info("steps %d to %d are no-ops: %s", begun, first - 1, FILE)
             state = advance(state, first)
         until = min((w.first for w in windows if w.first > first), default=total_steps)
-        result = bad = None
+        result, bad, wrong = None, None, ""
         try:
             result = attempt(latest, state, first, until)
             if until == total_steps:
                 return result
         except RollBack as request:
-            bad = Window(request.first, request.end)
+            bad, wrong = Window(request.first, request.end), request.wrong
         # The request is gone here, and with its traceback the state that it was raised over.
         del state, result
         latest, state = (
-            resume() if bad is None else _go_back(bad, windows, restore, series, workdir)
+            resume() if bad is None else _go_back(bad, wrong, windows, restore, series, workdir)
         )
 
 
 def _go_back(
     bad: Window,
+    wrong: str,
     windows: Sequence[Window],
     restore: Callable[[int], State],
     series: Sequence[Checkpoints],
@@ -136,9 +138,9 @@ def _go_back(
             logging.warning("skipped: %s", error)
     else:
         raise DivergedError(
-            f"steps {bad.first} to {last} were not finite, and there is no checkpoint before step "
-            f"{limit} to go back to; see {BUNDLES} in {workdir} for their cause, or lower the "
-            "learning rate in a new workdir"
+            f"steps {bad.first} to {last} {wrong}, and there is no checkpoint before step {limit} "
+            f"to go back to; see {BUNDLES} in {workdir} for the cause of what is not finite, or "
+            "lower the learning rate in a new workdir"
         )
     for checkpoints in series:
         checkpoints.delete_after(target)
@@ -146,8 +148,7 @@ def _go_back(
         entries = [window._asdict() for window in (*windows, Window(target, bad.end))]
         replace_text(Path(workdir) / FILE, json.dumps(entries) + "\n")
     logging.warning(
-        "steps %d to %d were not finite: going back to step %d; from there to step %d all are "
-        "no-ops",
-        *(bad.first, last, target, last),
+        "steps %d to %d %s: going back to step %d; from there to step %d all are no-ops",
+        *(bad.first, last, wrong, target, last),
     )
     return target, state

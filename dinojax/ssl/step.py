@@ -59,6 +59,7 @@ def learn(
         updated, norms, finite = apply_gradients(
             optimizer, state, grads, terms["total_loss"], rates, momentum
         )
+        ratios = update_ratios(optimizer, updated, rates, finite)
     gram_teacher = state.gram_teacher
     if loss.gram is not None:
         gram_teacher = loss.gram.refreshed(gram_teacher, updated.teacher["backbone"], step + 1)
@@ -69,6 +70,7 @@ def learn(
     metrics = {
         **terms,
         **{f"{name}_grad_norm": norm for name, norm in norms.items()},
+        **{f"{name}_update_ratio": ratio for name, ratio in ratios.items()},
         "lr": rates.lr,
         "last_layer_lr": rates.last_layer_lr,
         "weight_decay": rates.weight_decay,
@@ -116,3 +118,18 @@ def apply_gradients(
     proposed = {name: ema(state.teacher[name], student[name], momenta[name]) for name in student}
     teacher = trees.where(finite, proposed, state.teacher)
     return state._replace(student=student, teacher=teacher, moments=moments), norms, finite
+
+
+def update_ratios(
+    optimizer: AdamW, updated: TrainState, rates: Rates, finite: Bool[Array, ""]
+) -> dict[str, Float[Array, ""]]:
+    """Norm of each submodule's update, weight decay left out, relative to that of its parameters.
+
+    0 of a refused step. From what the step leaves behind: old parameters must not be needed once
+    there are new ones (`apply_gradients`).
+    """
+    norms = optimizer.update_norms(updated.student, updated.moments, rates)
+    return {
+        name: jnp.where(finite, norms[name] / trees.global_norm(params), 0)
+        for name, params in updated.student.items()
+    }

@@ -1,14 +1,19 @@
-"""The kNN monitor: which records it looks at, and what it reports when."""
+"""The monitor of features: which records it looks at, how often, and what it reports of them."""
 
 import math
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dinojax.data.records import Record
-from dinojax.evaluation.monitor import KnnMonitor, evenly
+from dinojax.evaluation.monitor import PIXELS, FeatureMonitor, Network, chance, evenly, repeated
+from dinojax.evaluation.neighbours import nearest_distances
+from dinojax.evaluation.spectrum import alpha_req, rankme
+from dinojax.evaluation.watched import Watched
+
+NAMES = {"nn_distance_q10", "nn_distance_q50", "rankme", "alpha_req"}
+NAMES |= {"locality", "drift", "patch_norm_outliers"}
 
 
 class Colours:
@@ -46,39 +51,101 @@ def test_evenly(count, limit):
     assert gaps.min() >= 1 and np.ptp(gaps) <= 1
 
 
-def monitor(encode, *, good: int | None = None, **options) -> KnnMonitor:
-    given = {"num_classes": 2, "canvas_px": 8, "batch_size": 4, "read_timeout_s": 60.0}
-    given = {**given, "k": 3, "temperature": 0.07, **options}
-    return KnnMonitor(encode, Colours(22, 0), Colours(9, 1, good), **given)
+class Encoder:
+    """An angle that goes with the red channel, if the parameter says so; and how often it ran."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, gain: float, canvas: np.ndarray, size: np.ndarray) -> Watched:
+        self.calls += 1
+        red, green = (canvas[:, :, :, i].mean(axis=(1, 2)) for i in (0, 1))
+        angle = jnp.asarray(gain * (red - 101), jnp.float32)
+        cls = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+        green = jnp.asarray(green, jnp.float32)
+        return Watched(cls, 2 * cls, green, -green, green / 255)
 
 
-def encode(params, canvas, size):
-    """An angle that goes with the red channel, if the teacher's parameter says so."""
-    angle = params["gain"] * (canvas[:, 0, 0, 0].astype(jnp.float32) - 101)
-    return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+def monitor(*, labels: bool = True, good: int | None = None, **options) -> FeatureMonitor:
+    reading = {"batch": 4, "canvas_px": 8, "read_timeout_s": 60.0}
+    given = {"k": 3, "temperature": 0.07, "ridge": 1e-3, **options}
+    bank = Colours(22, 0) if labels else None
+    return FeatureMonitor(bank, Colours(9, 1, good), reading=reading, **given)
 
 
-def state(gain: float) -> SimpleNamespace:
-    return SimpleNamespace(
-        teacher={"backbone": {"gain": jnp.float32(gain)}}, student={"backbone": {"gain": None}}
-    )
-
-
-def test_scores_the_teacher_and_the_pixels_once():
-    score = monitor(encode)
-    first = score(state(1.0))
-    assert set(first) == {"knn", "knn_pixels"} and first["knn"] == 1.0
-    assert 0 <= first["knn_pixels"] < 1
+def test_every_network_sees_every_image_once():
+    one, other, some = Encoder(), Encoder(), Encoder()
+    networks = {
+        "one": Network(one, 1.0),
+        "other": Network(other, 0.0),
+        "some": Network(some, 1.0, most=5),
+    }
+    scores, tokens = monitor()(networks, pixels=True, rows=6)
+    assert one.calls == other.calls == math.ceil(22 / 4) + math.ceil(9 / 4)
+    assert some.calls == 2  # of the held-out images as many as are asked for
+    assert set(scores) == {"one", "other", PIXELS}
+    assert set(scores["one"]) == set(scores["other"]) == NAMES | {"knn", "linear"}
+    assert set(scores[PIXELS]) == {"knn", "chance", "repeated"}
+    assert scores["one"]["knn"] == scores["one"]["linear"] == 1
+    assert 0 <= scores[PIXELS]["knn"] < 1 and scores[PIXELS]["repeated"] == 0
     # Equal features: the first three of the bank, classes 0, 1, 0, outvote every query's class.
-    assert score(state(0.0)) == {"knn": pytest.approx(5 / 9)}
+    assert scores["other"]["knn"] == pytest.approx(5 / 9)
+    assert tokens["one"].cls.shape == (6, 2) and tokens["other"].cls.shape == (6, 2)
+    np.testing.assert_allclose(tokens["one"].patch, 2 * tokens["one"].cls)
+    np.testing.assert_allclose(tokens["some"].cls, tokens["one"].cls)
+
+
+def test_measures_are_of_the_held_out_images():
+    held_out = Colours(9, 1)
+    images = np.stack([held_out[i].image for i in range(9)])
+    expected = Encoder()(1.0, images, np.full((9, 2), 8))
+    cls = np.asarray(expected.cls)
+    (scores,) = monitor()({"one": Network(Encoder(), 1.0)}, pixels=False)[0].values()
+    assert scores["locality"] == pytest.approx(float(expected.locality.mean()), rel=1e-5)
+    assert scores["drift"] == pytest.approx(-scores["locality"])
+    assert scores["rankme"] == pytest.approx(rankme(cls), rel=1e-5)
+    assert scores["alpha_req"] == pytest.approx(alpha_req(cls), nan_ok=True)
+    distances = np.asarray(nearest_distances(cls))
+    assert scores["nn_distance_q10"] == pytest.approx(np.quantile(distances, 0.1), abs=1e-6)
+
+
+def test_without_labels_all_but_two():
+    encode = Encoder()
+    scores, _ = monitor(labels=False)({"one": Network(encode, 1.0)}, pixels=True)
+    assert set(scores["one"]) == NAMES and set(scores[PIXELS]) == {"repeated"}
+    assert encode.calls == math.ceil(9 / 4)  # nothing needs a bank
 
 
 def test_a_small_bank_lowers_k():
-    assert monitor(encode, k=500, temperature=0.01)(state(1.0))["knn"] == 1.0
+    scores, _ = monitor(k=500, temperature=0.01)({"one": Network(Encoder(), 1.0)}, pixels=False)
+    assert scores["one"]["knn"] == 1.0
 
 
 @pytest.mark.parametrize(("good", "expected"), [(2, 0.5), (0, math.nan)])
-def test_unreadable_queries_are_left_out(good, expected):
+def test_unreadable_records_are_left_out(good, expected):
     """Of equal features the bank's first three decide: right for one of two queries."""
-    scores = monitor(encode, good=good)(state(0.0))
-    assert scores["knn"] == pytest.approx(expected, nan_ok=True)
+    scores, tokens = monitor(good=good)({"one": Network(Encoder(), 0.0)}, pixels=True, rows=9)
+    assert scores["one"]["knn"] == pytest.approx(expected, nan_ok=True)
+    assert set(scores["one"]) == NAMES | {"knn", "linear"}
+    assert len(tokens["one"].cls) == good
+    if not good:
+        assert all(math.isnan(value) for value in scores["one"].values())
+
+
+def test_chance_is_what_guesses_stay_below():
+    labels = np.random.default_rng(0).integers(0, 10, 400)
+    share = np.bincount(labels).max() / 400
+    assert chance(labels) == pytest.approx(share + 2 * math.sqrt(share * (1 - share) / 400))
+    guesses = np.random.default_rng(1).integers(0, 10, (1000, 400))
+    assert ((guesses == labels).mean(axis=1) < chance(labels)).mean() > 0.97
+    assert chance(np.zeros(7, int)) == 1
+
+
+def test_repeated_images():
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(8, 12)).astype(np.float32)
+    assert repeated(pixels) == 0
+    assert repeated(np.concatenate([pixels, pixels[:2]])) == pytest.approx(0.2)
+    # Images of one colour have no pattern, whatever the colour: only rounding.
+    flat = 1e-6 * rng.normal(size=(8, 12)).astype(np.float32)
+    assert repeated(flat) == pytest.approx(7 / 8)

@@ -13,8 +13,8 @@ from images import encode, smooth, write_folder
 
 from dinojax.data.threads import StorageError
 from dinojax.runtime import exits
-from dinojax.runtime.errors import CheckpointError, DivergedError, PreemptedError
-from dinojax.runtime.exits import RESUMABLE, leave
+from dinojax.runtime.errors import AlarmedError, CheckpointError, DivergedError, PreemptedError
+from dinojax.runtime.exits import EXIT_CODES, HUNG, PEER_LOST, RESUMABLE, leave
 from dinojax.runtime.quarantine import BadBudgetError
 
 
@@ -23,7 +23,7 @@ from dinojax.runtime.quarantine import BadBudgetError
     [
         *((ValueError, 2, False), (FileNotFoundError, 2, False), (BadBudgetError, 3, False)),
         *((StorageError, 4, True), (CheckpointError, 5, False), (PreemptedError, 6, True)),
-        (DivergedError, 8, False),
+        *((DivergedError, 8, False), (AlarmedError, 10, False)),
     ],
 )
 def test_codes(error, code, again, monkeypatch):
@@ -33,6 +33,12 @@ def test_codes(error, code, again, monkeypatch):
         leave(error("so"))
     assert left.value.code == code
     assert (code in RESUMABLE) == again
+
+
+def test_the_documentation_lists_all_codes():
+    text = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
+    listed = re.findall(r"^\| (\d+) \|", text.partition("## Exit codes")[2], re.M)
+    assert sorted(map(int, listed)) == sorted({0, 1, *EXIT_CODES.values(), HUNG, PEER_LOST})
 
 
 @pytest.mark.parametrize("workers", [0, 1])

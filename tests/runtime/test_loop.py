@@ -14,7 +14,7 @@ import pytest
 from absl import logging
 
 from dinojax.runtime.checkpoint import Checkpoints
-from dinojax.runtime.errors import CheckpointError, PreemptedError
+from dinojax.runtime.errors import AlarmedError, CheckpointError, PreemptedError
 from dinojax.runtime.loop import Guards, Pictures, run
 from dinojax.runtime.metrics import MetricWriter
 from dinojax.runtime.throughput import Throughput
@@ -294,6 +294,20 @@ def test_asked_to_leave_it_saves_between_two_steps():
     with pytest.raises(PreemptedError, match="after 3 steps"):
         play(Device(SECONDS), records, guards=guards(asked=lambda: next(asked)))
     assert records.order == ["write 1 loss", "write 2 loss", "save 3", "wait"]
+
+
+def test_asked_to_stop_it_saves_and_says_why():
+    """After the evaluation that was the reason, and the step that was given out since."""
+    records, whys = Records(save_every=9), iter([None] * 5 + ["an alarm."])
+    scored = []
+    stopping = NO_GUARDS._replace(
+        scored=lambda step, scores: scored.append((step, dict(scores))),
+        asked_to_stop=lambda: next(whys),
+    )
+    with pytest.raises(AlarmedError, match=r"an alarm\. The state after 5 steps is saved\."):
+        play(Device(SECONDS), records, evaluate_every=4, guards=stopping)
+    assert records.order[-4:] == ["write 4 loss", "write 4 knn", "save 5", "wait"]
+    assert scored == [(0, {"knn": 0.0}), (4, {"knn": 4.0})]
 
 
 def test_refused_steps_are_reported_once_each_without_waiting():

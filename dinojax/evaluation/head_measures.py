@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dinojax import trees
@@ -49,7 +50,9 @@ def make_head_measures(loss: Loss) -> HeadMeasures:
         with loss.model.backbone.precision.exact_products():
             theirs = _logits(seen_by, state.target_teacher, teacher)
             ours = _logits(loss.model, state.student, student)
-        outputs = TeacherOutputs(theirs[0][None], theirs[1][None], teacher.patch[None, :, None])
+        outputs = TeacherOutputs(
+            theirs[0][None], theirs[1][None], jnp.asarray(teacher.patch)[None, :, None]
+        )
         temperature = loss.schedules.teacher_temp(state.step)
         targets, _ = loss.centering(outputs, temperature, state.centers)
         scores = {}
@@ -70,7 +73,7 @@ def _logits(model: SslModel, params: Params, tokens: Tokens) -> tuple[Array, Arr
     )
 
 
-def _apply(params: Params, head, name: str, x: Array) -> Array:
+def _apply(params: Params, head, name: str, x: Array | np.ndarray) -> Array:
     return head.apply({"params": params[name]}, x)
 
 

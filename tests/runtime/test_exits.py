@@ -14,7 +14,7 @@ from images import encode, smooth, write_folder
 from dinojax.data.threads import StorageError
 from dinojax.runtime import exits
 from dinojax.runtime.errors import AlarmedError, CheckpointError, DivergedError, PreemptedError
-from dinojax.runtime.exits import EXIT_CODES, HUNG, PEER_LOST, RESUMABLE, leave
+from dinojax.runtime.exits import RESUMABLE, leave
 from dinojax.runtime.quarantine import BadBudgetError
 
 
@@ -33,12 +33,6 @@ def test_codes(error, code, again, monkeypatch):
         leave(error("so"))
     assert left.value.code == code
     assert (code in RESUMABLE) == again
-
-
-def test_the_documentation_lists_all_codes():
-    text = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
-    listed = re.findall(r"^\| (\d+) \|", text.partition("## Exit codes")[2], re.M)
-    assert sorted(map(int, listed)) == sorted({0, 1, *EXIT_CODES.values(), HUNG, PEER_LOST})
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -91,5 +85,5 @@ def test_a_read_that_never_returns_does_not_hold_up_the_exit(tmp_path, workers):
 def test_every_code_is_in_the_manual():
     table = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
     codes = {0, 1, exits.HUNG, exits.PEER_LOST, *exits.EXIT_CODES.values()}
-    assert {int(code) for code in re.findall(r"^\| (\d) \|", table, re.M)} == codes
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.M)} == codes
     assert len(set(exits.EXIT_CODES.values())) == len(codes) - 4

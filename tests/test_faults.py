@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import Mesh
 from recorded import PLAIN
 
-from dinojax import build, build_loss, mesh, replay, shrink, trees
+from dinojax import build, build_inputs, build_loss, mesh, replay, shrink, trees
 from dinojax import train as app
 from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
@@ -83,7 +83,7 @@ def patch():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, patch) -> Path:
     """Views of step 1 are NaN after normalisation; a gradient of step 3 has one infinite number."""
-    make_step_views = build.make_step_views
+    make_step_views = build_inputs.make_step_views
 
     def poisoned_inputs(*args: Any, **options: Any):
         inputs_of = make_step_views(*args, **options)
@@ -103,7 +103,7 @@ def run(tmp_path_factory, patch) -> Path:
             compiled[config] = compile_step(config, *on)
         return compiled[config]
 
-    patch.setattr(build, "make_step_views", poisoned_inputs)
+    patch.setattr(build_inputs, "make_step_views", poisoned_inputs)
     for module in (build, replay):
         patch.setattr(
             module, "build_step_loss", lambda config: PoisonedGradients(build_step_loss(config))

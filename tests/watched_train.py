@@ -50,7 +50,7 @@ def watched_step(config):
         seen["inputs"] = real_inputs(config)(batch, step)
         return seen["inputs"]
 
-    build_inputs.build_inputs = lambda config: inputs
+    build.build_inputs = lambda config: inputs
     step = real_train_step(config)
 
     def call(state, batch):

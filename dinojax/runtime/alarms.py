@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 Scores = Mapping[str, float | None]
 RECENT = 3
-"""Logged steps that a rule about steps looks at."""
+"""Logged steps that a rule about steps looks at, and evaluations that one about targets does."""
 
 
 class History(NamedTuple):
@@ -114,10 +114,13 @@ def _prototypes(history: History) -> float | None:
 
 
 def _undecided(history: History) -> float | None:
-    """Of trained states: random heads may know nothing."""
+    """Lowest of the last trained states: random heads know nothing, and need a while to learn."""
     later = [line for line in history.evaluations if line[0] > 0]
-    last = [_finite(later, f"{token}_target_entropy")[-1:] for token in ("cls", "patch")]
-    return max((values[0][1] for values in last if values), default=None)
+    last = [_finite(later, f"{token}_target_entropy")[-RECENT:] for token in ("cls", "patch")]
+    return max(
+        (min(value for _, value in values) for values in last if len(values) == RECENT),
+        default=None,
+    )
 
 
 def _dense(history: History) -> float | None:

@@ -49,8 +49,6 @@ def test_a_healthy_run_is_left_alone():
         ("features_alike", {"student_nn_distance_q50": 0.04}),
         ("prototype_collapse", {"cls_occupancy": 0.15}),
         ("prototype_collapse", {"patch_occupancy": 0.15}),
-        ("uniform_targets", {"cls_target_entropy": 0.99}),
-        ("uniform_targets", {"patch_target_entropy": 0.99}),
         ("dense_decay", {"locality": 0.35}),
         ("teacher_is_student", {"teacher_student_distance": 0.0}),
         ("worse_features", {"knn": 0.3}),
@@ -66,9 +64,17 @@ def test_limits_are_where_they_are_said_to_be():
     last = {**HEALTHY, "rankme": 20.0}
     assert names(history(FIRST, last), rank_collapse=0.5) == ["rank_collapse"]
     assert not names(history(FIRST, last), rank_collapse=0.49)
-    hot = {**HEALTHY, "cls_target_entropy": 0.9}
-    assert names(history(FIRST, hot), uniform_targets=0.9) == ["uniform_targets"]
-    assert not names(history(FIRST, hot), uniform_targets=0.91)
+    hot = [{**HEALTHY, "cls_target_entropy": 0.9}] * 3
+    assert names(history(FIRST, *hot), uniform_targets=0.9) == ["uniform_targets"]
+    assert not names(history(FIRST, *hot), uniform_targets=0.91)
+
+
+@pytest.mark.parametrize("token", ["cls", "patch"])
+def test_new_heads_may_be_undecided_for_a_while(token):
+    hot = {**HEALTHY, f"{token}_target_entropy": 0.99}
+    assert not names(history(hot, hot, hot))  # the first is of an untrained state
+    assert names(history(FIRST, hot, hot, hot)) == ["uniform_targets"]
+    assert not names(history(FIRST, hot, hot, HEALTHY, hot))
 
 
 def test_the_first_state_has_no_past():

@@ -100,7 +100,9 @@ def test_all_other_keys_are_bound(tmp_path):
     for key, value in contract.flatten(config()).items():
         changed = config(**{key.replace(".", "__"): "another"})
         assert value != "another"
-        is_free = key in free or key.startswith(("checkpoint.", "knn.", "mesh."))
+        is_free = key in free or key.startswith(
+            ("checkpoint.", "knn.", "panels.", "guardian.", "mesh.")
+        )
         assert (config_hash(changed) == config_hash(config())) == is_free, key
 
 

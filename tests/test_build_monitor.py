@@ -96,6 +96,7 @@ def test_without_labels(state, tmp_path):
     assert set(found) == expected and found["repeated_images"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["prototypes", "features"])
 def test_distillation(objective):
     values = json.loads(json.dumps(to_dict(config())))

@@ -71,6 +71,7 @@ def test_metadata(run, tmp_path):
     assert not any(key in said["recipe"] for key in ("init.from", "data.source", str(workdir)))
 
 
+@pytest.mark.slow
 def test_a_student_of_several(tmp_path):
     students = (("small", ()), ("wide", (("student.embed_dim", 96),)))
     backbone = {"embed_dim": 64, "depth": 1, "num_heads": 2, "patch_size": 8}

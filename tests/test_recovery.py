@@ -118,6 +118,7 @@ def seeded(source) -> TrainState:
     return initial(config(source), one_device())
 
 
+@pytest.mark.slow
 def test_the_backbone_stays_until_the_gate_opens(run, seeded):
     """To the bit, in student and teacher; heads learn from the first step on."""
     start = jax.device_get(seeded)
@@ -145,6 +146,7 @@ def test_metrics(run):
             assert 0 < entropy < line[f"{head}_cross_entropy"] and entropy < 0.99
 
 
+@pytest.mark.slow
 def test_a_run_resumes_across_the_opening(run, source, tmp_path, monkeypatch):
     """Killed before it, with the same bits after it. The file it began with is no longer needed."""
     workdir, expected = run

@@ -138,6 +138,7 @@ def test_the_frozen_teacher_has_its_own_model(earlier, mesh):
     assert not same(untrained.frozen_teacher, saved.teacher)
 
 
+@pytest.mark.slow
 def test_a_position_table_of_another_grid(tmp_path, mesh):
     """A teacher sees larger crops after its table was resampled as it saw them before."""
     dinov2 = {"student__arch": "vits14", "student__patch_size": 16}

@@ -68,6 +68,7 @@ def test_several_devices_see_the_same(vit, seen):
         np.testing.assert_allclose(getattr(shared, name), one, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_convnext_has_patches_too():
     backbone = ConvNeXt((1, 1, 1, 1), (4, 4, 4, 8), PRECISION)
     params = backbone.init(jax.random.key(0), jnp.zeros((1, 1, 64, 64, 3)))["params"]

@@ -89,6 +89,7 @@ def check(found: Any, expected: Any) -> None:
         np.testing.assert_allclose(found[name], x, rtol=0, atol=1e-10 * scale, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_terms_are_those_of_the_features():
     """Of a student with patches of 16 px and a teacher with 8: its patches are averaged."""
     given = config()

@@ -3,11 +3,12 @@
     python benchmarks/head_recovery.py --source=runs/x/snapshots/400 --workdir=runs/recovery \
         --config=configs/quickstart.py --steps=240 -- --config.knn.every_steps=20
 
-For each seed two runs of the training app, which take up where they were if they exist: one with
-head recovery, then a naive one that trains all of the new model from the first step on, with a
-warm-up of its learning rate that ends when the backbone of the other run has its full rate. So both
-have as many steps, and as many of these at full rate in the backbone. What comes after ``--`` goes
-to both. Prints a table in Markdown: kNN of the EMA teacher, and how far its backbone has moved.
+For each seed three runs of the training app, which take up where they were if they exist: one with
+head recovery, then two naive ones that train all of the new model from the first step on. The first
+of these warms its learning rate up for as long as it takes the other run to give the backbone its
+full rate, so it has as many steps. The second has the short warm-up of the unfrozen backbone alone.
+All have as many steps at full rate in the backbone. What comes after ``--`` goes to all of them.
+Prints a table in Markdown: kNN of the EMA teacher, and how far its backbone has moved.
 """
 
 import argparse
@@ -22,8 +23,12 @@ from orbax.checkpoint import v1 as ocp
 
 from dinojax.runtime.metrics import FILE
 
+RUNS = ("recovery", "long_warmup", "short_warmup")
 
-def train(options: argparse.Namespace, name: str, seed: int, flags: list[str]) -> list[dict]:
+
+def train(
+    options: argparse.Namespace, name: str, seed: int, steps: int, flags: list[str]
+) -> list[dict]:
     """The metrics of a run, which is started unless it is finished."""
     workdir = Path(options.workdir) / f"{name}_{seed}"
     if not (workdir / "summary.json").exists():
@@ -32,7 +37,7 @@ def train(options: argparse.Namespace, name: str, seed: int, flags: list[str]) -
             [
                 *(sys.executable, "-m", "dinojax.train", f"--config={options.config}"),
                 *(f"--workdir={workdir}", f"--config.init.from={options.source}"),
-                *(f"--config.train.steps={options.steps}", f"--config.train.seed={seed}"),
+                *(f"--config.train.steps={steps}", f"--config.train.seed={seed}"),
                 *(f"--config.optim.lr.peak={options.lr}", constant, *flags, *options.flags),
             ],
             check=True,
@@ -40,9 +45,9 @@ def train(options: argparse.Namespace, name: str, seed: int, flags: list[str]) -
     return [json.loads(line) for line in (workdir / FILE).read_text().splitlines()]
 
 
-def distance(options: argparse.Namespace, name: str, seed: int) -> float:
+def distance(options: argparse.Namespace, name: str, seed: int, steps: int) -> float:
     """Of the EMA teacher's backbone from the source, relative to the norm of the source."""
-    last = Path(options.workdir) / f"{name}_{seed}" / "checkpoints" / str(options.steps)
+    last = Path(options.workdir) / f"{name}_{seed}" / "checkpoints" / str(steps)
     before, after = (backbone(path) for path in (Path(options.source), last))
     moved = sum(np.square(after[key] - before[key]).sum() for key in before)
     return float(np.sqrt(moved / sum(np.square(x).sum() for x in before.values())))
@@ -67,7 +72,7 @@ def row(options: argparse.Namespace, name: str, seed: int, lines: list[dict]) ->
         "start": scores[0],
         "lowest": min(scores),
         "final": scores[-1],
-        "moved": distance(options, name, seed),
+        "moved": distance(options, name, seed, lines[-1]["step"]),
     }
 
 
@@ -87,12 +92,14 @@ def main() -> None:
     for seed in options.seeds:
         gate = {"max_steps": options.max_steps, "warmup_steps": options.warmup_steps}
         flags = [f"--config.recovery.{key}={value}" for key, value in gate.items()]
-        lines = train(options, "recovery", seed, flags)
+        lines = train(options, "recovery", seed, options.steps, flags)
         opened = max(int(line.get("recovery_opened_at", -1)) for line in lines)
         full = opened + options.warmup_steps
         rows.append(row(options, "recovery", seed, lines) | {"opened": opened, "full_from": full})
-        lines = train(options, "naive", seed, [f"--config.optim.lr.warmup_steps={full}"])
-        rows.append(row(options, "naive", seed, lines) | {"opened": 0, "full_from": full})
+        for name, warmup in (("long_warmup", full), ("short_warmup", options.warmup_steps)):
+            steps = options.steps - full + warmup
+            lines = train(options, name, seed, steps, [f"--config.optim.lr.warmup_steps={warmup}"])
+            rows.append(row(options, name, seed, lines) | {"opened": 0, "full_from": warmup})
     print(
         "| run | seed | backbone trained from | full rate from | start | lowest | final | moved |"
     )
@@ -102,7 +109,7 @@ def main() -> None:
             f"| {one['run']} | {one['seed']} | {one['opened']} | {one['full_from']} | "
             f"{one['start']:.3f} | {one['lowest']:.3f} | {one['final']:.3f} | {one['moved']:.1%} |"
         )
-    for name in ("recovery", "naive"):
+    for name in RUNS:
         dips = [one["start"] - one["lowest"] for one in rows if one["run"] == name]
         finals = [one["final"] for one in rows if one["run"] == name]
         print(f"{name}: mean dip {np.mean(dips):.4f}, mean final {np.mean(finals):.4f}")

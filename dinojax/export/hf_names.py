@@ -5,22 +5,9 @@ otherwise. Names of version 4, which the hub's files have, and of version 5 are 
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
 
-import numpy as np
-
-Shape = tuple[int, ...]
-
-
-@runtime_checkable
-class File(Protocol):
-    """A state dict that knows its shapes before anything is read (`tensor_file.TensorFile`)."""
-
-    shapes: dict[str, Shape]
-
-    def __getitem__(self, name: str) -> np.ndarray: ...
-
+from dinojax.export.packed import File, Packed, Repacked, Shape
 
 _LAYER = r"(?:model\.|encoder\.)?layer\.(\d+)\."
 _STAGE = r"(?:model\.)?stages\.(\d)\."
@@ -51,13 +38,6 @@ _ATTENTION = re.compile(
 )
 
 
-class Packed(NamedTuple):
-    """What makes up an official entry: entries side by side on the first axis; None: zeros."""
-
-    parts: tuple[str | None, ...]
-    shape: Shape
-
-
 def is_hf(names: Mapping[str, object]) -> bool:
     """Whether these are names of a Hugging Face backbone."""
     return any(name.startswith(("embeddings.cls_token", "model.stages.")) for name in names) or (
@@ -65,7 +45,7 @@ def is_hf(names: Mapping[str, object]) -> bool:
     )
 
 
-class HfWeights(Mapping[str, np.ndarray]):
+class HfWeights(Repacked):
     """The entries of a file under the official names, each read when it is asked for.
 
     Raises:
@@ -73,23 +53,7 @@ class HfWeights(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, file: File):
-        self._file = file
-        self._packed = _pack(file.shapes)
-        self.shapes = {name: one.shape for name, one in self._packed.items()}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        parts, shape = self._packed[name]
-        if len(parts) == 1 and parts[0] is not None:
-            return self._file[parts[0]].reshape(shape)
-        read = [None if part is None else self._file[part] for part in parts]
-        like = next(one for one in read if one is not None)
-        return np.concatenate([np.zeros_like(like) if one is None else one for one in read])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._packed)
-
-    def __len__(self) -> int:
-        return len(self._packed)
+        super().__init__(file, _pack(file.shapes))
 
 
 def _pack(shapes: Mapping[str, Shape]) -> dict[str, Packed]:
@@ -98,15 +62,27 @@ def _pack(shapes: Mapping[str, Shape]) -> dict[str, Packed]:
     for name, shape in shapes.items():
         if match := _ATTENTION.fullmatch(name):
             key = f"blocks.{match[1]}.attn.qkv.{match[3]}"
-            attention.setdefault(key, {})[_QKV[match[2]]] = name
+            parts = attention.setdefault(key, {})
+            if _QKV[match[2]] in parts:
+                raise ValueError(f"entries {parts[_QKV[match[2]]]!r} and {name!r} are one")
+            parts[_QKV[match[2]]] = name
             continue
         plain = _plain(name)
         if plain in found:
             raise ValueError(f"entries {found[plain].parts[0]!r} and {name!r} are both {plain!r}")
         found[plain] = Packed((name,), _official_shape(plain, shape))
+    no_key_bias = not any("k" in parts for key, parts in attention.items() if key.endswith("bias"))
     for key, parts in attention.items():
-        rows, *rest = shapes[next(iter(parts.values()))]
-        found[key] = Packed(tuple(parts.get(part) for part in "qkv"), (3 * rows, *rest))
+        like = {shapes[name] for name in parts.values()}
+        complete = parts.keys() == (
+            {"q", "v"} if no_key_bias and key.endswith("bias") else {*"qkv"}
+        )
+        if complete and len(like) == 1:
+            ((rows, *rest),) = like
+            zeros = (rows, *rest)
+            found[key] = Packed(tuple(parts.get(p, zeros) for p in "qkv"), (3 * rows, *rest))
+        else:  # reported as left over, and what they would make up as missing
+            found |= {name: Packed((name,), shapes[name]) for name in parts.values()}
     return _with_gates(found)
 
 
@@ -118,7 +94,8 @@ def _plain(name: str) -> str:
 
 
 def _official_shape(name: str, shape: Shape) -> Shape:
-    return (1, shape[-1]) if name == "mask_token" else shape  # DINOv3's has an axis more
+    # DINOv3's mask token has an axis more.
+    return shape[1:] if name == "mask_token" and len(shape) == 3 and shape[0] == 1 else shape
 
 
 def _with_gates(found: dict[str, Packed]) -> dict[str, Packed]:
@@ -130,7 +107,7 @@ def _with_gates(found: dict[str, Packed]) -> dict[str, Packed]:
             first, second = (found.get(f"{match[1]}{part}.weight") for part in ("fc1", "fc2"))
             if f"{match[1]}w1.weight" in found:
                 name = match[1] + {"fc1": "w2", "fc2": "w3"}[match[2]] + match[3]
-            elif first and second and first.shape[0] == 2 * second.shape[1]:
+            elif first and second and first.shape[:1] == tuple(2 * n for n in second.shape[1:]):
                 name = match[1] + {"fc1": "w12", "fc2": "w3"}[match[2]] + match[3]
         renamed[name] = one
     return renamed

@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 
 from dinojax.backbones.names import Release, find_release, is_released_name
 from dinojax.backbones.opened import ImageFormat, Opened, fingerprint_of_params
-from dinojax.backbones.sniff import describe, presets_of
+from dinojax.backbones.sniff import describe, nearest_preset, presets_of
 from dinojax.backbones.untrained import initial_leaf
 from dinojax.export.buffers import PERIODS, rope_buffer
 from dinojax.export.incoming import Fill, Incoming
+from dinojax.export.official_weights import MASK
 from dinojax.export.weights import HF, TIMM, Weights, open_weights
 from dinojax.models.presets import PRESETS, Backbone, backbone_shapes, configured, get_preset
 from dinojax.models.vit import VisionTransformer
@@ -135,7 +136,7 @@ def read_checked(
     Raises:
         ValueError: the file has other periods or another fingerprint.
     """
-    _check_periods(incoming.weights, backbone)
+    _check_constants(incoming.weights, backbone)
     params = incoming.place(wanted, fill)
     expected = incoming.weights.file.metadata.get(FINGERPRINT)
     whole = not incoming.missing and incoming.weights.layout in ("official", "dinojax")
@@ -154,9 +155,13 @@ def _module(opened: Released) -> Backbone:
     return opened.backbone
 
 
-def _check_periods(weights: Weights, backbone: Backbone) -> None:
-    """Released files have them rounded to bfloat16; all else is another model."""
-    if PERIODS not in weights or not isinstance(backbone, VisionTransformer):
+def _check_constants(weights: Weights, backbone: Backbone) -> None:
+    """Released files have RoPE's periods rounded to bfloat16; others are of another model."""
+    if not isinstance(backbone, VisionTransformer):
+        return
+    if not backbone.mask_k_bias and any(name.endswith(MASK) for name in weights):
+        raise ValueError("the bias of its keys is masked, and the model's is not; set mask_k_bias")
+    if PERIODS not in weights:
         return
     if backbone.pos_embed_grid is not None:
         raise ValueError(f"it has {PERIODS!r}, and the model learns its positions")
@@ -230,15 +235,18 @@ def _image_format(mean: Any, std: Any, image_px: int) -> ImageFormat:
 
 
 def _sniffed(weights: Weights, missing: Sequence[str], unexpected: Sequence[str]) -> Release:
-    fitting = presets_of(weights, 3, missing, unexpected)
-    path = weights.where
-    if not fitting:
-        raise ValueError(
-            f"{path} has {describe(weights.shapes)}, as no preset; say which model it should be, as "
-            f"{path}#vits16, to hear what differs"
-        )
+    """Of what nearly is a preset, that one: reading it says what differs."""
+    path, fitting = weights.where, presets_of(weights, 3, missing, unexpected)
     if len(fitting) > 1:
         raise ValueError(
             f"{path} could be {' or '.join(fitting)}; say which, as {path}#{fitting[0]}"
         )
-    return Release(fitting[0], fitting[0])
+    if fitting:
+        return Release(fitting[0], fitting[0])
+    near = nearest_preset(weights, 3)
+    if near is None:
+        raise ValueError(
+            f"{path} has {describe(weights.shapes)}, as no preset; use a file of a DINOv2 or "
+            f"DINOv3 backbone, or say which model it is, as {path}#vits16"
+        )
+    return Release(near, near)

@@ -24,7 +24,7 @@ class Packed(NamedTuple):
         parts: names of entries there, which lie side by side, and shapes of what is zero.
         shape: of the whole.
         axis: along which the parts follow one another.
-        mask: name of an entry of zeros and ones that the whole is multiplied by.
+        mask: name of an entry of zeros and ones that the whole, of q, k and v, is multiplied by.
     """
 
     parts: tuple[str | Shape, ...]
@@ -73,9 +73,12 @@ class Repacked(Mapping[str, np.ndarray]):
         return len(parts) != 1 or self._file.shapes[str(parts[0])] != self.shapes[name]
 
     def _masked(self, name: str, whole: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        if mask.shape != whole.shape or not np.isin(mask, (0, 1)).all():
+        if mask.shape != whole.shape or len(mask) % 3 or not np.isin(mask, (0, 1)).all():
             raise ValueError(
                 f"{self.packed[name].mask!r} is no mask of zeros and ones for {name!r}; download "
                 "the file again"
             )
+        q, k, v = np.split(mask, 3)
+        if q.all() and not k.any() and v.all():
+            return whole  # what `mask_k_bias` does in the model itself
         return np.where(mask == 0, np.zeros_like(whole), whole)

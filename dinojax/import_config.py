@@ -51,8 +51,7 @@ def import_config(path: str, gpus: int, system: str | None = None) -> tuple[str,
 def config_file(converted: Converted, name: str, gpus: int) -> str:
     """Python that makes the configuration from the defaults."""
     lines = [
-        f'"""Converted by dinojax.import_config from {_word(name)} of {converted.system}, on {gpus} '
-        "GPUs there.",
+        f'"""Converted from {_word(name)} of {converted.system}, which runs on {gpus} GPUs there.',
         "",
     ]
     if converted.left_out:

@@ -231,9 +231,7 @@ def _gram(values: Values, why: dict[str, str]) -> dict[str, Any]:
     sizes, plain = (values[key] for key in crops)
     if not values["gram.use_loss"]:
         why |= {key: "no Gram loss uses these crops" for key in crops if values.given.get(key)}
-        values.used |= {
-            key for key in values.given if key.startswith("gram.") and key != "gram.ckpt"
-        }
+        values.used |= {key for key in values.given if key.startswith("gram.")} - {"gram.ckpt"}
         return {}
     found = {f"gram.{name}": values[f"gram.{name}"] for name in _GRAM}
     found |= {"gram.use_loss": True, crops[1]: plain}

@@ -134,8 +134,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """By system."""
 MARKS = {
-    "dinov3": r"(schedules|gram|distillation|multidistillation|hrft)\..*|student\.(n_storage_tokens|"
-    r"mask_k_bias|norm_layer|untie_.*|pos_embed_.*|fp8_.*)|compute_precision\.(param_dtype|"
+    "dinov3": r"(schedules|gram|distillation|multidistillation|hrft)\..*|student\.("
+    r"n_storage_tokens|mask_k_bias|norm_layer|untie_.*|pos_embed_.*|fp8_.*)|compute_precision\.(param_dtype|"
     r"reduce_dtype|sharding_strategy)|checkpointing\..*",
     "dinov2": r"student\.(num_register_tokens|block_chunks|interpolate_.*|drop_path_uniform)|"
     r"optim\.base_lr|compute_precision\.(grad_scaler|teacher\..*|student\..*)",

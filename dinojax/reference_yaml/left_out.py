@@ -28,6 +28,7 @@ _DEAD_WITH_SCHEDULES = (
     r"optim\.(lr|min_lr|weight_decay|weight_decay_end|warmup_epochs|freeze_last_layer_epochs|"
     r"schedule_trunc_extra)",
 )
+_CHECKPOINT = "a checkpoint of PyTorch; dinojax.import_torch makes a snapshot of its backbone for "
 _ELSEWHERE = {
     r"train\.dataset_path": "names are its own; set data.source to a folder or kind:path",
     r"train\.output_dir": "is --workdir",
@@ -36,19 +37,17 @@ _ELSEWHERE = {
     r"train\.(cache_dataset|sharded_eval_checkpoint)": "how files are read and written there",
     r"optim\.multi_tensor_optim": "how PyTorch runs the same update",
     r"optim\.lr": "is computed there from base_lr",
-    r"compute_precision\.(reduce_dtype|sharding_strategy)": "gradients are summed in float32 and "
-    r"weights split as mesh.* says",
+    r"compute_precision\.(reduce_dtype|sharding_strategy)": "gradients are summed in float32 "
+    "and weights split as mesh.* says",
     r"compute_precision\.(grad_scaler|teacher\..*|student\..*)": "bfloat16 here, which needs no "
-    r"scaled loss",
+    "scaled loss",
     r"student\.block_chunks": "how blocks are grouped for FSDP there",
-    r"gram\.ckpt": "a checkpoint of PyTorch; python -m dinojax.import_torch makes a snapshot of its "
-    r"backbone for gram.teacher",
-    r"student\.resume_from_teacher_chkpt": "a checkpoint of PyTorch; python -m dinojax.import_torch "
-    r"makes a snapshot of its backbone for init.from",
+    r"gram\.ckpt": _CHECKPOINT + "gram.teacher",
+    r"student\.resume_from_teacher_chkpt": _CHECKPOINT + "init.from",
     r"distillation\.(enabled|full_cfg_path|checkpoint_path)": "the teacher is in other files; set "
-    r"distillation.teacher, distillation.backbone and its heads",
+    "distillation.teacher, distillation.backbone and its heads",
     r"multidistillation\.(enabled|students.*)": "its students are in other files; set "
-    r"distillation.students",
+    "distillation.students",
     r"student\.fp8_(enabled|filter)": "there are no float8 products here",
     r"student\.drop_path_uniform": "every block leaves out the same share here",
     r"dino\.koleo_distributed_replicas": "neighbours are searched in dino.koleo_group_size",

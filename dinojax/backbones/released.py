@@ -118,7 +118,8 @@ def open_released(
         release = _sniffed(weights, missing, unexpected)
     changes = dict(release.changes)
     preset = get_preset(release.preset)
-    if weights.layout in (HF, TIMM) and {**preset.model, **changes}.get(UNTIED):
+    untied = {**preset.model, **changes}.get(UNTIED)
+    if untied and weights.layout in (HF, TIMM) and "local_cls_norm.weight" not in weights:
         changes[UNTIED] = False  # they leave out the norm of local crops, which only training has
     backbone = preset.build(precision, **changes)
     images = images or release.images

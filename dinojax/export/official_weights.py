@@ -18,7 +18,7 @@ class OfficialWeights(Repacked):
     """Raises ValueError: two entries that mean the same."""
 
     def __init__(self, file: File):
-        super().__init__(file, _pack(file.shapes))
+        super().__init__(file, _pack(file.shapes), {})
 
 
 def _pack(shapes: Mapping[str, Shape]) -> dict[str, Packed]:
@@ -34,5 +34,5 @@ def _pack(shapes: Mapping[str, Shape]) -> dict[str, Packed]:
     for name, one in found.items():
         mask = found.get(name + "_mask") if name.endswith("attn.qkv.bias") else None
         if mask is not None:
-            found[name] = one._replace(mask=mask.names[0], parts=one.parts)
+            found[name] = one._replace(mask=str(mask.parts[0]))
     return found

@@ -21,8 +21,8 @@ from dinojax.export.official_weights import OfficialWeights
 from dinojax.export.own_weights import OwnWeights, is_own
 from dinojax.export.packed import File, Shape
 from dinojax.export.sharded_file import INDEX, ShardedFile
-from dinojax.export.tensor_file import TensorFile
-from dinojax.export.timm_weights import TimmWeights, is_timm
+from dinojax.export.tensor_file import FLOATS, TensorFile
+from dinojax.export.timm_names import TimmWeights, is_timm
 from dinojax.export.torch_file import SUFFIXES as PICKLES
 from dinojax.export.torch_file import TorchFile
 
@@ -82,10 +82,11 @@ class Weights(Mapping[str, np.ndarray]):
 
     def dtype(self, name: str) -> str:
         """Of what makes up an entry, in the words of the file format."""
-        entries = self.entries
-        own = isinstance(entries, OwnWeights)
-        names = entries.names(name) if own else entries.packed[name].names
-        return " and ".join(sorted({self.file.dtypes[one] for one in names}))
+        found = {self.file.dtypes[one] for one in self.entries.names(name)}
+        if not found:  # of the header
+            kind = self.entries[name].dtype
+            found = {word for word, dtype in FLOATS.items() if dtype == kind}
+        return " and ".join(sorted(found))
 
 
 def open_weights(path: str, *, allow_pth: bool = False) -> Weights:

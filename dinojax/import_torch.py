@@ -25,6 +25,7 @@ from dinojax.backbones.probe import feature_checksum
 from dinojax.backbones.released import Released, open_released
 from dinojax.export.audit import Audit
 from dinojax.imported import write_imported
+from dinojax.lineage import LICENCE, licence_of
 from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, exit_code, leave
 
@@ -70,7 +71,7 @@ def import_torch(
     result |= {"fingerprint": loaded.fingerprint, "features_before": feature_checksum(loaded)}
     if out is None:
         return audit, result
-    origin = _origin(opened, audit, result)
+    origin = _origin(opened, audit, result, model)
     snapshot = write_imported(out, opened, loaded.params, origin)
     del loaded
     written = Model.read(open_backbone(snapshot))
@@ -83,14 +84,18 @@ def import_torch(
     return audit, result
 
 
-def _origin(opened: Released, audit: Audit, result: dict[str, Any]) -> dict[str, Any]:
+def _origin(
+    opened: Released, audit: Audit, result: dict[str, Any], model: str | None
+) -> dict[str, Any]:
     """What the workdir keeps of where its weights are from."""
+    said = dict(opened.weights.file.metadata)
     return {
         "file": os.path.abspath(opened.path),
+        LICENCE: licence_of(opened.path, said, model),
         **result,
         "checksum": audit.checksum,
         "allowed": {"missing": audit.missing, "unexpected": audit.unexpected},
-        "metadata": dict(opened.weights.file.metadata),
+        "metadata": said,
     }
 
 

@@ -140,8 +140,7 @@ def read_checked(
     _check_constants(incoming.weights, backbone)
     params = incoming.place(wanted, fill)
     expected = incoming.weights.file.metadata.get(FINGERPRINT)
-    whole = not incoming.missing and incoming.weights.layout in ("official", "dinojax")
-    if expected is not None and whole and backbone.precision.param == np.float32:
+    if expected is not None and not incoming.missing and backbone.precision.param == np.float32:
         found = fingerprint_of_params(params)
         if found != expected:
             raise ValueError(

@@ -254,13 +254,13 @@ def test_keys_of_backbones_are_called_the_same():
 
 def test_the_command(tmp_path):
     """The file it writes is one for --config."""
-    (tmp_path / "x.yaml").write_text(SHORT + "optim: {base_lr: 1e-3}\n")
+    (tmp_path / "x.yaml").write_text(SHORT + "optim: {base_lr: 2e-3}\n")
     command = [sys.executable, "-m", "dinojax.import_config", "x.yaml", "--gpus=4", "--out=o/x.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "dinov2, 1 keys not honoured" in done.stdout and "student.block_chunks" in done.stdout
     text = (tmp_path / "o" / "x.py").read_text()
-    assert "config.optim.lr.peak = 0.001" in text and "config.train.batch_size = 256" in text
+    assert "config.optim.lr.peak = 0.002" in text and "config.train.batch_size = 256" in text
     command[-1], command[-2] = "--gpus=0", "y.yaml"
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0

@@ -16,6 +16,7 @@ from dinojax.config import Config, default_config, parse_config
 from dinojax.export.buffers import official_buffers
 from dinojax.export.names import to_torch
 from dinojax.initial_state import make_initial_state
+from dinojax.precision import get_precision
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.earlier import find_earlier
 from dinojax.safety import teacher_part

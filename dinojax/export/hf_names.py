@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dinojax.export.loose import File, Outgoing, Packed, Renamed, loosen, with_gates
+from dinojax.export.loose import Outgoing, Renamed, loosen, with_gates
 from dinojax.export.name_table import NameTable, prefixed
+from dinojax.export.packed import File, Packed
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.presets import Backbone
 

@@ -8,16 +8,15 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from dinojax.export.dinov2_names import plain_name
+from dinojax.export.packed import File, Kept, Packed, Repacked, State
 
-State = dict[str, np.ndarray]
-Shape = tuple[int, ...]
 KEPT = "kept"
 """The key of the header under which the rest is."""
 QKV = re.compile(r"(blocks\.\d+\.attn\.)qkv\.(weight|bias)")
@@ -60,33 +59,7 @@ def loosen(state: Mapping[str, np.ndarray], leaves: Collection[str] = ("weight",
     return loose
 
 
-@runtime_checkable
-class File(Protocol):
-    """A state dict that knows its shapes before anything is read (`tensor_file.TensorFile`)."""
-
-    shapes: dict[str, Shape]
-
-    def __getitem__(self, name: str) -> np.ndarray: ...
-
-
-class Packed(NamedTuple):
-    """What makes up an official entry: others side by side on an axis.
-
-    Entries of the file by name, `Kept` ones, or the shape of zeros.
-    """
-
-    parts: tuple["str | Kept | Shape", ...]
-    shape: Shape
-    axis: int = 0
-
-
-class Kept(NamedTuple):
-    """The name of what is in the header."""
-
-    name: str
-
-
-class Renamed(Mapping[str, np.ndarray]):
+class Renamed(Repacked):
     """The entries of another library's file under the official names, read when asked for.
 
     Args:
@@ -105,8 +78,7 @@ class Renamed(Mapping[str, np.ndarray]):
         rename: Callable[[str], str],
         adapt: Callable[[dict[str, Packed], Mapping[str, np.ndarray]], dict[str, Packed]],
     ):
-        self._file = file
-        self._kept = read_kept(getattr(file, "metadata", {}))
+        kept = read_kept(getattr(file, "metadata", {}))
         loose: dict[str, Packed] = {}
         for name, shape in file.shapes.items():
             official = rename(name)
@@ -114,40 +86,19 @@ class Renamed(Mapping[str, np.ndarray]):
                 first = loose[official].parts[0]
                 raise ValueError(f"entries {first!r} and {name!r} are both {official!r}")
             loose[official] = Packed((name,), shape)
-        for name, value in self._kept.items():
+        for name, value in kept.items():
             loose.setdefault(name, Packed((Kept(name),), value.shape))
-        self._packed = adapt(fuse(loose), self._kept)
-        self.shapes = {name: one.shape for name, one in self._packed.items()}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        parts, shape, axis = self._packed[name]
-        read = [self._read(part) for part in parts]
-        dtype = next((one.dtype for one in read if one is not None), np.dtype("float32"))
-        whole = [
-            np.zeros(_shape_of(part), dtype) if one is None else one
-            for part, one in zip(parts, read, strict=True)
-        ]
-        return (whole[0] if len(whole) == 1 else np.concatenate(whole, axis)).reshape(shape)
-
-    def _read(self, part: "str | Kept | Shape") -> np.ndarray | None:
-        if isinstance(part, Kept):
-            return self._kept[part.name]
-        return self._file[part] if isinstance(part, str) else None
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._packed)
-
-    def __len__(self) -> int:
-        return len(self._packed)
-
-
-def _shape_of(part: "str | Kept | Shape") -> Shape:
-    assert isinstance(part, tuple) and not isinstance(part, Kept)
-    return part
+        super().__init__(file, adapt(fuse(loose), kept), kept)
 
 
 def fuse(loose: Mapping[str, Packed]) -> dict[str, Packed]:
-    """q, k and v of loose entries side by side; a bias that one of them lacks is zero."""
+    """q, k and v of loose entries side by side. Biases of keys that no layer has are zero.
+
+    Incomplete ones stay apart, under the names of the file: what they would make up is missing.
+
+    Raises:
+        ValueError: parts of different shapes.
+    """
     fused: dict[str, Packed] = {}
     groups: dict[str, dict[str, Packed]] = {}
     for name, one in loose.items():
@@ -155,11 +106,20 @@ def fuse(loose: Mapping[str, Packed]) -> dict[str, Packed]:
             groups.setdefault(f"{match[1]}qkv.{match[3]}", {})[match[2]] = one
         else:
             fused[name] = one
+    biased = any(
+        isinstance(found["k"].parts[0], str)
+        for name, found in groups.items()
+        if name.endswith("bias") and "k" in found
+    )
     for name, found in groups.items():
+        needed = {"q", "v"} if name.endswith("bias") and not biased else {*"qkv"}
+        if not needed <= found.keys() or name in fused:
+            fused |= {str(one.parts[0]): one for one in found.values()}
+            continue
         if len({one.shape for one in found.values()}) > 1:
             shapes = {one.parts[0]: list(one.shape) for one in found.values()}
             raise ValueError(f"the parts of {name!r} have different shapes: {shapes}")
-        rows, *rest = next(iter(found.values())).shape
+        rows, *rest = found["q"].shape or (1,)
         parts = tuple(found[part].parts[0] if part in found else (rows, *rest) for part in "qkv")
         fused[name] = Packed(parts, (3 * rows, *rest))
     return fused
@@ -174,7 +134,7 @@ def with_gates(found: Mapping[str, Packed]) -> dict[str, Packed]:
             first, second = (found.get(f"{match[1]}{part}.weight") for part in ("fc1", "fc2"))
             if f"{match[1]}w1.weight" in found:
                 name = match[1] + {"fc1": "w2", "fc2": "w3"}[match[2]] + match[3]
-            elif first and second and first.shape[0] == 2 * second.shape[1]:
+            elif first and second and first.shape[:1] == tuple(2 * n for n in second.shape[1:]):
                 name = match[1] + {"fc1": "w12", "fc2": "w3"}[match[2]] + match[3]
         renamed[name] = one
     return renamed

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dinojax.export.loose import File, Kept, Outgoing, Packed, Renamed, loosen, with_gates
+from dinojax.export.loose import Outgoing, Renamed, loosen, with_gates
 from dinojax.export.name_table import NameTable, prefixed
+from dinojax.export.packed import File, Kept, Packed
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.presets import Backbone
 
@@ -69,12 +70,16 @@ CONVNEXT = NameTable(
         ),
     ),
 )
+OFFICIAL = {"storage_tokens", "register_tokens", "rope_embed.periods"}
+"""Names that it never has."""
 CLS_POSITION = "pos_embed.cls"
 """What is kept of a table whose first row is in the CLS token already."""
 
 
 def is_timm(names: Mapping[str, object]) -> bool:
     """Whether these are names of a timm backbone: official ones of a ViT have a mask token."""
+    if OFFICIAL & names.keys():
+        return False
     if "stem.0.weight" in names or "reg_token" in names:
         return True
     return "blocks.0.norm1.weight" in names and "mask_token" not in names
@@ -113,8 +118,8 @@ class TimmWeights(Renamed):
     def __init__(self, file: File):
         table = _table_in(file.shapes)
         super().__init__(file, lambda name: table.to_official(name) or name, _adapt)
-        if CLS_POSITION in self._kept:
-            kept = self._kept["cls_token"] + self._kept[CLS_POSITION]
+        if {CLS_POSITION, "cls_token"} <= self.kept.keys() and "cls_token" in file.shapes:
+            kept = self.kept["cls_token"] + self.kept[CLS_POSITION]
             if not np.array_equal(kept, file["cls_token"]):
                 raise ValueError(
                     "the header's CLS token and position are not of the tensor 'cls_token'; remove "
@@ -137,11 +142,12 @@ def _table_in(names: Mapping[str, object]) -> NameTable:
 def _adapt(found: dict[str, Packed], kept: Mapping[str, np.ndarray]) -> dict[str, Packed]:
     found = with_gates(found)
     known = found.pop(CLS_POSITION, None)
-    if "storage_tokens" not in found or "pos_embed" not in found:
+    table = found.get("pos_embed")
+    if "storage_tokens" not in found or table is None or len(table.shape) != 3:
         return found
-    parts, (first, patches, *rest), _ = found["pos_embed"]
+    parts, (first, patches, *rest), *_ = table
     row = (first, 1, *rest) if known is None else Kept(CLS_POSITION)
     found["pos_embed"] = Packed((row, *parts), (first, 1 + patches, *rest), axis=1)
-    if known is not None:
+    if known is not None and "cls_token" in kept:
         found["cls_token"] = Packed((Kept("cls_token"),), kept["cls_token"].shape)
     return found

@@ -1,6 +1,7 @@
 """Writing a backbone as an ``.onnx`` file, and reading the weights of one back."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from dinojax.export.loose import Outgoing, read_kept
 from dinojax.export.onnx_convnext import build_convnext
 from dinojax.export.onnx_graph import CONSTANT, Graph, import_onnx
 from dinojax.export.onnx_vit import build_vit
+from dinojax.export.safetensors_file import DTYPES
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.presets import Backbone
 from dinojax.runtime.atomic import replace_bytes, replacing
 
 OPSET, IR_VERSION = 20, 9
+ONNX = ".onnx"
 INPUT = "images"
 BESIDE_BYTES = 1 << 30
 """Weights of more than this are in a file beside: a protocol buffer ends at 2 GiB."""
@@ -59,17 +62,48 @@ def write_onnx(
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def read_onnx(path: Path) -> dict[str, np.ndarray]:
-    """The weights of a file that `write_onnx` has written, under the official names."""
-    onnx = import_onnx()
-    model = onnx.load(str(path))
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    found = {
-        one.name: onnx.numpy_helper.to_array(one, base_dir=str(path.parent))
-        for one in model.graph.initializer
-        if not one.name.startswith(CONSTANT)
-    }
-    return {**read_kept(metadata), **found}
+class OnnxFile(Mapping[str, np.ndarray]):
+    """The weights of a file that `write_onnx` has written, under the official names.
+
+    As `dinojax.export.tensor_file.TensorFile`; all of them are read at once.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, or the package `onnx` is not installed.
+    """
+
+    def __init__(self, path: str):
+        self.path, self.paths, onnx = path, (path,), import_onnx()
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f"there is no file {path}")
+        try:
+            model = onnx.load(path)
+            self.metadata = {entry.key: entry.value for entry in model.metadata_props}
+            self._arrays = {
+                one.name: onnx.numpy_helper.to_array(one)
+                for one in model.graph.initializer
+                if not one.name.startswith(CONSTANT)
+            }
+        except Exception as error:  # of protobuf, onnx and numpy, which have none in common
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{path} is damaged or no ONNX file ({type(error).__name__}: {reason})"
+            ) from error
+        self._arrays = {**read_kept(self.metadata), **self._arrays}
+        self.shapes = {name: value.shape for name, value in self._arrays.items()}
+        self.dtypes = {name: DTYPES[value.dtype.name] for name, value in self._arrays.items()}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def release(self) -> None:
+        """Nothing is mapped."""
 
 
 def _value(name: str, *shape: int | str) -> Any:

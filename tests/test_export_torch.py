@@ -106,7 +106,11 @@ def test_every_format_opens_as_the_same_model(run, tmp_path, layout):
     out = tmp_path / ("x" if layout == "hf" else "x.safetensors")
     audit, told = export_torch(str(workdir), str(out), layout=layout)
     opened = open_backbone(str(out))
-    assert opened.fingerprint == told["checkpoint_fingerprint"] == open_trained(workdir).fingerprint
+    assert (
+        opened.fingerprint
+        == told["checkpoint_fingerprint"]
+        == open_trained(str(workdir)).fingerprint
+    )
     assert (opened.backbone.embed_dim, opened.images.image_px) == (64, 16)
     assert audit.clean() and sorted(tmp_path.iterdir()) == [out]
     again, _ = export_torch(str(out), str(tmp_path / "again.safetensors"))

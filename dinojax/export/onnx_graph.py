@@ -13,6 +13,10 @@ import numpy as np
 
 CONSTANT = "constant/"
 """Before the names of initializers that are no weights."""
+FLOAT, INT, BOOL = 1, 7, 9
+"""`onnx.TensorProto` of float32, int64 and bool."""
+TO_END = np.iinfo(np.int64).max
+"""Of a slice that goes to the end."""
 
 
 def import_onnx() -> ModuleType:

@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from dinojax.export.onnx_graph import Graph
-from dinojax.kernels.rope import rope_periods
+from dinojax.export.buffers import rope_buffer
+from dinojax.export.onnx_graph import FLOAT, TO_END, Graph
+from dinojax.export.onnx_positions import resampled_positions
 from dinojax.models.norm import NORM_LAYERS
 from dinojax.models.vit import VisionTransformer
 
@@ -32,7 +33,7 @@ def build_vit(vit: VisionTransformer, state: Mapping[str, np.ndarray]) -> Graph:
     if vit.pos_embed_grid is not None:
         table = g.weight("pos_embed")
         tokens = [g.op("Add", *tokens, g.cut(table, 0, 1, axis=1))]
-        patches = g.op("Add", patches, _positions(g, vit, table, rows, columns))
+        patches = g.op("Add", patches, resampled_positions(g, vit, table, rows, columns))
     if vit.n_storage_tokens:
         registers = "storage_tokens" if g.has("storage_tokens") else "register_tokens"
         tokens.append(g.weight(registers))
@@ -59,69 +60,28 @@ def _final_norms(g: Graph, vit: VisionTransformer, x: str, prefix: int) -> tuple
     """Of CLS and registers, which may have a norm of their own, and of patches."""
     normed = _norm(g, vit, x, "norm")
     untied = _norm(g, vit, x, "cls_norm") if vit.untie_cls_and_patch_norms else normed
-    return g.cut(untied, 0, prefix, axis=1), g.cut(normed, prefix, _END, axis=1)
-
-
-_END = np.iinfo(np.int64).max
-"""Of a slice that goes to the end."""
-
-
-def _positions(g: Graph, vit: VisionTransformer, table: str, rows: str, columns: str) -> str:
-    """`dinojax.models.embed.resample_positions` of the rows of patches."""
-    side, grid = vit.pos_embed_grid, g.op("Concat", rows, columns, axis=0)
-    assert side is not None
-    _, _, width = g.shape("pos_embed")
-    old = g.op("Reshape", g.cut(table, 1, _END, axis=1), g.ints(1, side, side, width))
-    old = g.op("Transpose", old, perm=[0, 3, 1, 2])
-    antialias = vit.interpolate_antialias
-    how = {"mode": "cubic", "cubic_coeff_a": -0.5 if antialias else -0.75}
-    how |= {"antialias": int(antialias), "coordinate_transformation_mode": "half_pixel"}
-    if vit.interpolate_offset:
-        # A table of the same shape stays as it is: the offset is for others.
-        whole = g.op("Cast", grid, to=_FLOAT)
-        same = g.op("ReduceMin", g.op("Cast", g.op("Equal", grid, g.ints(side, side)), to=_INT))
-        offset = g.op(
-            "Where", g.op("Cast", same, to=_BOOL), g.floats(0), g.floats(vit.interpolate_offset)
-        )
-        scales = g.op("Div", g.op("Add", whole, offset), g.floats(side))
-        scales = g.op("Concat", g.floats([1, 1]), scales, axis=0)
-        new = g.op("Resize", old, "", scales, **how)
-    else:
-        sizes = g.op("Concat", g.ints(1, width), grid, axis=0)
-        new = g.op("Resize", old, "", "", sizes, **how)
-    return g.op("Transpose", g.op("Reshape", new, g.ints(1, width, -1)), perm=[0, 2, 1])
-
-
-_FLOAT, _INT, _BOOL = 1, 7, 9
-"""`onnx.TensorProto` of float32, int64 and bool."""
+    return g.cut(untied, 0, prefix, axis=1), g.cut(normed, prefix, TO_END, axis=1)
 
 
 def _rope(
     g: Graph, vit: VisionTransformer, rows: str, columns: str, prefix: int
 ) -> tuple[str, str]:
     """Sine and cosine ``[1, 1, N, d]`` (`dinojax.kernels.rope.rope_tables`)."""
-    periods = rope_periods(
-        vit.embed_dim // vit.num_heads,
-        base=vit.pos_embed_rope_base,
-        min_period=vit.pos_embed_rope_min_period,
-        max_period=vit.pos_embed_rope_max_period,
-        dtype=vit.precision.rope,
-    )
     mode = vit.pos_embed_rope_normalize_coords
     extents = [rows, columns]
     if mode != "separate":
         extents = [g.op("Max" if mode == "max" else "Min", rows, columns)] * 2
     axes = []
     for count, extent in zip((rows, columns), extents, strict=True):
-        steps = g.op("Range", g.floats(0), _scalar(g, count), g.floats(1))
+        steps = g.op("Range", g.floats(0.0), _scalar(g, count), g.floats(1.0))
         centres = g.op("Div", g.op("Add", steps, g.floats(0.5)), _scalar(g, extent))
-        axes.append(g.op("Sub", g.op("Mul", centres, g.floats(2)), g.floats(1)))
+        axes.append(g.op("Sub", g.op("Mul", centres, g.floats(2.0)), g.floats(1.0)))
     grid = g.op("Concat", rows, columns, g.ints(1), axis=0)
     y = g.op("Expand", g.op("Unsqueeze", axes[0], g.ints(1, 2)), grid)
     x = g.op("Expand", g.op("Unsqueeze", axes[1], g.ints(0, 2)), grid)
     both = g.op("Reshape", g.op("Concat", y, x, axis=2), g.ints(-1, 2, 1))
     turned = g.op("Mul", both, g.floats(2 * math.pi))
-    angles = g.op("Div", turned, g.floats(np.asarray(periods).astype(np.float64)))
+    angles = g.op("Div", turned, g.floats(rope_buffer(vit).astype(np.float64)))
     angles = g.op("Reshape", angles, g.ints(0, -1))
     angles = g.op("Concat", angles, angles, axis=1)
     angles = g.op("Pad", angles, g.ints(prefix, 0, 0, 0))  # angle 0: sin 0, cos 1
@@ -130,7 +90,7 @@ def _rope(
 
 
 def _scalar(g: Graph, count: str) -> str:
-    return g.op("Cast", g.op("Squeeze", count), to=_FLOAT)
+    return g.op("Cast", g.op("Squeeze", count), to=FLOAT)
 
 
 def _block(

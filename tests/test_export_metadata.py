@@ -14,9 +14,9 @@ DINOV3 = "dinov3_vits16_pretrain_lvd1689m-08c60483.safetensors"
 def files(tmp_path_factory):
     """Runs made from a released DINOv3 file, by one another, and from a file that says nothing."""
     folder = tmp_path_factory.mktemp("runs")
+    make_run(folder / "scratch", small_config())
     for name in (DINOV3, "found.safetensors"):
-        make_run(folder / f"of {name}", small_config())
-        export_torch(str(folder / f"of {name}"), str(folder / name))
+        export_torch(str(folder / "scratch"), str(folder / name))
         strip(folder / name)
     make_run(folder / "first", small_config(init__from_=str(folder / DINOV3)))
     make_run(folder / "second", small_config(init__from_=str(folder / "first")))
@@ -58,7 +58,7 @@ def test_unknown_terms_are_said_to_be_unknown(files):
 
 def test_random_weights_and_runs_from_them_have_none(files):
     assert "licence" not in licences(open_backbone("random:vits16"))
-    found = licences(open_backbone(str(files / "of found.safetensors")))
+    found = licences(open_backbone(str(files / "scratch")))
     assert found == {
         "licence_notice": "Trained from random weights: no terms of other weights apply to it."
     }

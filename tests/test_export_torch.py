@@ -151,6 +151,7 @@ def test_what_does_not_read_back_gets_no_name(run, tmp_path, monkeypatch):
         data[-1] ^= 1
         path.write_bytes(data)
 
+    # The last byte is one of a constant, which is no parameter.
     monkeypatch.setitem(formats.FORMATS, "dinov3", damage)
     with pytest.raises(RuntimeError, match="does not read back as it was"):
         export_torch(str(workdir), str(path))

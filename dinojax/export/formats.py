@@ -30,6 +30,7 @@ from dinojax.typing import Params
 
 State = dict[str, np.ndarray]
 PTH = ".pth"
+OFFICIAL = ("dinov3", "dinov2")
 SUFFIXES = {
     "dinov3": (".safetensors", PTH),
     "dinov2": (".safetensors", PTH),
@@ -80,7 +81,7 @@ def check_format(
     if layout not in FORMATS:
         raise ValueError(f"--format={layout} is unknown; use one of {', '.join(FORMATS)}")
     own = "dinov2" if getattr(backbone, "pos_embed_grid", None) is not None else "dinov3"
-    if layout in ("dinov2", "dinov3") and layout != own:
+    if layout in OFFICIAL and layout != own:
         raise ValueError(
             f"--format={layout} cannot hold this backbone, which "
             f"{'has' if own == 'dinov2' else 'lacks'} DINOv2's position table; use --format={own}"
@@ -116,13 +117,23 @@ def read_back(layout: str, path: Path, leaving: Leaving) -> Audit:
     Raises:
         RuntimeError: they are not.
     """
-    audit = Incoming(open_weights(str(path), allow_pth=True), leaving.params).audit()
-    if audit.clean() and audit.checksum == checksum(_wide(leaving.state)):
-        return audit
-    raise RuntimeError(
-        f"--format={layout}: what was written does not read back as it was (missing or left over: "
-        f"{audit.faults() or 'nothing, other values'}); nothing is left of it. Report this with "
-        "the command"
+    try:
+        weights = open_weights(str(path), allow_pth=True)
+        audit = Incoming(weights, leaving.params).audit()
+        constants = leaving.official.keys() - leaving.state.keys() if layout in OFFICIAL else ()
+        same = all(np.array_equal(weights[key], leaving.official[key]) for key in constants)
+        fault = f"missing or left over: {audit.faults() or 'nothing, but other values'}"
+    except ValueError as error:
+        raise _unlike(layout, str(error)) from error
+    if not (same and audit.clean() and audit.checksum == checksum(_wide(leaving.state))):
+        raise _unlike(layout, fault)
+    return audit
+
+
+def _unlike(layout: str, fault: str) -> RuntimeError:
+    return RuntimeError(
+        f"--format={layout}: what was written does not read back as it was ({fault}); nothing is "
+        "left of it. Report this with the command"
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from dinojax.export.hf_names import HfWeights, is_hf
 from dinojax.export.official_weights import OfficialWeights
+from dinojax.export.onnx_file import ONNX, OnnxFile
 from dinojax.export.own_weights import OwnWeights, is_own
 from dinojax.export.packed import File, Shape
 from dinojax.export.sharded_file import INDEX, ShardedFile
@@ -34,7 +35,7 @@ _QKV_BIAS = r"blocks\.\d+\.attn\.qkv\.bias"
 
 @runtime_checkable
 class WeightFile(File, Protocol):
-    """One or more files: `TensorFile`, `ShardedFile` or `TorchFile`."""
+    """One or more files: `TensorFile`, `ShardedFile`, `TorchFile` or `OnnxFile`."""
 
     path: str
     paths: tuple[str, ...]
@@ -118,7 +119,7 @@ def open_weights(path: str, *, allow_pth: bool = False) -> Weights:
 def is_weights(path: str) -> bool:
     """Whether a path names a file of weights or a Hugging Face folder, not a run."""
     names = (FOLDER_FILE, INDEX)
-    return path.endswith((".safetensors", INDEX, *PICKLES)) or any(
+    return path.endswith((".safetensors", ONNX, INDEX, *PICKLES)) or any(
         os.path.isfile(os.path.join(path, name)) for name in names
     )
 
@@ -133,6 +134,8 @@ def _open(path: str, allow_pth: bool) -> WeightFile:
                 "DIR/snapshots/0 instead"
             )
         return TorchFile(path)
+    if path.endswith(ONNX):
+        return OnnxFile(path)
     if os.path.isdir(path):
         whole, index = os.path.join(path, FOLDER_FILE), os.path.join(path, INDEX)
         if os.path.isfile(index) and not os.path.isfile(whole):

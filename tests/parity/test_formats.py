@@ -172,6 +172,31 @@ def test_timm(name, tmp_path):
             near(np.concatenate([prefix, patches], axis=1), tokens(features))
 
 
+@pytest.mark.parametrize("name", ["vits16", "vits16plus", "vits14", "vits14_reg", "vitg14_reg"])
+def test_timm_makes_the_same_of_the_official_file(name, tmp_path):
+    """Its own conversion of released files, which drops what we keep in the header."""
+    import torch
+    from safetensors.torch import load_file
+
+    timm = peers.import_timm()
+    sizes = {"embed_dim": 64, "depth": 2, "num_heads": 2}
+    changes = sizes | ({"pos_embed_grid": 3} if "14" in name else {})
+    backbone = PRESETS[name].build(POLICIES["float32"], **changes)
+    like, rng = backbone_shapes(backbone, 3), np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), like)
+    one = Leaving(backbone, params, IMAGES, {})
+    FORMATS["timm"](tmp_path / "x.safetensors", one)
+    entry, arguments = timm_model(backbone, IMAGES)
+    module = timm.create_model(entry, **arguments)
+    convert = timm.models.vision_transformer if "14" in name else timm.models.eva
+    official = {key: torch.from_numpy(value.copy()) for key, value in one.official.items()}
+    expected = convert.checkpoint_filter_fn(official, module)
+    found = load_file(tmp_path / "x.safetensors")
+    assert found.keys() == expected.keys() == module.state_dict().keys()
+    for key, value in expected.items():
+        assert torch.equal(found[key], value.reshape(found[key].shape)), key
+
+
 @pytest.mark.parametrize("name", ["vits16", "vits16plus", "vitb16", "vits14", "vits14_reg"])
 def test_presets_have_their_own_names_in_timm(name):
     entry, arguments = timm_model(PRESETS[name].build(POLICIES["float32"]), IMAGES)

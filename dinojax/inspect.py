@@ -118,7 +118,7 @@ def modules(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
     """Tensors that differ in numbers of their names only, together."""
     groups: dict[str, list[Tensor]] = {}
     for one in tensors:
-        groups.setdefault(re.sub(r"\d+(?=[./])", "*", one.name), []).append(one)
+        groups.setdefault(re.sub(r"(?<=[./])\d+(?=[./])", "*", one.name), []).append(one)
     return [_together(name, group) for name, group in groups.items()]
 
 

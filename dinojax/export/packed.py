@@ -81,7 +81,12 @@ class Repacked(Mapping[str, np.ndarray]):
     def is_reshaped(self, name: str) -> bool:
         """Whether its values lie in another shape there."""
         parts, shape, *_ = self.packed[name]
-        return len(parts) != 1 or [self._file.shapes[n] for n in self.names(name)] != [shape]
+        return len(parts) != 1 or self._shape_of(parts[0]) != shape
+
+    def _shape_of(self, part: Part) -> Shape:
+        if isinstance(part, Kept):
+            return self.kept[part.name].shape
+        return self._file.shapes[part] if isinstance(part, str) else part
 
     def _read(self, part: Part) -> np.ndarray | None:
         if isinstance(part, Kept):

@@ -33,7 +33,7 @@ class Values:
         value = self[key]
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"{key}={value!r} is no number")
-        return value
+        return float(value)
 
     def count(self, key: str) -> int:
         """Raises ValueError: it is no whole number."""

@@ -6,9 +6,12 @@ import sys
 import pytest
 from recipe_files import recipe
 
+from dinojax.build_model import build_backbone
 from dinojax.config import Config, to_dict
 from dinojax.config_backbone import BackboneConfig
 from dinojax.import_config import import_config
+from dinojax.models.presets import FIELDS
+from dinojax.precision import get_precision
 from dinojax.reference_yaml.convert import _SAME, Converted
 from dinojax.runtime.contract import flatten
 
@@ -17,6 +20,7 @@ OURS = (
     *("knn.", "checkpoint.", "student.remat", "train.log_every_steps"),
 )
 """What the reference's files do not say, or say of their own storage."""
+CANVAS = "data.canvas_px"
 
 IN1K = """
 MODEL:
@@ -150,11 +154,13 @@ def converted(tmp_path, text: str, gpus: int = 1, system: str | None = None) -> 
 
 
 def shared(config: Config) -> dict:
+    """All that the reference's files say; of the model, what it comes to."""
     flat = flatten(to_dict(config))
-    own = {key for key in flat if key == "gram.teacher" or key.startswith(OURS)} - {
-        "data.canvas_px"
-    }
-    return {key: flat[key] for key in flat if key not in own}
+    model = {f"student.{name}" for name in FIELDS}
+    own = {key for key in flat if key == "gram.teacher" or key.startswith(OURS)} - {CANVAS}
+    found = {key: flat[key] for key in flat if key not in own | model}
+    backbone = build_backbone(config, get_precision("float32"))
+    return {**found, "backbone": backbone.clone(remat="none")}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -248,13 +254,13 @@ def test_keys_of_backbones_are_called_the_same():
 
 def test_the_command(tmp_path):
     """The file it writes is one for --config."""
-    (tmp_path / "x.yaml").write_text(SHORT + "optim: {base_lr: 1e-3}\n")
+    (tmp_path / "x.yaml").write_text(SHORT + "optim: {base_lr: 2e-3}\n")
     command = [sys.executable, "-m", "dinojax.import_config", "x.yaml", "--gpus=4", "--out=o/x.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "dinov2, 1 keys not honoured" in done.stdout and "student.block_chunks" in done.stdout
     text = (tmp_path / "o" / "x.py").read_text()
-    assert "config.optim.lr.peak = 0.001" in text and "config.train.batch_size = 256" in text
+    assert "config.optim.lr.peak = 0.002" in text and "config.train.batch_size = 256" in text
     command[-1], command[-2] = "--gpus=0", "y.yaml"
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0

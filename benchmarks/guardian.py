@@ -85,7 +85,7 @@ def trained(source: str) -> Any:
     """The small student of the quickstart, trained before, watched often."""
     config = runpy.run_path(str(QUICKSTART))["get_config"]("small")
     config.init["from"] = source
-    config.train.steps, config.train.log_every_steps = STEPS, 5
+    config.train.steps, config.train.log_every_steps = STEPS, 1
     config.optim.teacher_temp.start, config.optim.teacher_temp.warmup_steps = 0.02, 0
     config.optim.lr.peak = config.optim.lr.end = 2e-3
     config.optim.momentum.end = config.optim.momentum.peak

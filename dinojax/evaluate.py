@@ -80,8 +80,10 @@ def evaluate(
     opened = open_backbone(checkpoint)
     folder = Path(workdir or _workdir(opened))
     config = _config(opened, data, image_px or options.images.image_px)
-    check_image_px(config.knn.image_px, opened.backbone.stride)
-    records = open_eval_records(config, options.records, data)
+    if any(TASKS[name].whole_patches for name in tasks):
+        check_image_px(config.knn.image_px, opened.backbone.stride)
+    videos = any("videos" in TASKS[name].needs for name in tasks)
+    records = open_eval_records(config, options.records, data, videos=videos)
     for name in tasks:
         check_needs(records, TASKS[name].needs, name)
     mesh = meshes.make_mesh(1, -1, devices=jax.local_devices())
@@ -91,7 +93,11 @@ def evaluate(
         agree("records", {f"{part} records": d for part, d in evaluation.fingerprints.items()})
         for name in tasks:
             chosen = getattr(options, name)
-            protocol = {"task": name, **evaluation.protocol, **dataclasses.asdict(chosen)}
+            protocol = {
+                "task": name,
+                **TASKS[name].shared(evaluation),
+                **dataclasses.asdict(chosen),
+            }
             digest = hash_text(json.dumps(protocol, sort_keys=True))
             protocols[digest] = protocol
             hashes = {"protocol_hash": digest, "checkpoint_fingerprint": opened.fingerprint}

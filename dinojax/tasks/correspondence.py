@@ -83,4 +83,4 @@ def _run(protocol: CorrespondenceProtocol, evaluation: Evaluation) -> Iterator[S
     yield from over_seeds(run, protocol.seeds)
 
 
-CORRESPONDENCE = Task(CorrespondenceProtocol, frozenset(), _run)
+CORRESPONDENCE = Task(CorrespondenceProtocol, frozenset(), _run, cuts=False)

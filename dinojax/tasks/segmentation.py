@@ -158,4 +158,4 @@ def _linear(
     yield from over_seeds(run, protocol.seeds)
 
 
-SEGMENTATION = Task(SegmentationProtocol, frozenset({"segmentation"}), _run)
+SEGMENTATION = Task(SegmentationProtocol, frozenset({"segmentation"}), _run, cuts=False)

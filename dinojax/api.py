@@ -17,7 +17,7 @@ def load(path_or_name: str, weights: str | None = None, *, precision: str | None
     """A frozen model, over all devices.
 
     Args:
-        path_or_name: a run, a checkpoint or snapshot of it, a ``.safetensors`` file, a name of a
+        path_or_name: a run, a checkpoint or snapshot of it, a file of weights, a name of a
             released model such as ``dinov3_vits16`` or a hub id, or ``random:vits16``; the table of
             `dinojax.backbones.open`.
         weights: the file that holds what `path_or_name` names.

@@ -100,8 +100,8 @@ class InitConfig:
     in runs/x/checkpoints/400; of a run with several students with the name of one behind it, as in
     runs/x#vits16. Student and EMA teacher become copies of the EMA teacher there, heads included;
     the optimizer and the steps start anew. A position table of another grid (DINOv2) is resampled.
-    Or a backbone without heads: a snapshot, as in runs/x/snapshots/400, or a ``.safetensors`` file
-    under the official names. None: random weights."""
+    Or a backbone without heads: a snapshot, as in runs/x/snapshots/400, or a file of weights as in
+    docs/weights.md. None: random weights."""
     resume: bool = False
     """Take the whole state over instead: the run goes on at the step of the checkpoint, under this
     configuration. Schedules are then those of the whole run, train.steps counts from its start."""

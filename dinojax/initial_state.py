@@ -11,13 +11,14 @@ from dinojax.build_gram import has_gram_teacher
 from dinojax.build_model import build_model
 from dinojax.build_recovery import has_recovery
 from dinojax.config import Config
+from dinojax.export.weights import is_weights
 from dinojax.frozen_teacher import with_teacher, without_teacher
 from dinojax.position_tables import read_teacher
 from dinojax.runtime.earlier import find_earlier
 from dinojax.seed_heads import FirstBatches, seed_heads
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.starting_weights import has_heads, is_released, read_released
+from dinojax.starting_weights import has_heads, read_released
 
 CHECKPOINT_KEYS = ("init.from", "gram.teacher", "distillation.teacher")
 """Keys that may name a workdir or a checkpoint of an earlier run."""
@@ -65,7 +66,7 @@ def _continued(
     assert given is not None
     if config.init.resume:
         return _resumed(config, state, abstract_state)
-    if is_released(given):
+    if is_weights(given):
         path, backbone = given, read_released(given, config, wanted["backbone"])
     else:
         earlier, model = find_earlier(given, "init.from"), build_model(config)

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 from dinojax.config import Config
 from dinojax.config_stages import InitConfig
-from dinojax.starting_weights import is_released
+from dinojax.export.weights import is_weights
 
 
 def check_init(config: InitConfig) -> None:
@@ -14,7 +14,7 @@ def check_init(config: InitConfig) -> None:
             "init.resume=True has no run to go on with; set init.from to its workdir, or "
             "init.resume to False"
         )
-    if config.resume and is_released(config.from_ or ""):
+    if config.resume and is_weights(config.from_ or ""):
         raise ValueError(
             f"init.resume=True goes on with a whole run, and init.from={config.from_!r} is a "
             "backbone; set init.resume to False"

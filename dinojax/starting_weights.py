@@ -1,27 +1,25 @@
 """Weights that a run starts from: a checkpoint, a snapshot of a backbone, or a released file.
 
-A released backbone is a ``.safetensors`` file under the names of the official DINOv2 or DINOv3
-repositories (`dinojax.export.names`). It has no heads, and neither has a snapshot.
+A file has any layout of `dinojax.export.weights`. It has no heads, and neither has a snapshot.
 """
 
 import hashlib
 from pathlib import Path
 
-from dinojax.backbones.released import describe, place, presets_of
+from dinojax.backbones.released import read_checked
+from dinojax.backbones.sniff import describe, presets_of
+from dinojax.build_model import build_backbone
 from dinojax.config import Config
-from dinojax.export.names import from_torch
-from dinojax.export.tensor_file import SUFFIX, TensorFile
+from dinojax.export.incoming import Incoming
+from dinojax.export.weights import Weights, is_weights, open_weights
+from dinojax.precision import get_precision
 from dinojax.runtime.earlier import Earlier
 from dinojax.runtime.errors import CheckpointError
 from dinojax.runtime.stored_state import fingerprint, read_digests
 from dinojax.typing import Params
 
 KEY = "init.from"
-
-
-def is_released(given: str) -> bool:
-    """Whether a key names a file of weights, not a run or one of its checkpoints."""
-    return given.endswith(SUFFIX)
+CHUNK = 2**22
 
 
 def has_heads(earlier: Earlier) -> bool:
@@ -41,22 +39,29 @@ def read_released(path: str, config: Config, wanted: Params) -> Params:
         FileNotFoundError: no such file.
         ValueError: damaged, or of another model; names the entries, and presets that would fit.
     """
-    file, arch = TensorFile(path), config.student.arch
+    weights = open_weights(path)
+    backbone = build_backbone(config, get_precision(config.train.precision))
     try:
-        found = from_torch(file, wanted)
+        incoming = Incoming(weights, wanted)
+        incoming.check()
+        return read_checked(incoming, backbone, wanted)
     except ValueError as error:
-        fitting = presets_of(file.shapes, config.student.in_chans)
-        fix = (
-            f"its entries are those of student.arch={' or '.join(map(repr, fitting))}"
-            if fitting
-            else f"it has {describe(file.shapes)}, as no preset; set student.* to its model"
-        )
         raise ValueError(
-            f"init.from={path!r} does not hold this run's backbone (student.arch={arch!r} and its "
-            f"overrides): {error}; {fix}"
+            f"init.from={path!r} does not hold this run's backbone (student.arch="
+            f"{config.student.arch!r} and its overrides): {error}; {_fix(weights, config)}"
         ) from error
 
-    return place(found, wanted)
+
+def _fix(weights: Weights, config: Config) -> str:
+    fitting = presets_of(weights, config.student.in_chans)
+    if fitting == [config.student.arch]:
+        return (
+            f"once you know why, python -m dinojax.import_torch {weights.where} --out=DIR takes "
+            "what you allow by name, and init.from=DIR/snapshots/0 that"
+        )
+    if fitting:
+        return f"its entries are those of student.arch={' or '.join(map(repr, fitting))}"
+    return f"it has {describe(weights.shapes)}, as no preset; set student.* to its model"
 
 
 def start_digest(config: Config) -> dict[str, str | None]:
@@ -69,10 +74,18 @@ def start_digest(config: Config) -> dict[str, str | None]:
     try:
         if given is None:
             return {}
-        if is_released(given):
-            with open(given, "rb") as file:
-                digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8))
-            return {KEY: digest.hexdigest()}
+        if is_weights(given):
+            return {KEY: _digest(open_weights(given).file.paths)}
         return {KEY: fingerprint(given)} if Path(given).name.isdigit() else {}
     except (FileNotFoundError, CheckpointError):
         return {KEY: None}
+
+
+def _digest(paths: tuple[str, ...]) -> str:
+    """Of the bytes of all files together."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in paths:
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,11 +1,15 @@
 """Released weights on the Hugging Face hub, fetched by its own client where there is a network."""
 
 import importlib
+import json
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 from dinojax.backbones.names import RELEASES
+from dinojax.export.sharded_file import INDEX, WEIGHT_MAP
+from dinojax.export.weights import FOLDER_FILE as FILE
 
-FILE = "model.safetensors"
 PREFIX = "hf-hub:"
 """Before a hub id that no name here stands for."""
 _SIZES = {"s": "small", "b": "base", "l": "large", "g": "giant"}
@@ -39,6 +43,8 @@ def release_of(hub_id: str) -> str | None:
 def fetch(hub_id: str) -> str:
     """The path of the weights on this machine, downloaded unless they are there already.
 
+    Of a large model, which is in several files, that of their index.
+
     Raises:
         ValueError: the client is not installed, or cannot fetch them; says what to do.
     """
@@ -52,10 +58,22 @@ def fetch(hub_id: str) -> str:
             f"pip install 'dinojax[hub]', or {by_hand}"
         ) from error
     try:
-        return hub.hf_hub_download(plain, FILE)
+        return _download(lambda name: hub.hf_hub_download(plain, name))
     except Exception as error:  # its errors, and those of whatever carries them, are many
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{plain} cannot be fetched from the Hugging Face hub ({type(error).__name__}: "
             f"{reason}); without a network or an accepted licence, {by_hand}"
         ) from error
+
+
+def _download(get: Callable[[str], str]) -> str:
+    try:
+        return get(FILE)
+    except Exception as error:
+        if not any(kind.__name__ == "EntryNotFoundError" for kind in type(error).__mro__):
+            raise
+    index = get(INDEX)
+    for name in sorted({*json.loads(Path(index).read_text(encoding="utf-8"))[WEIGHT_MAP].values()}):
+        get(name)
+    return index

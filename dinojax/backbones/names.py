@@ -14,6 +14,8 @@ from dinojax.models.presets import PRESETS
 SATELLITE = ImageFormat((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
 """Of SAT-493M."""
 SATELLITE_MODELS = ("vitl16", "vit7b16")
+UNRELEASED = ("vitso400m16", "vithuge2", "vitgiant2")
+"""Presets that the training code builds and that nobody has released."""
 _PATTERN = re.compile(
     r"(?P<system>dinov[23])_(?P<arch>vit[a-z0-9]+|convnext_[a-z]+)"
     r"(?P<registers>_reg4?)?(_pretrain)?(_(?P<data>lvd1689m|sat493m))?(-[0-9a-f]{8})?"
@@ -51,7 +53,8 @@ def find_release(name: str) -> Release:
             # Both were trained with a norm of its own for the CLS of local crops; the 7B has it.
             changes = {"untie_global_and_local_cls_norm": True} if preset == "vitl16" else {}
             return Release(f"{system}_{preset}_sat493m", preset, changes, SATELLITE)
-        if preset in PRESETS and system == _system(preset) and satellite != "sat493m":
+        known = preset in PRESETS and preset not in UNRELEASED
+        if known and system == _system(preset) and satellite != "sat493m":
             return Release(f"{system}_{preset}", preset)
     near = difflib.get_close_matches(plain, RELEASES, n=3) or list(RELEASES)
     raise ValueError(f"{name!r} is no released model; use one of {', '.join(near)}")
@@ -62,7 +65,7 @@ def _system(preset: str) -> str:
 
 
 RELEASES = (
-    *(f"{_system(preset)}_{preset}" for preset in PRESETS),
+    *(f"{_system(preset)}_{preset}" for preset in PRESETS if preset not in UNRELEASED),
     *(f"dinov3_{preset}_sat493m" for preset in SATELLITE_MODELS),
 )
 """Every name."""

@@ -4,8 +4,8 @@
 ``runs/x``                          the newest checkpoint of a run's workdir
 ``runs/x/checkpoints/400``          one of its checkpoints; ``runs/x/snapshots/400`` alike
 ``runs/x#vits16``                   of a run with several students the one of this name
-``weights.safetensors``             official names or Hugging Face's, the model sniffed from them
-``folder``                          the same of its ``model.safetensors``
+``weights.safetensors``             of any layout of `dinojax.export.weights`, the model sniffed
+``folder``                          the same of a Hugging Face folder, also of several files
 ``weights.safetensors#NAME``        the same of a model named as in `dinojax.backbones.names`
 ``dinov3_vits16``                   a released model from the Hugging Face hub, or by its id there
 ``random:vits16``                   a preset with random weights; ``random:vits16@3`` with seed 3
@@ -18,9 +18,10 @@ import os
 from dinojax.backbones.hub import HUB, fetch, is_hub_id, release_of
 from dinojax.backbones.names import find_release, is_released_name
 from dinojax.backbones.opened import Opened
-from dinojax.backbones.released import is_weights, open_released
+from dinojax.backbones.released import open_released
 from dinojax.backbones.run import open_trained
 from dinojax.backbones.untrained import PIXELS, RANDOM, open_pixels, open_untrained
+from dinojax.export.weights import is_weights
 from dinojax.precision import Precision, get_precision
 from dinojax.runtime.earlier import STUDENT
 

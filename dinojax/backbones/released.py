@@ -1,69 +1,95 @@
-"""Backbones in ``.safetensors`` files under the names of the official code or of Hugging Face."""
+"""Backbones in files that other code has written, or ``dinojax.export_torch``."""
 
 import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from dinojax.backbones.names import Release, find_release, is_released_name
-from dinojax.backbones.opened import ImageFormat, Opened
-from dinojax.export.dinov2_names import plain_entries
-from dinojax.export.hf_names import HfWeights, is_hf
-from dinojax.export.names import BUFFERS, entry_shapes, from_torch
-from dinojax.export.tensor_file import SUFFIX, TensorFile
-from dinojax.models.presets import (
-    PRESETS,
-    Preset,
-    backbone_shapes,
-    configured,
-    get_preset,
-)
+from dinojax.backbones.opened import ImageFormat, Opened, fingerprint_of_params
+from dinojax.backbones.sniff import describe, nearest_preset, presets_of
+from dinojax.backbones.untrained import initial_leaf
+from dinojax.export.buffers import PERIODS, rope_buffer
+from dinojax.export.incoming import Fill, Incoming
+from dinojax.export.official_weights import MASK
+from dinojax.export.weights import HF, TIMM, Weights, open_weights
+from dinojax.models.presets import PRESETS, Backbone, backbone_shapes, configured, get_preset
+from dinojax.models.vit import VisionTransformer
 from dinojax.precision import Precision, get_precision
 from dinojax.typing import Params
 
-Shapes = Mapping[str, tuple[int, ...]]
-FOLDER_FILE = "model.safetensors"
-"""In a folder that `transformers` has saved."""
-PICKLES = (".pth", ".pt", ".bin")
 UNTIED = "untie_global_and_local_cls_norm"
 METADATA = ("arch", "student", "step", "checkpoint_fingerprint", "data_fingerprint", "recipe")
 """What `dinojax.export_torch` writes about a file's weights beside their layout."""
+FINGERPRINT = "checkpoint_fingerprint"
+UNUSED = ("mask_token", "local_cls_norm.*")
+"""Patterns of parameters that only training has a use for: no frozen feature depends on them."""
+PREPROCESSOR = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
 class Released(Opened):
-    """A file of weights and the model that they are of."""
+    """A file of weights and the model that they are of.
+
+    Attributes:
+        missing: names, or patterns of them, that the file may lack; they are initialised.
+        unexpected: likewise entries that it may have too many.
+    """
 
     path: str
     preset: str
+    missing: Sequence[str] = UNUSED
+    unexpected: Sequence[str] = ()
+    allow_pth: bool = False
 
     @property
     def arch(self) -> str:
         return self.preset
 
     @cached_property
+    def weights(self) -> Weights:
+        return open_weights(self.path, allow_pth=self.allow_pth)
+
+    @cached_property
     def origin(self) -> dict[str, str]:
-        file = open_weights(self.path)
-        said = file.metadata if isinstance(file, TensorFile) else {}
+        said = self.weights.file.metadata
         return {key: said[key] for key in METADATA if key in said}
 
-    def read(self, mesh: Mesh) -> Params:
-        wanted = self.layout(mesh)
+    def incoming(self) -> Incoming:
+        """The file's entries beside what the model needs. Raises: as `read`, but for damage."""
+        shapes = backbone_shapes(_module(self), self.images.channels)
         try:
-            return place(from_torch(open_weights(self.path), wanted), wanted)
+            return Incoming(self.weights, shapes)
         except ValueError as error:
-            raise ValueError(f"{self.path} does not hold a {self.preset}: {error}") from error
+            raise self._refused(error) from error
+
+    def read(self, mesh: Mesh) -> Params:
+        incoming, backbone = self.incoming(), _module(self)
+        fill = initial_leaf(backbone, self.images.channels)
+        try:
+            incoming.check(self.missing, self.unexpected)
+            return read_checked(incoming, backbone, self.layout(mesh), fill)
+        except ValueError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: ValueError) -> ValueError:
+        return ValueError(f"{self.path} does not hold a {self.preset}: {error}")
 
 
 def open_released(
-    path: str, model: str | None = None, precision: Precision | None = None
+    path: str,
+    model: str | None = None,
+    precision: Precision | None = None,
+    *,
+    missing: Sequence[str] = UNUSED,
+    unexpected: Sequence[str] = (),
+    allow_pth: bool = False,
 ) -> Released:
     """A file's backbone.
 
@@ -71,117 +97,156 @@ def open_released(
         model: the name of a released model or of a preset. None: what the file says of itself, if
             `dinojax.export_torch` wrote it, or the preset that has just these entries.
         precision: None: float32.
+        missing, unexpected: as for `Released`.
+        allow_pth: as for `open_weights`.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: damaged, or of no model that is known.
     """
-    file, precision = open_weights(path), precision or get_precision("float32")
+    precision = precision or get_precision("float32")
+    weights = open_weights(path, allow_pth=allow_pth)
+    options = {"missing": missing, "unexpected": unexpected, "allow_pth": allow_pth}
     release = None if model is None else _named(model)
     if release is None and is_released_name(PurePath(path).name):
         release = find_release(path)
-    if release is None and isinstance(file, TensorFile) and "recipe" in file.metadata:
-        return _of_recipe(path, file.metadata, precision)
+    images = _images(weights)
+    if release is None and "recipe" in weights.file.metadata:
+        backbone, arch, images = _of_recipe(weights, precision)
+        return Released(path, backbone, path, arch, images=images, **options)
     if release is None:
-        release = _sniffed(path, file.shapes)
+        release = _sniffed(weights, missing, unexpected)
     changes = dict(release.changes)
-    if isinstance(file, HfWeights) and {**get_preset(release.preset).model, **changes}.get(UNTIED):
+    preset = get_preset(release.preset)
+    untied = {**preset.model, **changes}.get(UNTIED)
+    if untied and weights.layout in (HF, TIMM) and "local_cls_norm.weight" not in weights:
         changes[UNTIED] = False  # they leave out the norm of local crops, which only training has
-    backbone = get_preset(release.preset).build(precision, **changes)
-    return Released(path, backbone, path, release.preset, images=release.images)
+    backbone = preset.build(precision, **changes)
+    images = images or release.images
+    return Released(path, backbone, path, release.preset, images=images, **options)
 
 
-def is_weights(path: str) -> bool:
-    """Whether a path names a file of weights or a Hugging Face folder, not a run."""
-    ends = path.endswith((SUFFIX, *PICKLES))
-    return ends or os.path.isfile(os.path.join(path, FOLDER_FILE))
+def read_checked(
+    incoming: Incoming, backbone: Backbone, wanted: Params, fill: Fill | None = None
+) -> Params:
+    """The parameters on the shardings and in the dtypes of `wanted`; what can be proven, is.
 
-
-def open_weights(path: str) -> TensorFile | HfWeights:
-    """A file's entries, under the official names also if they are Hugging Face's.
+    RoPE's periods, and the fingerprint that a file of `dinojax.export_torch` carries: a transposed
+    square matrix has the right shape, and shows only there.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a whole file of this kind.
+        ValueError: the file has other periods or another fingerprint.
     """
-    if path.endswith(PICKLES):
+    _check_constants(incoming.weights, backbone)
+    params = incoming.place(wanted, fill)
+    expected = incoming.weights.file.metadata.get(FINGERPRINT)
+    if expected is not None and not incoming.missing and backbone.precision.param == np.float32:
+        found = fingerprint_of_params(params)
+        if found != expected:
+            raise ValueError(
+                f"its parameters have the fingerprint {found}, and its metadata says {expected}: "
+                "values have changed since it was written; export or copy it again"
+            )
+    return params
+
+
+def _module(opened: Released) -> Backbone:
+    assert isinstance(opened.backbone, Backbone)
+    return opened.backbone
+
+
+def _check_constants(weights: Weights, backbone: Backbone) -> None:
+    """Released files have RoPE's periods rounded to bfloat16; others are of another model."""
+    if not isinstance(backbone, VisionTransformer):
+        return
+    if not backbone.mask_k_bias and any(name.endswith(MASK) for name in weights):
+        raise ValueError("the bias of its keys is masked, and the model's is not; set mask_k_bias")
+    if PERIODS not in weights:
+        return
+    if backbone.pos_embed_grid is not None:
+        raise ValueError(f"it has {PERIODS!r}, and the model learns its positions")
+    found, expected = weights[PERIODS], rope_buffer(backbone)
+    near = found.shape == expected.shape and np.allclose(found, expected, rtol=2**-8)
+    if not near:
         raise ValueError(
-            f"{path}: files of PyTorch can hold code, so they are not read; convert it with "
-            "safetensors.torch.save_file(torch.load(FILE, weights_only=True), NEW) to a file "
-            f"that ends in {SUFFIX}"
+            f"{PERIODS!r} are {_few(found)} and the model's {_few(expected)}; set its "
+            "pos_embed_rope_base or periods to those of the file"
         )
-    file = TensorFile(os.path.join(path, FOLDER_FILE) if os.path.isdir(path) else path)
-    return HfWeights(file) if is_hf(file.shapes) else file
+
+
+def _few(values: np.ndarray) -> str:
+    return str([round(float(value), 4) for value in values.reshape(-1)[:3]])[:-1] + ", ..]"
 
 
 def _named(model: str) -> Release:
     return Release(model, model) if model in PRESETS else find_release(model)
 
 
-def _of_recipe(path: str, said: Mapping[str, str], precision: Precision) -> Released:
+def _of_recipe(weights: Weights, precision: Precision) -> tuple[Backbone, str, ImageFormat]:
     """A file of ours names every setting that its model depends on."""
-    recipe = json.loads(said["recipe"])
-    keys = {
-        key.removeprefix("student."): recipe[key] for key in recipe if key.startswith("student.")
-    }
-    mean, std = (tuple(recipe[f"crops.rgb_{name}"]) for name in ("mean", "std"))
-    images = ImageFormat(mean, std, int(said.get("image_px", ImageFormat().image_px)))
-    return Released(path, configured(keys, precision), path, keys["arch"], images=images)
-
-
-def _sniffed(path: str, shapes: Shapes) -> Release:
-    fitting = presets_of(shapes, 3)
-    if not fitting:
+    said = weights.file.metadata
+    try:
+        recipe: dict[str, Any] = json.loads(said["recipe"])
+        keys = {
+            key.removeprefix("student."): recipe[key]
+            for key in recipe
+            if key.startswith("student.")
+        }
+        mean, std = (tuple(recipe[f"crops.rgb_{name}"]) for name in ("mean", "std"))
+        images = _image_format(mean, std, int(said.get("image_px", ImageFormat().image_px)))
+        backbone = configured(keys, precision)
+        backbone_shapes(backbone, images.channels)
+    except Exception as error:  # whatever a model makes of what is no number
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{path} has {describe(shapes)}, as no preset; use a file under the names of the "
-            "official DINOv2 or DINOv3 code"
-        )
+            f"{weights.where}: its metadata describes no model ({type(error).__name__}: {reason}); "
+            "say which it is, as FILE#vits16"
+        ) from error
+    return backbone, str(keys["arch"]), images
+
+
+def _images(weights: Weights) -> ImageFormat | None:
+    """How images are normalised, by the metadata of our files or beside a Hugging Face file."""
+    said: Mapping[str, Any] = weights.file.metadata
+    beside = Path(weights.where).parent / PREPROCESSOR
+    try:
+        if "rgb_mean" in said:
+            mean, std = json.loads(said["rgb_mean"]), json.loads(said["rgb_std"])
+            return _image_format(mean, std, int(said.get("image_px", ImageFormat().image_px)))
+        if weights.layout == HF and os.path.isfile(beside):
+            found = json.loads(beside.read_text(encoding="utf-8"))
+            if found.get("do_normalize", True) and "image_mean" in found:
+                return _image_format(
+                    found["image_mean"], found["image_std"], ImageFormat().image_px
+                )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{weights.where}: what is said of its images is damaged ({type(error).__name__}: "
+            f"{error}); download or export it again"
+        ) from error
+    return None
+
+
+def _image_format(mean: Any, std: Any, image_px: int) -> ImageFormat:
+    means, stds = (tuple(float(value) for value in values) for values in (mean, std))
+    if len(means) != len(stds) or not means or min(stds) <= 0 or image_px < 1:
+        raise ValueError(f"images have means {means} and deviations {stds} at {image_px} px")
+    return ImageFormat(means, stds, image_px)
+
+
+def _sniffed(weights: Weights, missing: Sequence[str], unexpected: Sequence[str]) -> Release:
+    """Of what nearly is a preset, that one: reading it says what differs."""
+    path, fitting = weights.where, presets_of(weights, 3, missing, unexpected)
     if len(fitting) > 1:
         raise ValueError(
             f"{path} could be {' or '.join(fitting)}; say which, as {path}#{fitting[0]}"
         )
-    return Release(fitting[0], fitting[0])
-
-
-def place(found: Params, wanted: Params) -> Params:
-    """Arrays of the host on the shardings and in the dtypes of `wanted`."""
-
-    def one(value: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
-        whole = value.astype(like.dtype, copy=False)
-        # Every process has read all of it, and hands its devices their parts.
-        return jax.make_array_from_callback(like.shape, like.sharding, lambda part: whole[part])
-
-    return jax.tree.map(one, found, wanted)
-
-
-def presets_of(shapes: Shapes, channels: int) -> list[str]:
-    """Names of the presets whose backbones have just these entries, by either system's names."""
-    plain = {
-        name: entry.shape(shapes[entry.name])
-        for name, entry in plain_entries(shapes).items()
-        if not BUFFERS.match(name)
-    }
-    width = _width(plain)
-    near = {name: one for name, one in PRESETS.items() if _preset_width(one) == width}
-    return [name for name, one in near.items() if _preset_shapes(one, channels) == plain]
-
-
-def _preset_width(preset: Preset) -> int:
-    return preset.model["embed_dim"] if "embed_dim" in preset.model else preset.model["dims"][0]
-
-
-def _preset_shapes(preset: Preset, channels: int) -> dict[str, tuple[int, ...]]:
-    return entry_shapes(backbone_shapes(preset.build(get_precision("float32")), channels))
-
-
-def _width(shapes: Shapes) -> int | None:
-    for stem in ("patch_embed.proj.weight", "downsample_layers.0.0.weight"):
-        if stem in shapes:
-            return shapes[stem][0]
-    return None
-
-
-def describe(shapes: Shapes) -> str:
-    """Of what size a model is, from a file's entries."""
-    blocks = {match[0] for name in shapes if (match := re.match(r"(blocks|stages)\.\d+\.", name))}
-    return f"width {_width(shapes)} and {len(blocks)} blocks"
+    if fitting:
+        return Release(fitting[0], fitting[0])
+    near = nearest_preset(weights, 3)
+    if near is None:
+        raise ValueError(
+            f"{path} has {describe(weights.shapes)}, as no preset; use a file of a DINOv2 or "
+            f"DINOv3 backbone, or say which model it is, as {path}#vits16"
+        )
+    return Release(near, near)

@@ -1,15 +1,18 @@
 """Backbones that have learnt nothing: ``random:vits16``, ``random:vits16@3``, and ``pixels``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from dinojax.backbones.opened import IMAGE_PX, ImageFormat, Opened
 from dinojax.models.pixels import Pixels
-from dinojax.models.presets import get_preset
+from dinojax.models.presets import Backbone, get_preset
 from dinojax.precision import Precision
+from dinojax.trees import flatten
 from dinojax.typing import Params
 
 RANDOM = "random:"
@@ -46,6 +49,20 @@ class RawPixels(Opened):
 
     def read(self, mesh: Mesh) -> Params:
         return {}
+
+
+def initial_leaf(backbone: Backbone, channels: int) -> Callable[[str], np.ndarray]:
+    """``path -> values`` of a backbone as it is initialised with seed 0; one leaf at a time."""
+    side = backbone.stride
+
+    def values(path: str) -> np.ndarray:
+        def init(key: jax.Array) -> jax.Array:
+            params = backbone.init(key, jnp.zeros((1, 1, side, side, channels)))["params"]
+            return flatten(dict(params))[path]
+
+        return np.asarray(jax.jit(init)(jax.random.key(0)))
+
+    return values
 
 
 def open_untrained(given: str, precision: Precision) -> Untrained:

@@ -10,6 +10,9 @@ import numpy as np
 from dinojax.kernels.rope import rope_periods
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.presets import Backbone
+from dinojax.models.vit import VisionTransformer
+
+PERIODS = "rope_embed.periods"
 
 
 def official_buffers(backbone: Backbone, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -25,6 +28,17 @@ def official_buffers(backbone: Backbone, state: Mapping[str, np.ndarray]) -> dic
         return {f"norms.3.{kind}": state[f"norm.{kind}"] for kind in ("weight", "bias")}
     if backbone.pos_embed_grid is not None:
         return {}
+    dtype = state["cls_token"].dtype
+    buffers = {PERIODS: rope_buffer(backbone).astype(dtype)}
+    if backbone.mask_k_bias and backbone.qkv_bias:
+        mask = np.repeat(np.array([1, 0, 1], dtype), backbone.embed_dim)
+        for layer in range(backbone.depth):
+            buffers[f"blocks.{layer}.attn.qkv.bias_mask"] = mask
+    return buffers
+
+
+def rope_buffer(backbone: VisionTransformer) -> np.ndarray:
+    """The periods of a model that rotates, as its attention takes them."""
     periods = rope_periods(
         backbone.embed_dim // backbone.num_heads,
         base=backbone.pos_embed_rope_base,
@@ -32,10 +46,4 @@ def official_buffers(backbone: Backbone, state: Mapping[str, np.ndarray]) -> dic
         max_period=backbone.pos_embed_rope_max_period,
         dtype=backbone.precision.rope,
     )
-    dtype = state["cls_token"].dtype
-    buffers = {"rope_embed.periods": np.asarray(periods).astype(dtype)}
-    if backbone.mask_k_bias and backbone.qkv_bias:
-        mask = np.repeat(np.array([1, 0, 1], dtype), backbone.embed_dim)
-        for layer in range(backbone.depth):
-            buffers[f"blocks.{layer}.attn.qkv.bias_mask"] = mask
-    return buffers
+    return np.asarray(periods)

@@ -68,6 +68,13 @@ def plain_entries(names: Iterable[str]) -> dict[str, Entry]:
     return plain
 
 
+def official_name(name: str) -> str:
+    """DINOv2's name for the entry of a backbone that DINOv3 calls `name`."""
+    if match := re.fullmatch(r"(blocks\.\d+\.mlp\.)w[12](\..*)", name):
+        return f"{match[1]}w12{match[2]}"
+    return "register_tokens" if name == "storage_tokens" else name
+
+
 def is_dinov2(state: Mapping[str, np.ndarray]) -> bool:
     """Whether a submodule is DINOv2's: learned positions, or a weight-normalised last layer."""
     return "pos_embed" in state or "last_layer.weight_g" in state

@@ -1,71 +1,123 @@
-"""Weights of Hugging Face's `transformers` under the official names: only names and packing change.
+"""Weights of Hugging Face's `transformers` and the official ones: only names and packing differ.
 
 Its modules keep query, key and value apart, leave out biases that are zero, and number stages
-otherwise. Names of version 4, which the hub's files have, and of version 5 are both known.
+otherwise. Written are the names of version 4, which the hub's files have and both versions load;
+those of a version 5 module are read too.
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
 
 import numpy as np
 
-Shape = tuple[int, ...]
+from dinojax.export.loose import Outgoing, Renamed, loosen, with_gates
+from dinojax.export.name_table import NameTable, prefixed
+from dinojax.export.packed import File, Packed
+from dinojax.models.convnext import ConvNeXt
+from dinojax.models.presets import Backbone
 
-
-@runtime_checkable
-class File(Protocol):
-    """A state dict that knows its shapes before anything is read (`tensor_file.TensorFile`)."""
-
-    shapes: dict[str, Shape]
-
-    def __getitem__(self, name: str) -> np.ndarray: ...
-
-
-_LAYER = r"(?:model\.|encoder\.)?layer\.(\d+)\."
-_STAGE = r"(?:model\.)?stages\.(\d)\."
-_QKV = {"q": "q", "query": "q", "k": "k", "key": "k", "v": "v", "value": "v"}
-NAMES = (
-    (r"embeddings\.(cls_token|mask_token)", r"\1"),
-    (r"embeddings\.position_embeddings", "pos_embed"),
-    (r"embeddings\.register_tokens", "storage_tokens"),
-    (r"embeddings\.patch_embeddings\.(?:projection\.)?(weight|bias)", r"patch_embed.proj.\1"),
-    (_LAYER + r"(norm\d\..*)", r"blocks.\1.\2"),
-    (_LAYER + r"layer_scale(\d)\.lambda1", r"blocks.\1.ls\2.gamma"),
-    (_LAYER + r"attention\.(?:o_proj|output\.dense)\.(.*)", r"blocks.\1.attn.proj.\2"),
-    (_LAYER + r"mlp\.gate_proj\.(.*)", r"blocks.\1.mlp.w1.\2"),
-    (_LAYER + r"mlp\.weights_in\.(.*)", r"blocks.\1.mlp.w12.\2"),
-    (_LAYER + r"mlp\.weights_out\.(.*)", r"blocks.\1.mlp.w3.\2"),
-    (_LAYER + r"mlp\.(?:up_proj|fc1)\.(.*)", r"blocks.\1.mlp.fc1.\2"),
-    (_LAYER + r"mlp\.(?:down_proj|fc2)\.(.*)", r"blocks.\1.mlp.fc2.\2"),
-    (_STAGE + r"downsample_layers\.(.*)", r"downsample_layers.\1.\2"),
-    (_STAGE + r"layers\.(\d+)\.gamma", r"stages.\1.\2.gamma"),
-    (_STAGE + r"layers\.(\d+)\.depthwise_conv\.(.*)", r"stages.\1.\2.dwconv.\3"),
-    (_STAGE + r"layers\.(\d+)\.layer_norm\.(.*)", r"stages.\1.\2.norm.\3"),
-    (_STAGE + r"layers\.(\d+)\.pointwise_conv(\d.*)", r"stages.\1.\2.pwconv\3"),
-    (r"(?:layer_?)?norm\.(weight|bias)", r"norm.\1"),
+_BLOCK = (
+    ("norm{index}.{leaf}", "norm{index}.{leaf}"),
+    ("ls{index}.gamma", "layer_scale{index}.lambda1"),
 )
-"""(name there, official name); the rest is `_ATTENTION`'s, and the two-matrix FFN's."""
-_ATTENTION = re.compile(
-    _LAYER + r"attention\.(?:attention\.)?(q|k|v|query|key|value)(?:_proj)?\.(weight|bias)"
+_TOKENS = (
+    ("cls_token", "embeddings.cls_token"),
+    ("mask_token", "embeddings.mask_token"),
+    ("storage_tokens", "embeddings.register_tokens"),
 )
-
-
-class Packed(NamedTuple):
-    """What makes up an official entry: entries side by side on the first axis; None: zeros."""
-
-    parts: tuple[str | None, ...]
-    shape: Shape
+DINOV3 = NameTable(
+    *_TOKENS,
+    ("patch_embed.proj.{leaf}", "embeddings.patch_embeddings.{leaf}"),
+    ("norm.{leaf}", "norm.{leaf}"),
+    *prefixed(
+        "blocks.{layer}.",
+        "layer.{layer}.",
+        (
+            *_BLOCK,
+            ("attn.{part}.{leaf}", "attention.{part}_proj.{leaf}"),
+            ("attn.proj.{leaf}", "attention.o_proj.{leaf}"),
+            ("mlp.fc1.{leaf}", "mlp.up_proj.{leaf}"),
+            ("mlp.fc2.{leaf}", "mlp.down_proj.{leaf}"),
+            # Of a gated FFN, which has `gate_proj`; read as the two above and then renamed.
+            ("mlp.w1.{leaf}", "mlp.gate_proj.{leaf}"),
+            ("mlp.w2.{leaf}", "mlp.up_proj.{leaf}"),
+            ("mlp.w3.{leaf}", "mlp.down_proj.{leaf}"),
+        ),
+    ),
+)
+_PARTS = {"q": "query", "k": "key", "v": "value"}
+DINOV2 = NameTable(
+    *_TOKENS,
+    ("pos_embed", "embeddings.position_embeddings"),
+    ("patch_embed.proj.{leaf}", "embeddings.patch_embeddings.projection.{leaf}"),
+    ("norm.{leaf}", "layernorm.{leaf}"),
+    *prefixed(
+        "blocks.{layer}.",
+        "encoder.layer.{layer}.",
+        (
+            *_BLOCK,
+            *(
+                (f"attn.{part}.{{leaf}}", f"attention.attention.{long}.{{leaf}}")
+                for part, long in _PARTS.items()
+            ),
+            ("attn.proj.{leaf}", "attention.output.dense.{leaf}", "attention.o_proj.{leaf}"),
+            ("mlp.fc{index}.{leaf}", "mlp.fc{index}.{leaf}"),
+            ("mlp.w12.{leaf}", "mlp.weights_in.{leaf}"),
+            ("mlp.w3.{leaf}", "mlp.weights_out.{leaf}", "mlp.down_proj.{leaf}"),
+            # Of a version 5 module.
+            ("attn.{part}.{leaf}", "attention.{part}_proj.{leaf}"),
+            ("mlp.w1.{leaf}", "mlp.gate_proj.{leaf}"),
+            ("mlp.w2.{leaf}", "mlp.up_proj.{leaf}"),
+        ),
+    ),
+)
+CONVNEXT = NameTable(
+    ("downsample_layers.{stage}.{index}.{leaf}", "stages.{stage}.downsample_layers.{index}.{leaf}"),
+    ("norm.{leaf}", "layer_norm.{leaf}"),
+    *prefixed(
+        "stages.{stage}.{layer}.",
+        "stages.{stage}.layers.{layer}.",
+        (
+            ("gamma", "gamma"),
+            ("dwconv.{leaf}", "depthwise_conv.{leaf}"),
+            ("norm.{leaf}", "layer_norm.{leaf}"),
+            ("pwconv{index}.{leaf}", "pointwise_conv{index}.{leaf}"),
+        ),
+    ),
+)
 
 
 def is_hf(names: Mapping[str, object]) -> bool:
     """Whether these are names of a Hugging Face backbone."""
-    return any(name.startswith(("embeddings.cls_token", "model.stages.")) for name in names) or (
-        any(re.match(r"stages\.\d\.layers\.", name) for name in names)
-    )
+    pattern = r"embeddings\.cls_token|(model\.)?stages\.\d\.(layers|downsample_layers)\..*"
+    return any(re.fullmatch(pattern, name) for name in names)
 
 
-class HfWeights(Mapping[str, np.ndarray]):
+def to_hf(backbone: Backbone, state: Mapping[str, np.ndarray]) -> Outgoing:
+    """The official state dict of a backbone as `transformers` has it.
+
+    Keys have a bias there only where `key_bias` says so: one that is masked has no effect.
+    """
+    table, kept, tensors = _table_of(backbone), {}, {}
+    for name, value in loosen(state).items():
+        theirs = table.to_theirs(name)
+        if name.endswith("attn.k.bias") and not key_bias(backbone):
+            if value.any():
+                kept[name] = value
+        elif theirs is None:
+            kept[name] = value
+        else:
+            is_wide = name == "mask_token" and table is DINOV3  # theirs has an axis more
+            tensors[theirs] = np.ascontiguousarray(value[None] if is_wide else value)
+    return Outgoing(tensors, kept)
+
+
+def key_bias(backbone: Backbone) -> bool:
+    """Whether the keys have a bias that is not masked."""
+    return not isinstance(backbone, ConvNeXt) and backbone.qkv_bias and not backbone.mask_k_bias
+
+
+class HfWeights(Renamed):
     """The entries of a file under the official names, each read when it is asked for.
 
     Raises:
@@ -73,64 +125,30 @@ class HfWeights(Mapping[str, np.ndarray]):
     """
 
     def __init__(self, file: File):
-        self._file = file
-        self._packed = _pack(file.shapes)
-        self.shapes = {name: one.shape for name, one in self._packed.items()}
+        table = _table_in(file.shapes)
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        parts, shape = self._packed[name]
-        if len(parts) == 1 and parts[0] is not None:
-            return self._file[parts[0]].reshape(shape)
-        read = [None if part is None else self._file[part] for part in parts]
-        like = next(one for one in read if one is not None)
-        return np.concatenate([np.zeros_like(like) if one is None else one for one in read])
+        def rename(name: str) -> str:
+            plain = re.sub(r"^model\.(?=layer\.|stages\.)", "", name)
+            return table.to_official(plain) or name
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._packed)
-
-    def __len__(self) -> int:
-        return len(self._packed)
+        super().__init__(file, rename, _adapt)
 
 
-def _pack(shapes: Mapping[str, Shape]) -> dict[str, Packed]:
-    found: dict[str, Packed] = {}
-    attention: dict[str, dict[str, str]] = {}
-    for name, shape in shapes.items():
-        if match := _ATTENTION.fullmatch(name):
-            key = f"blocks.{match[1]}.attn.qkv.{match[3]}"
-            attention.setdefault(key, {})[_QKV[match[2]]] = name
-            continue
-        plain = _plain(name)
-        if plain in found:
-            raise ValueError(f"entries {found[plain].parts[0]!r} and {name!r} are both {plain!r}")
-        found[plain] = Packed((name,), _official_shape(plain, shape))
-    for key, parts in attention.items():
-        rows, *rest = shapes[next(iter(parts.values()))]
-        found[key] = Packed(tuple(parts.get(part) for part in "qkv"), (3 * rows, *rest))
-    return _with_gates(found)
+def _table_of(backbone: Backbone) -> NameTable:
+    if isinstance(backbone, ConvNeXt):
+        return CONVNEXT
+    return DINOV3 if backbone.pos_embed_grid is None else DINOV2
 
 
-def _plain(name: str) -> str:
-    for pattern, official in NAMES:
-        if match := re.fullmatch(pattern, name):
-            return match.expand(official)
-    return name  # reported as left over, by the name that it has
+def _table_in(names: Mapping[str, object]) -> NameTable:
+    if any(name.startswith("encoder.") for name in names):
+        return DINOV2
+    return DINOV3 if "embeddings.cls_token" in names else CONVNEXT
 
 
-def _official_shape(name: str, shape: Shape) -> Shape:
-    return (1, shape[-1]) if name == "mask_token" else shape  # DINOv3's has an axis more
-
-
-def _with_gates(found: dict[str, Packed]) -> dict[str, Packed]:
-    """The FFN of two matrices is a gated one where there is a gate, or the first has both in it."""
-    renamed: dict[str, Packed] = {}
-    for name, one in found.items():
-        match = re.fullmatch(r"(blocks\.\d+\.mlp\.)(fc[12])(\..*)", name)
-        if match:
-            first, second = (found.get(f"{match[1]}{part}.weight") for part in ("fc1", "fc2"))
-            if f"{match[1]}w1.weight" in found:
-                name = match[1] + {"fc1": "w2", "fc2": "w3"}[match[2]] + match[3]
-            elif first and second and first.shape[0] == 2 * second.shape[1]:
-                name = match[1] + {"fc1": "w12", "fc2": "w3"}[match[2]] + match[3]
-        renamed[name] = one
-    return renamed
+def _adapt(found: dict[str, Packed], kept: Mapping[str, np.ndarray]) -> dict[str, Packed]:
+    found = with_gates(found)
+    if "mask_token" in found and found["mask_token"].shape[:-1] == (1, 1):
+        one = found["mask_token"]
+        found["mask_token"] = one._replace(shape=one.shape[1:])
+    return found

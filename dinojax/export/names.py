@@ -16,6 +16,8 @@ from dinojax.export.dinov2_names import is_dinov2, plain_entries, to_dinov2
 from dinojax.trees import flatten
 from dinojax.typing import Params
 
+Shape = tuple[int, ...]
+
 
 class Rule(NamedTuple):
     """How one of our leaves (path regex) is called and laid out in the reference."""
@@ -23,10 +25,10 @@ class Rule(NamedTuple):
     pattern: str
     name: str
     to_torch: Callable[[np.ndarray], np.ndarray]
-    from_torch: Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
+    from_torch: Callable[[np.ndarray, Shape], np.ndarray]
 
 
-def _reshape(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _reshape(x: np.ndarray, shape: Shape) -> np.ndarray:
     return x.reshape(shape)
 
 
@@ -34,7 +36,7 @@ def _linear_to_torch(kernel: np.ndarray) -> np.ndarray:
     return kernel.reshape(kernel.shape[0], -1).T
 
 
-def _linear_from_torch(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _linear_from_torch(weight: np.ndarray, shape: Shape) -> np.ndarray:
     return weight.T.reshape(shape)
 
 
@@ -46,7 +48,7 @@ def _conv_to_torch(kernel: np.ndarray) -> np.ndarray:
     return kernel.transpose(3, 2, 0, 1)
 
 
-def _conv_from_torch(weight: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _conv_from_torch(weight: np.ndarray, shape: Shape) -> np.ndarray:
     return weight.transpose(2, 3, 1, 0)
 
 
@@ -93,6 +95,8 @@ under a second name."""
 
 STACKED = re.compile(r"(blocks|stage_(\d))/(.*)")
 """Our paths whose leaves have a layer axis."""
+MAX_LAYERS = 1000
+"""That a file may say a model has."""
 SHOWN = 5
 
 
@@ -113,18 +117,87 @@ def _torch_name(path: str, head_layers: int) -> tuple[Rule, str]:
     return rule, name
 
 
-def _layer_names(path: str, layers: int, head_layers: int) -> tuple[Rule, list[str]]:
-    """Rule and reference names of the layers of a stacked path, or of the only one otherwise."""
+class Leaf(NamedTuple):
+    """One of our leaves, and where the reference has it.
+
+    Attributes:
+        path: ours.
+        shape: ours, with the layer axis.
+        stacked: whether there is a layer axis.
+        names: of its entries there, by layer, or of the only one.
+        rule: how an entry is laid out.
+    """
+
+    path: str
+    shape: Shape
+    stacked: bool
+    names: tuple[str, ...]
+    rule: Rule
+
+    @property
+    def layer_shape(self) -> Shape:
+        """Of what one entry holds, as it is here."""
+        return self.shape[1:] if self.stacked else self.shape
+
+    @property
+    def entry_shape(self) -> Shape:
+        """Of each entry there."""
+        # Of a scalar that takes the shape without the memory.
+        return self.rule.to_torch(np.broadcast_to(np.zeros(()), self.layer_shape)).shape
+
+    def entries(self, value: np.ndarray) -> dict[str, np.ndarray]:
+        """Our value as entries: views of it where the layout allows."""
+        layers = value if self.stacked else [value]
+        return {
+            name: self.rule.to_torch(layer) for name, layer in zip(self.names, layers, strict=True)
+        }
+
+    def read(
+        self, take: Callable[[str], np.ndarray], index: tuple[slice, ...], dtype: Any
+    ) -> np.ndarray:
+        """A part of our value, ``value[index]``, from entries that are read when they are needed.
+
+        Of entries that are views, as of a mapped file, nothing but this part is copied.
+        """
+        if not self.stacked:
+            return self._layer(take(self.names[0]))[index].astype(dtype, order="C")
+        layers, *rest = index
+        names = self.names[layers]
+        shape = np.broadcast_to(np.zeros(()), self.layer_shape)[tuple(rest)].shape
+        part = np.empty((len(names), *shape), dtype)
+        for row, name in enumerate(names):
+            part[row] = self._layer(take(name))[tuple(rest)]
+        return part
+
+    def _layer(self, entry: np.ndarray) -> np.ndarray:
+        return self.rule.from_torch(entry, self.layer_shape)
+
+
+def leaves_of(like: Params) -> list[Leaf]:
+    """Every leaf of a backbone or head, of which shapes are enough.
+
+    Raises:
+        ValueError: the reference has nothing like it.
+    """
+    leaves = flatten(like)
+    head_layers = _head_layers(leaves)
+    return [_leaf(path, tuple(leaf.shape), head_layers) for path, leaf in leaves.items()]
+
+
+def _leaf(path: str, shape: Shape, head_layers: int) -> Leaf:
     match = STACKED.fullmatch(path)
     if match is None:
         rule, name = _torch_name(path, head_layers)
-        return rule, [name]
+        return Leaf(path, shape, False, (name,), rule)
     rule, name = _torch_name(match[3], 0)
+    if not shape or shape[0] > MAX_LAYERS:
+        raise ValueError(f"parameter {path!r} of shape {shape} has no axis of layers")
     prefix = "blocks" if match[2] is None else f"stages.{match[2]}"
-    return rule, [f"{prefix}.{layer}.{name}" for layer in range(layers)]
+    names = tuple(f"{prefix}.{layer}.{name}" for layer in range(shape[0]))
+    return Leaf(path, shape, True, names, rule)
 
 
-def _nest(leaves: Mapping[str, Any]) -> Params:
+def nest(leaves: Mapping[str, Any]) -> Params:
     """Nested dicts from leaves by path: the inverse of `trees.flatten` for dicts."""
     tree: Params = {}
     for path, leaf in leaves.items():
@@ -142,31 +215,22 @@ def _head_layers(paths: Mapping[str, Any]) -> int:
 
 def to_torch(params: Params) -> dict[str, np.ndarray]:
     """Reference state dict (parameters only) of one submodule: a backbone or a head."""
-    leaves = flatten(params)
-    state = {}
-    for path, leaf in leaves.items():
-        leaf = np.asarray(leaf)
-        rule, names = _layer_names(path, len(leaf), _head_layers(leaves))
-        for name, values in zip(names, leaf if STACKED.match(path) else [leaf], strict=True):
-            state[name] = np.ascontiguousarray(rule.to_torch(values))
+    values, state = flatten(params), {}
+    for leaf in leaves_of(params):
+        for name, value in leaf.entries(np.asarray(values[leaf.path])).items():
+            state[name] = np.ascontiguousarray(value)
     return to_dinov2(state) if is_dinov2(state) else state
 
 
-def entry_shapes(like: Params) -> dict[str, tuple[int, ...]]:
+def entry_shapes(like: Params) -> dict[str, Shape]:
     """What `from_torch` reads for `like`, by DINOv3's names."""
-    leaves, shapes = flatten(like), {}
-    for path, leaf in leaves.items():
-        rule, names = _layer_names(path, leaf.shape[0], _head_layers(leaves))
-        shape = leaf.shape[1:] if STACKED.match(path) else leaf.shape
-        # Of a scalar that takes the shape without the memory.
-        shapes |= dict.fromkeys(names, rule.to_torch(np.broadcast_to(np.zeros(()), shape)).shape)
-    return shapes
+    return {name: leaf.entry_shape for leaf in leaves_of(like) for name in leaf.names}
 
 
 def from_torch(state: Mapping[str, np.ndarray], like: Params) -> Params:
     """Our parameters from a state dict of either system; `like` gives structure and shapes.
 
-    Entries are looked up one at a time, when it is known that all are there.
+    Of files use `dinojax.export.incoming`, which tells what became of every entry.
 
     Raises:
         ValueError: an entry is missing, left over, or has another shape; names the first few.
@@ -174,29 +238,27 @@ def from_torch(state: Mapping[str, np.ndarray], like: Params) -> Params:
     entries, shapes = plain_entries(state), entry_shapes(like)
     missing = sorted(shapes.keys() - entries.keys())
     left = sorted(name for name in entries.keys() - shapes.keys() if not BUFFERS.match(name))
-    faults = [f"state dict has no entry {_first(missing)}"] if missing else []
+    faults = [f"state dict has no entry {first(missing)}"] if missing else []
     if left:
-        faults.append(f"state dict has {len(left)} entries the model lacks: {_first(left)}")
+        faults.append(f"state dict has {len(left)} entries the model lacks: {first(left)}")
     if faults:
         raise ValueError("; ".join(faults))
 
-    def take(rule: Rule, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def take(name: str) -> np.ndarray:
         value = entries[name].of(np.asarray(state[entries[name].name]))
         if value.shape != shapes[name]:
             raise ValueError(f"{name!r} has shape {value.shape}, not the model's {shapes[name]}")
-        return rule.from_torch(value, shape)
+        return value
 
-    leaves = flatten(like)
     out = {}
-    for path, leaf in leaves.items():
-        rule, names = _layer_names(path, leaf.shape[0], _head_layers(leaves))
-        if STACKED.match(path):
-            out[path] = np.stack([take(rule, name, leaf.shape[1:]) for name in names])
-        else:
-            out[path] = take(rule, names[0], leaf.shape)
-    return _nest(out)
+    for leaf in leaves_of(like):
+        whole = (slice(None),) * len(leaf.shape)
+        dtype = np.asarray(state[entries[leaf.names[0]].name]).dtype
+        out[leaf.path] = leaf.read(take, whole, dtype)
+    return nest(out)
 
 
-def _first(names: list[str]) -> str:
+def first(names: list[str]) -> str:
+    """The first few, for a message."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{', '.join(map(repr, names[:SHOWN]))}{more}"

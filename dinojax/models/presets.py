@@ -149,5 +149,8 @@ def layer_count(backbone: Backbone | Pixels) -> int:
 def backbone_shapes(backbone: Backbone, channels: int) -> Params:
     """Shapes and dtypes of its parameters, for images of so many channels."""
     side = backbone.stride
-    image = jnp.zeros((1, 1, side, side, channels))
-    return jax.eval_shape(backbone.init, jax.random.key(0), image).get("params", {})
+
+    def init(key: jax.Array) -> Params:
+        return dict(backbone.init(key, jnp.zeros((1, 1, side, side, channels))))
+
+    return jax.eval_shape(init, jax.random.key(0)).get("params", {})

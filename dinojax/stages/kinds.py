@@ -12,7 +12,7 @@ from dinojax.eval_records import check_image_px, evaluated
 from dinojax.evaluate import FILE as SCORES_FILE
 from dinojax.evaluation.snapshot_scores import FILE as TABLE_FILE
 from dinojax.evaluation.snapshot_scores import read_table
-from dinojax.export_torch import check_format
+from dinojax.export.formats import check_format, check_name
 from dinojax.precision import get_precision
 from dinojax.runtime.atomic import replace_bytes
 from dinojax.stages.artefacts import fingerprint_of_evaluation, hash_artefact
@@ -122,6 +122,7 @@ class ExportStage:
     def check(self, others: Mapping[str, Given]) -> None:
         config = model_of(self.checkpoint, others)
         check_format(self.format, build_backbone(config, get_precision(config.train.precision)))
+        check_name(self.format, Path(EXPORTED))
 
     def settings(self) -> dict[str, Any]:
         return {"checkpoint": self.checkpoint, "format": self.format}

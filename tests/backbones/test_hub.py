@@ -1,5 +1,6 @@
 """Released models by name: which id that is, and plain words where nothing can be fetched."""
 
+import json
 import sys
 from types import SimpleNamespace
 
@@ -52,6 +53,28 @@ def test_what_is_fetched_is_opened_as_that_model(monkeypatch, tmp_path, given):
         opened.arch == "small16"
         and opened.fingerprint == open_backbone("random:small16").fingerprint
     )
+
+
+class EntryNotFoundError(Exception):
+    """As the client calls it."""
+
+
+def test_a_model_in_several_files(monkeypatch, tmp_path):
+    """Those of its index; other errors are not taken for their sign."""
+    names = {"a": "1.safetensors", "b": "2.safetensors", "c": "1.safetensors"}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    asked = []
+
+    def download(hub_id, name):
+        asked.append(name)
+        if name == "model.safetensors":
+            raise EntryNotFoundError("404")
+        return str(tmp_path / name)
+
+    client(monkeypatch, download)
+    assert hub.fetch("facebook/dinov3-vit7b16-pretrain-lvd1689m") == str(index)
+    assert asked == ["model.safetensors", index.name, "1.safetensors", "2.safetensors"]
 
 
 def test_a_folder(monkeypatch, tmp_path):

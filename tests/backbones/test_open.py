@@ -113,7 +113,7 @@ def test_pixels():
     [
         ("random:vitx", "arch='vitx' is not a preset"),
         ("random:small16@x", "the seed 'x' is no number; use random:small16@0"),
-        ("weights.pth", "can hold code, so they are not read; convert it"),
+        ("weights.pth", "is a program that builds tensors.*import_torch weights.pth --allow_pth"),
     ],
 )
 def test_what_is_refused(given, words):

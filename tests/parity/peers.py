@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from parity.torchvision_operators import declare_torchvision_operators
 
 from dinojax.export.names import from_torch
 from dinojax.models.features import Features
@@ -117,26 +118,6 @@ def import_timm() -> ModuleType:
         declare_torchvision_operators(torch)
         import timm
     return timm
-
-
-@functools.cache
-def declare_torchvision_operators(torch: ModuleType) -> object:
-    """Schemas of the operators that torchvision registers shapes for while it is imported.
-
-    Beside a CPU torch its compiled library does not load, and the import fails with "operator
-    torchvision::nms does not exist". The returned library must stay alive; the cache holds it.
-    """
-    try:
-        import torchvision
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-    else:
-        return torchvision
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
 
 
 def randomise(module) -> None:

@@ -1,0 +1,1 @@
+"""Training configurations of the reference implementations, in the words of ours."""

@@ -31,6 +31,7 @@ from dinojax import mesh as meshes
 from dinojax import trees
 from dinojax.backbones.open import open_backbone
 from dinojax.backbones.opened import Opened, fingerprint_of_params
+from dinojax.backbones.run import Trained
 from dinojax.export.audit import Audit, checksum
 from dinojax.export.formats import FORMATS, Leaving, check_format, read_back
 from dinojax.export.safetensors_file import write_safetensors
@@ -95,7 +96,10 @@ def _export_backbone(opened: Opened, out: Path, layout: str, part: str) -> tuple
         params = read_student(of_run(opened, part), mesh)
         said = {"part": part, "checkpoint_fingerprint": fingerprint_of_params(params)}
     else:
-        params, said = opened.read(mesh), {"checkpoint_fingerprint": opened.fingerprint}
+        params = opened.read(mesh)
+        known = isinstance(opened, Trained)  # by the digests of its checkpoint
+        fingerprint = opened.fingerprint if known else fingerprint_of_params(params)
+        said = {"checkpoint_fingerprint": fingerprint}
     told = {**metadata_of(opened, layout), **said}
     if layout == "timm":
         name, arguments = timm_model(backbone, opened.images)

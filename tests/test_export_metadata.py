@@ -18,9 +18,9 @@ def files(tmp_path_factory):
     for name in (DINOV3, "found.safetensors"):
         export_torch(str(folder / "scratch"), str(folder / name))
         strip(folder / name)
-    make_run(folder / "first", small_config(init__from_=str(folder / DINOV3)))
-    make_run(folder / "second", small_config(init__from_=str(folder / "first")))
-    make_run(folder / "found", small_config(init__from_=str(folder / "found.safetensors")))
+    make_run(folder / "first", small_config(init__from=str(folder / DINOV3)))
+    make_run(folder / "second", small_config(init__from=str(folder / "first")))
+    make_run(folder / "found", small_config(init__from=str(folder / "found.safetensors")))
     return folder
 
 

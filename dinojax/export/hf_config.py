@@ -24,7 +24,7 @@ def hf_config(backbone: Backbone, images: ImageFormat) -> dict[str, Any]:
         ValueError: `transformers` has no such model; names the field.
     """
     config = _model(backbone, images)
-    return {**config, "num_channels": images.channels, "dtype": "float32", "torch_dtype": "float32"}
+    return {**config, "num_channels": images.channels, "dtype": "float32"}
 
 
 def hf_preprocessor(backbone: Backbone, images: ImageFormat) -> dict[str, Any]:

@@ -14,9 +14,11 @@ import pytest
 from parity import peers
 
 from dinojax.backbones.opened import ImageFormat
+from dinojax.export import onnx_file
 from dinojax.export.audit import checksum
 from dinojax.export.formats import FORMATS, Leaving, read_back
 from dinojax.export.names import from_torch
+from dinojax.export.staged import staged
 from dinojax.export.timm_model import timm_model
 from dinojax.models.presets import PRESETS, Backbone, backbone_shapes
 from dinojax.precision import POLICIES
@@ -68,6 +70,15 @@ def leaving(name: str, layout: str) -> Leaving:
     params = map_named(draw, backbone_shapes(backbone, 3))
     said = {"rgb_mean": json.dumps(IMAGES.mean), "rgb_std": json.dumps(IMAGES.std)}
     return Leaving(backbone, params, IMAGES, said)
+
+
+def small(name: str, **changes) -> Leaving:
+    """A preset at toy size, with normal weights."""
+    sizes = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_size": 4}
+    backbone = PRESETS[name].build(POLICIES["float32"], **sizes, **changes)
+    like, rng = backbone_shapes(backbone, 3), np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32), like)
+    return Leaving(backbone, params, IMAGES, {})
 
 
 def written(name: str, layout: str, path: Path) -> Leaving:
@@ -172,6 +183,26 @@ def test_timm(name, tmp_path):
             near(np.concatenate([prefix, patches], axis=1), tokens(features))
 
 
+@pytest.mark.parametrize("name", ["vits16", "vits16plus", "vits14", "vits14_reg", "vitg14_reg"])
+def test_timm_makes_the_same_of_the_official_file(name, tmp_path):
+    """Its own conversion of released files, which drops what we keep in the header."""
+    import torch
+    from safetensors.torch import load_file
+
+    timm = peers.import_timm()
+    one = small(name, **({"pos_embed_grid": 3} if "14" in name else {}))
+    FORMATS["timm"](tmp_path / "x.safetensors", one)
+    entry, arguments = timm_model(one.backbone, IMAGES)
+    module = timm.create_model(entry, **arguments)
+    convert = timm.models.vision_transformer if "14" in name else timm.models.eva
+    official = {key: torch.from_numpy(value.copy()) for key, value in one.official.items()}
+    expected = convert.checkpoint_filter_fn(official, module)
+    found = load_file(tmp_path / "x.safetensors")
+    assert found.keys() == expected.keys() == module.state_dict().keys()
+    for key, value in expected.items():
+        assert torch.equal(found[key], value.reshape(found[key].shape)), key
+
+
 @pytest.mark.parametrize("name", ["vits16", "vits16plus", "vitb16", "vits14", "vits14_reg"])
 def test_presets_have_their_own_names_in_timm(name):
     entry, arguments = timm_model(PRESETS[name].build(POLICIES["float32"]), IMAGES)
@@ -216,13 +247,7 @@ def test_onnx_of_other_settings(changes, tmp_path):
     """Which the other formats do not have."""
     import onnxruntime
 
-    sizes = {"embed_dim": 32, "depth": 1, "num_heads": 2, "patch_size": 4}
-    one = leaving("vits16", "onnx")
-    backbone = PRESETS["vits16"].build(POLICIES["float32"], **sizes, **changes)
-    rng = np.random.default_rng(0)
-    like = backbone_shapes(backbone, 3)
-    params = jax.tree.map(lambda leaf: 0.3 * rng.normal(size=leaf.shape).astype(np.float32), like)
-    one = dataclasses.replace(one, backbone=backbone, params=params)
+    one, rng = small("vits16", **changes), np.random.default_rng(1)
     FORMATS["onnx"](tmp_path / "x.onnx", one)
     assert read_back("onnx", tmp_path / "x.onnx", one).clean()
     session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
@@ -232,6 +257,23 @@ def test_onnx_of_other_settings(changes, tmp_path):
         expected = ours(one, images)[-1]
         near(found[0], np.asarray(expected.cls[0]))
         near(found[2].reshape(2, rows * columns, -1), np.asarray(expected.patches[0]))
+
+
+def test_many_weights_are_in_a_file_beside(tmp_path, monkeypatch):
+    """As a protocol buffer cannot hold them; both get their names at the end."""
+    import onnxruntime
+
+    monkeypatch.setattr(onnx_file, "BESIDE_BYTES", 0)
+    one = small("vits16")
+    with staged(tmp_path / "x.onnx") as path:
+        FORMATS["onnx"](path, one)
+        read_back("onnx", path, one)
+        assert not (tmp_path / "x.onnx").exists()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.onnx", "x.onnx.data"]
+    assert (tmp_path / "x.onnx").stat().st_size < (tmp_path / "x.onnx.data").stat().st_size
+    images = np.random.default_rng(1).normal(size=(1, 3, 8, 12)).astype(np.float32)
+    found = onnxruntime.InferenceSession(tmp_path / "x.onnx").run(None, {"images": images})
+    near(found[0], np.asarray(ours(one, images)[-1].cls[0]))
 
 
 @pytest.mark.parametrize("name", ["vits16", "vits14_reg", "convnext_tiny"])

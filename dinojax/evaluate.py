@@ -3,6 +3,7 @@
 Evaluates any backbone (`dinojax.backbones.open`) on held-out records and writes ``scores.json``,
 each score with the hashes of its protocol and of the checkpoint, and a table of them for people,
 ``scores.md``. Features are kept in ``features/`` beside both; what is there is not extracted again.
+On several hosts the same command runs once on each, and they divide the records among themselves.
 """
 
 import dataclasses
@@ -26,9 +27,11 @@ from dinojax.config_parse import quote_keywords
 from dinojax.data.check import fingerprint
 from dinojax.data.eval_records import EvalRecords, check_needs
 from dinojax.eval_records import check_image_px, evaluated, open_eval_records
+from dinojax.runtime import cluster
+from dinojax.runtime.agreement import agree, program
 from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.checkpoint import mute
-from dinojax.runtime.exits import STOPS, leave
+from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.fingerprints import hash_text
 from dinojax.score_table import markdown
 from dinojax.students import config_of
@@ -51,6 +54,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score the backbone `checkpoint`; the result is what is written to ``scores.json``.
 
+    Of several processes all make this call. Each has the backbone on its own devices and extracts
+    its part of the features that are stored; what is made of all of them, each computes alike, and
+    the first one writes.
+
     Args:
         checkpoint: as for `dinojax.backbones.open.open_backbone`; of a run its EMA teacher.
         tasks: names in `TASKS`; None: those of `options`.
@@ -61,12 +68,15 @@ def evaluate(
         options: protocols of the tasks, and what else a file of ``configs/eval`` states.
 
     Raises:
-        ValueError: an unknown task, records that lack what it needs, or a size that does not fit.
+        ValueError: an unknown task, records that lack what it needs, a size that does not fit, or
+            processes that differ in any of these.
         FileNotFoundError: there is no such checkpoint, or no such data.
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
     tasks = options.tasks if tasks is None else tasks
     check_tasks(tasks)
+    asked = {"--checkpoint": checkpoint, "--tasks": list(tasks), "--image_px": image_px}
+    agree("evaluation", program({**dataclasses.asdict(options), **asked}))
     opened = open_backbone(checkpoint)
     folder = Path(workdir or _workdir(opened))
     config = _config(opened, data, image_px or options.images.image_px)
@@ -74,10 +84,11 @@ def evaluate(
     records = open_eval_records(config, options.records, data)
     for name in tasks:
         check_needs(records, TASKS[name].needs, name)
-    mesh = meshes.make_mesh(1, -1)
+    mesh = meshes.make_mesh(1, -1, devices=jax.local_devices())
     scores, protocols = [], {}
     with jax.set_mesh(mesh):
         evaluation = _evaluation(opened, records, config, options.images, folder / FEATURES, mesh)
+        agree("records", {f"{part} records": d for part, d in evaluation.fingerprints.items()})
         for name in tasks:
             chosen = getattr(options, name)
             protocol = {"task": name, **evaluation.protocol, **dataclasses.asdict(chosen)}
@@ -101,9 +112,10 @@ def evaluate(
         },
     }
     found = json.loads(json.dumps(found))
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / FILE, json.dumps(found, indent=2) + "\n")
-    replace_text(folder / TABLE, markdown(found, options.published))
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(folder / FILE, json.dumps(found, indent=2) + "\n")
+        replace_text(folder / TABLE, markdown(found, options.published))
     return found
 
 
@@ -169,19 +181,22 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
-        options = EvalConfig() if given.config is None else parse_config(given.config)
-        found = evaluate(
-            given.checkpoint,
-            given.tasks,
-            data=given.data,
-            image_px=given.image_px,
-            workdir=given.workdir,
-            options=options,
-        )
+        cluster.start(given.coordinator, given.num_processes, given.process_id)
+        with cluster.together("dinojax.evaluate", exit_code):
+            options = EvalConfig() if given.config is None else parse_config(given.config)
+            found = evaluate(
+                given.checkpoint,
+                given.tasks,
+                data=given.data,
+                image_px=given.image_px,
+                workdir=given.workdir,
+                options=options,
+            )
     except STOPS as error:
         print(f"dinojax.evaluate: {error}", file=sys.stderr)
         leave(error)
-    print(markdown(found, options.published), end="")
+    if jax.process_index() == 0:
+        print(markdown(found, options.published), end="")
 
 
 if __name__ == "__main__":
@@ -192,6 +207,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("data", None, "Labelled records, kind:path; default: those of the run.")
     flags.DEFINE_integer("image_px", None, "Side of the images; default: knn.image_px of the run.")
     flags.DEFINE_string("workdir", None, f"Where {FILE} goes; default: to the run.")
+    cluster.define_flags()
     config_flags.DEFINE_config_file("config", None, "Protocols, as configs/eval/in1k.py.")
     flags.mark_flag_as_required("checkpoint")
     mute()

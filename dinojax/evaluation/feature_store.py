@@ -4,6 +4,7 @@ A folder per extraction, named by the hash of all that its features depend on (`
 the words). In it one NumPy file per `SHARD` records, ``000000.npy``: a structured array, so a shard
 is read in place, and columns of it without the others. A shard is written whole or not at all; an
 extraction that was killed computes the missing ones and no other. Unreadable records have no row.
+Several processes divide the shards among themselves, and all read all of them.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from jaxtyping import Int
@@ -19,7 +21,9 @@ from jaxtyping import Int
 from dinojax.data.pipeline import EvalBatch
 from dinojax.data.source import Source
 from dinojax.data.subset import Subset
+from dinojax.runtime.agreement import check_shared
 from dinojax.runtime.atomic import replace_text, replacing
+from dinojax.runtime.divided_files import await_all, own_missing
 from dinojax.runtime.fingerprints import hash_text
 
 SHARD = 4096
@@ -73,29 +77,32 @@ def stored_rows(
 ) -> Rows:
     """The rows of `source`, extracted as far as they are not on disk.
 
+    All processes make the same call. Each encodes its own shards, on its own devices.
+
     Args:
         folder: of all extractions; this one has its own in it.
         about: all that features and labels depend on; JSON values.
         batches: one pass over a source, in order.
 
     Raises:
-        ValueError: a damaged file, or no record can be read.
+        ValueError: a damaged file, no record can be read, or storage that processes do not share.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
     text = json.dumps(about, indent=2, sort_keys=True) + "\n"
     folder = folder / hash_text(text)
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / ABOUT, text)
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(folder / ABOUT, text)
+    check_shared(folder / ABOUT)
     paths = [folder / f"{number:06}.npy" for number in range(-(-len(source) // SHARD))]
-    missing = [number for number, path in enumerate(paths) if not path.exists()]
+    missing = own_missing(paths)
     if missing:
-        done = f", {len(paths) - len(missing)} of {len(paths)} files are there" * (
-            len(missing) < len(paths)
-        )
-        logging.info("extracting features of %d records to %s%s", len(source), folder, done)
+        text = "extracting features of %d records to %s: %d of %d files, here"
+        logging.info(text, len(source), folder, len(missing), len(paths))
         for number, rows in _extract(source, missing, batches, encode):
             with replacing(paths[number]) as file:
                 np.save(file, rows, allow_pickle=False)
+    await_all(paths)
     rows = Rows([_read(path) for path in paths])
     if not len(rows):
         raise ValueError(f"none of the {len(source)} records can be read; give others with --data")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -139,8 +140,11 @@ def _about(
             raise ValueError(
                 f"features={tuple(features)}: {model.name} has no {name}; leave it out"
             )
+    precision = model.backbone.precision
     return {
         "backbone": model.fingerprint,
+        "compute": jnp.dtype(precision.compute).name,
+        "rope": jnp.dtype(precision.rope).name,
         "records": fingerprint(source).digest,
         "class_names": source.class_names,
         "image_px": side,

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,8 +12,11 @@ from small_models import add_presets, small_model
 from tensorflow_datasets.proto import tf_example_pb2
 
 import dinojax
+from dinojax.backbones.model import Model
 from dinojax.data.open import open_source
 from dinojax.embedding import embed as app
+from dinojax.mesh import make_mesh
+from dinojax.precision import POLICIES
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +141,19 @@ def test_a_file_of_unreadable_records_alone(model, tmp_path, format):
             array_record_module.ArrayRecordReader(str(p)).num_records() for p in (empty, full)
         ]
         assert records == [0, 1]
+
+
+def test_a_folder_is_of_one_precision(model, tmp_path):
+    """The parameters are the same: only what is computed with them differs."""
+    dinojax.embed("scenes:4", model, tmp_path, **OPTIONS)
+    for name, words in (("bfloat16", "compute was"), ("reference", "compute was .*rope was")):
+        other = Model(
+            model.name,
+            model.backbone.clone(precision=POLICIES[name]),
+            *(model.images, model.params, make_mesh(1, 1, devices=jax.devices()[:1])),
+        )
+        with pytest.raises(ValueError, match=f"holds other features: {words}"):
+            dinojax.embed("scenes:4", other, tmp_path, **OPTIONS)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from dinojax.backbones.run import Trained
 from dinojax.config import Config
 from dinojax.config_eval import EvalConfig, ImagesConfig, parse_config
 from dinojax.config_parse import quote_keywords
-from dinojax.data.check import fingerprint
+from dinojax.data.check import fingerprint, truth_digest
 from dinojax.data.eval_records import EvalRecords, check_needs
 from dinojax.eval_records import check_image_px, evaluated, open_eval_records
 from dinojax.runtime import cluster
@@ -161,7 +161,10 @@ def _evaluation(
         ),
         records,
         {
-            part: fingerprint(source, read_timeout_s=timeout).digest
+            part: hash_text(
+                f"{fingerprint(source, read_timeout_s=timeout).digest} "
+                f"{truth_digest(source, read_timeout_s=timeout)}"
+            )
             for part, source in (("train", records.train), ("test", records.test))
         },
         Preparation(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import numpy as np
 import pytest
 from trained_runs import make_run, small_config
 
@@ -13,6 +14,7 @@ from dinojax.build_monitor import make_monitor
 from dinojax.config_eval import EvalConfig, RecordsConfig
 from dinojax.evaluate import evaluate
 from dinojax.tasks import table as tasks
+from dinojax.tasks.global_rows import labelled_rows
 from dinojax.tasks.knn import KnnProtocol
 from dinojax.tasks.task import Score, Task
 from dinojax.training_data import open_data
@@ -109,6 +111,35 @@ def test_what_is_stored_is_not_extracted_again(run, tmp_path, monkeypatch):
     monkeypatch.setattr("dinojax.evaluation.feature_store._extract", None)
     after = evaluate(str(run[0]), ["knn", "retrieval"], **options)
     assert after["scores"][: len(before["scores"])] == before["scores"]
+
+
+def test_new_labels_are_seen(tmp_path, monkeypatch):
+    """Of the same ids and images: nothing is taken from what was stored for others.
+
+    One record of 200 has another class, at a place that no sample of 64 is likely to hit.
+    """
+    seen = []
+
+    def look(_, evaluation):
+        for part in ("train", "test"):
+            stored = labelled_rows(evaluation, part)
+            source = getattr(evaluation.records, part)
+            seen.append((stored.labels.tolist(), [source[i].label for i in range(len(source))]))
+        return iter([Score("m", 0.5)])
+
+    monkeypatch.setitem(tasks.TASKS, "knn", Task(KnnProtocol, frozenset(), look))
+    images = np.random.default_rng(0).integers(0, 255, (200, 16, 16, 3), np.uint8)
+    found = []
+    for place in (None, 51, 52, 53, 54):
+        labels = np.arange(200) % 3
+        if place is not None:
+            labels[place] = (labels[place] + 1) % 3
+        np.savez(tmp_path / "x.npz", images=images, labels=labels)
+        data = f"numpy:{tmp_path / 'x.npz'}"
+        one = evaluate("pixels", ["knn"], data=data, image_px=16, workdir=str(tmp_path))
+        found.append(tuple(part["fingerprint"] for part in one["data"].values()))
+    assert len(seen) == 10 and all(stored == true for stored, true in seen)
+    assert len(set(found)) == 5
 
 
 def test_a_backbone_without_a_run(tmp_path):

@@ -63,7 +63,7 @@ class Evaluation:
     encoder: Encoder
     records: EvalRecords
     fingerprints: Mapping[str, str]
-    """Of the records' parts, ``train`` and ``test``."""
+    """Of the records' parts, ``train`` and ``test``, with their labels (`truth_digest`)."""
     preparation: Preparation
 
     @property

@@ -2,11 +2,13 @@
 
 Evaluates any backbone (`dinojax.backbones.open`) on held-out records and writes ``scores.json``,
 each score with the hashes of its protocol and of the checkpoint, and a table of them for people,
-``scores.md``. Features are kept in ``features/`` beside both; what is there is not extracted again.
+``scores.md``. Features are kept in ``features/`` beside both, finished tasks and seeds in
+``finished/``; what is there is not computed again, and an evaluation that dies loses only the rest.
 On several hosts the same command runs once on each, and they divide the records among themselves.
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -24,9 +26,10 @@ from dinojax.backbones.run import Trained
 from dinojax.config import Config
 from dinojax.config_eval import EvalConfig, ImagesConfig, parse_config
 from dinojax.config_parse import quote_keywords
-from dinojax.data.check import fingerprint
+from dinojax.data.check import fingerprint, truth_digest
 from dinojax.data.eval_records import EvalRecords, check_needs
 from dinojax.eval_records import check_image_px, evaluated, open_eval_records
+from dinojax.finished_scores import FinishedScores
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, program
 from dinojax.runtime.atomic import replace_text
@@ -41,6 +44,7 @@ from dinojax.tasks.task import Encoder, Evaluation, Preparation
 FILE = "scores.json"
 TABLE = "scores.md"
 FEATURES = "features"
+FINISHED = "finished"
 
 
 def evaluate(
@@ -52,7 +56,8 @@ def evaluate(
     workdir: str | None = None,
     options: EvalConfig = EvalConfig(),
 ) -> dict[str, Any]:
-    """Score the backbone `checkpoint`; the result is what is written to ``scores.json``.
+    """Score the backbone `checkpoint`; the result is what is written to ``scores.json``, the scores
+    so far after every task.
 
     Of several processes all make this call. Each has the backbone on its own devices and extracts
     its part of the features that are stored; what is made of all of them, each computes alike, and
@@ -87,42 +92,57 @@ def evaluate(
     for name in tasks:
         check_needs(records, TASKS[name].needs, name)
     mesh = meshes.make_mesh(1, -1, devices=jax.local_devices())
-    scores, protocols = [], {}
-    with jax.set_mesh(mesh):
-        evaluation = _evaluation(opened, records, config, options.images, folder / FEATURES, mesh)
-        agree("records", {f"{part} records": d for part, d in evaluation.fingerprints.items()})
-        for name in tasks:
-            chosen = getattr(options, name)
-            protocol = {
-                "task": name,
-                **TASKS[name].shared(evaluation),
-                **dataclasses.asdict(chosen),
-            }
-            digest = hash_text(json.dumps(protocol, sort_keys=True))
-            protocols[digest] = protocol
-            hashes = {"protocol_hash": digest, "checkpoint_fingerprint": opened.fingerprint}
-            scores += [
-                {"task": name, **score._asdict(), **hashes}
-                for score in TASKS[name].run(chosen, evaluation)
-            ]
-    found = {  # without paths: wherever it is done, the same evaluation is the same text
+    found: dict[str, Any] = {  # no paths or times
         "checkpoint_fingerprint": opened.fingerprint,
         "arch": opened.arch,
         "student": opened.student if isinstance(opened, Trained) else None,
         "step": opened.step if isinstance(opened, Trained) else None,
-        "scores": scores,
-        "protocols": protocols,
-        "data": {
-            part: {"records": len(source), "fingerprint": evaluation.fingerprints[part]}
-            for part, source in (("train", records.train), ("test", records.test))
-        },
+        "scores": [],
+        "protocols": {},
     }
-    found = json.loads(json.dumps(found))
+    with jax.set_mesh(mesh):
+        evaluation = _evaluation(opened, records, config, options.images, folder / FEATURES, mesh)
+        agree("records", {f"{part} records": d for part, d in evaluation.fingerprints.items()})
+        found["data"] = _data(evaluation)
+        about = {
+            "code": program({}),
+            "checkpoint": opened.fingerprint,
+            "data": found["data"],
+        }
+        for name in tasks:
+            chosen = getattr(options, name)
+            shared = TASKS[name].shared(evaluation)
+            protocol = {"task": name, **shared, **dataclasses.asdict(chosen)}
+            finished = FinishedScores(folder / FINISHED, {**about, "protocol": protocol})
+            given = dataclasses.replace(evaluation, keep=finished.seed)
+            scores = finished.scores(functools.partial(TASKS[name].run, chosen, given))
+            digest = hash_text(json.dumps(protocol, sort_keys=True))
+            hashes = {"protocol_hash": digest, "checkpoint_fingerprint": opened.fingerprint}
+            found["protocols"][digest] = protocol
+            found["scores"] += [{"task": name, **score._asdict(), **hashes} for score in scores]
+            _write(folder, found, options)
+    return json.loads(json.dumps(found))
+
+
+def _write(folder: Path, found: dict[str, Any], options: EvalConfig) -> None:
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         replace_text(folder / FILE, json.dumps(found, indent=2) + "\n")
         replace_text(folder / TABLE, markdown(found, options.published))
-    return found
+
+
+def _data(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """Number and fingerprint of the records of each part; of the test records with what else than
+    their labels is right."""
+    records, prints = evaluation.records, dict(evaluation.fingerprints)
+    if records.accepted is not None or records.judged is not None:
+        judged = [[part.tolist() for part in one] for one in records.judged or ()]
+        truth = json.dumps([records.accepted, judged])
+        prints["test"] = hash_text(f"{prints['test']} {truth}")
+    return {
+        part: {"records": len(source), "fingerprint": prints[part]}
+        for part, source in (("train", records.train), ("test", records.test))
+    }
 
 
 def _workdir(opened: Opened) -> str:
@@ -167,7 +187,10 @@ def _evaluation(
         ),
         records,
         {
-            part: fingerprint(source, read_timeout_s=timeout).digest
+            part: hash_text(
+                f"{fingerprint(source, read_timeout_s=timeout).digest} "
+                f"{truth_digest(source, read_timeout_s=timeout)}"
+            )
             for part, source in (("train", records.train), ("test", records.test))
         },
         Preparation(

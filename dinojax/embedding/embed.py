@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -62,7 +63,7 @@ def embed(
         features: of `KINDS`, after the final norm.
         image_px: None: the side that the model says. A multiple of its stride.
         format: of `FORMATS`: ``parquet`` or ``array_record``.
-        batch_size: images at a time.
+        batch_size: images at a time, and rows per group of a Parquet file.
         shard: records per file.
 
     Returns:
@@ -98,25 +99,24 @@ def embed(
 
 def _rows(
     model: Model, source: Source, features: Sequence[str], side: int, batch_size: int
-) -> Rows:
-    ids: list[str] = []
-    labels: list[np.ndarray] = []
-    found: dict[str, list[np.ndarray]] = {name: [] for name in features}
+) -> Iterator[Rows]:
+    """Of one batch after the other."""
+    mean, std = (np.asarray(v, np.float32) for v in (model.images.mean, model.images.std))
+    readable = 0
     for first, batch in _batches(source, model, side, batch_size):
         valid = batch["valid"]
-        ids += [source.record_id(first + int(i)) for i in np.flatnonzero(valid)]
-        labels.append(batch["label"][valid])
         crops = centre_crops(batch["canvas"], batch["size"], side)
-        mean, std = (np.asarray(v, np.float32) for v in (model.images.mean, model.images.std))
         maps = model.features((crops / WHITE - mean) / std)
+        found = {}
         for name in features:
             value = maps["patches"].mean((1, 2)) if name == "mean_patch" else maps[name]
-            found[name].append(np.asarray(value)[valid])
-    if len(ids) < len(source):
+            found[name] = np.asarray(value)[valid]
+        ids = [source.record_id(first + int(i)) for i in np.flatnonzero(valid)]
+        yield Rows(ids, batch["label"][valid], found)
+        readable += len(ids)
+    if readable < len(source):
         text = "embed: %d of %d records are unreadable and have no row"
-        logging.warning(text, len(source) - len(ids), len(source))
-    arrays = {name: np.concatenate(parts) for name, parts in found.items()}
-    return Rows(ids, np.concatenate(labels), arrays)
+        logging.warning(text, len(source) - readable, len(source))
 
 
 def _batches(
@@ -135,8 +135,16 @@ def _about(
 ) -> dict[str, Any]:
     shapes = model.shapes(side, side)
     shapes["mean_patch"] = shapes["patches"][-1:]
+    for name in features:
+        if 0 in shapes[name]:
+            raise ValueError(
+                f"features={tuple(features)}: {model.name} has no {name}; leave it out"
+            )
+    precision = model.backbone.precision
     return {
         "backbone": model.fingerprint,
+        "compute": jnp.dtype(precision.compute).name,
+        "rope": jnp.dtype(precision.rope).name,
         "records": fingerprint(source).digest,
         "class_names": source.class_names,
         "image_px": side,

@@ -94,7 +94,7 @@ def _run(protocol: DepthProtocol, evaluation: Evaluation) -> Iterator[Score]:
         with contextlib.closing(depth_batches(evaluation.records.test, **how)) as batches:
             return judge(params, head, batches)
 
-    yield from over_seeds(run, protocol.seeds)
+    yield from over_seeds(run, protocol.seeds, evaluation.keep)
 
 
 DEPTH = Task(DepthProtocol, frozenset({"depth"}), _run, cuts=False, whole_patches=False)

@@ -51,7 +51,7 @@ def _run(protocol: FewshotProtocol, evaluation: Evaluation) -> Iterator[Score]:
             found[f"top1_{shots}shot"] = scores["top1"]
         return found
 
-    yield from over_seeds(run, protocol.seeds)
+    yield from over_seeds(run, protocol.seeds, evaluation.keep)
 
 
 FEWSHOT = Task(FewshotProtocol, frozenset({"labels"}), _run)

@@ -82,7 +82,7 @@ def _run(protocol: LinearProtocol, evaluation: Evaluation) -> Iterator[Score]:
         logging.info(text, seed, name, protocol.learning_rates[rate])
         return accuracies(ranked[name][rate], test.labels, test.accepted)
 
-    yield from over_seeds(run, protocol.seeds)
+    yield from over_seeds(run, protocol.seeds, evaluation.keep)
 
 
 def _passes(protocol: LinearProtocol, labels: Int[np.ndarray, " n"]) -> int:

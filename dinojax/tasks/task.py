@@ -57,6 +57,15 @@ class Preparation:
     """Of stored features."""
 
 
+Keep = Callable[[int, Callable[[int], Mapping[str, float]]], Mapping[str, float]]
+"""(seed, what is to run with it) -> its metrics: of the run, or those known from an earlier one."""
+
+
+def compute(seed: int, run: Callable[[int], Mapping[str, float]]) -> Mapping[str, float]:
+    """The `Keep` that knows nothing."""
+    return run(seed)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One backbone on one set of records; used under `jax.set_mesh`."""
@@ -64,8 +73,10 @@ class Evaluation:
     encoder: Encoder
     records: EvalRecords
     fingerprints: Mapping[str, str]
-    """Of the records' parts, ``train`` and ``test``."""
+    """Of the records' parts, ``train`` and ``test``, with their labels (`truth_digest`)."""
     preparation: Preparation
+    keep: Keep = compute
+    """Of the task's seeds that are finished; for `over_seeds`."""
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -113,7 +124,9 @@ class Task(NamedTuple):
         return {key: value for key, value in evaluation.protocol.items() if key not in unseen}
 
 
-def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Sequence[int]) -> Iterator[Score]:
+def over_seeds(
+    run: Callable[[int], Mapping[str, float]], seeds: Sequence[int], keep: Keep = compute
+) -> Iterator[Score]:
     """The mean of each metric over seeds, and its standard deviation (n - 1) as the spread.
 
     Of a metric that not all seeds have, as the IoU of a class that one alone predicts, over those
@@ -124,7 +137,7 @@ def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Sequence[int]) 
     """
     if not seeds:
         raise ValueError("seeds is empty; use 0,1,2")
-    found = [run(seed) for seed in seeds]
+    found = [keep(seed, run) for seed in seeds]
     for metric in dict.fromkeys(metric for one in found for metric in one):
         values = np.array([one[metric] for one in found if metric in one], np.float64)
         spread = float(values.std(ddof=1)) if len(values) > 1 else None

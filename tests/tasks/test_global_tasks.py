@@ -195,14 +195,6 @@ def test_records_without_a_class_are_left_out(folder):
         assert labelled_rows(given, "test").labels.tolist() == [0] * 15
 
 
-def test_new_labels_are_seen(hard, folder):
-    """Records of the same ids and images: nothing is taken from what was stored for others."""
-    turned = [(i + 1) % 3 for i in range(45)]
-    given = evaluation(folder, EvalRecords(records().train, Gradients("tests", 45, HARD, turned)))
-    with jax.set_mesh(mesh.make_mesh(2, 4)):
-        assert labelled_rows(given, "test").labels.tolist() == turned
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -9,7 +9,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,10 @@ from dinojax.runtime.contract import FILE
 from dinojax.runtime.earlier import STUDENT, find_earlier
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.runtime.stored_state import read_state, stored_leaves
+from dinojax.trees import flatten
 
+AT_A_TIME = 2**30
+"""Bytes of a checkpoint that are read at once, or one leaf."""
 SHORT = 300
 """Characters of a value that is printed; ``--json`` has all of them."""
 
@@ -47,7 +50,7 @@ def inspect(path: str, *, allow_pth: bool = False) -> dict[str, Any]:
     """What `path` is, by keys that depend on its kind; ``tensors`` are of all kinds.
 
     Norms are of the file's tensors, or of the EMA teacher of a checkpoint (of a run its newest);
-    one tensor at a time is read.
+    a gigabyte, or one tensor, is read at a time.
 
     Raises:
         FileNotFoundError: there is nothing of these kinds.
@@ -98,14 +101,27 @@ def _newest(workdir: str, told: dict[str, Any]) -> str | None:
 def _stored(checkpoint: str) -> Iterator[Tensor]:
     """Leaves of a checkpoint; those of the EMA teacher are read, and held to their digests."""
     earlier = find_earlier(checkpoint, "checkpoint")
+    stored = stored_leaves(earlier.path)
+    read = [name for name in stored if name.startswith(f"{earlier.prefix}teacher/")]
+    norms: dict[str, float] = {}
+    while read:
+        group, size = [read.pop(0)], 0
+        while read and size < AT_A_TIME:
+            size += math.prod(stored[read[0]].shape) * np.dtype(stored[read[0]].dtype).itemsize
+            group.append(read.pop(0))
+        norms |= _norms(earlier.path, {name: stored[name] for name in group})
+    for name, leaf in stored.items():
+        yield Tensor(name, tuple(leaf.shape), np.dtype(leaf.dtype).name, norms.get(name))
+
+
+def _norms(path: str, leaves: Mapping[str, Any]) -> dict[str, float]:
     device = SingleDeviceSharding(jax.local_devices()[0])
-    for name, leaf in stored_leaves(earlier.path).items():
-        norm, shape = None, tuple(leaf.shape)
-        if name.startswith(f"{earlier.prefix}teacher/"):
-            wanted = jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=device)
-            read = read_state(earlier.path, nest({name: wanted}), part=True)
-            norm = _norm(np.asarray(jax.tree.leaves(read)[0]))
-        yield Tensor(name, shape, np.dtype(leaf.dtype).name, norm)
+    wanted = {
+        name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=device)
+        for name, leaf in leaves.items()
+    }
+    found = flatten(read_state(path, nest(wanted), part=True))
+    return {name: _norm(np.asarray(value)) for name, value in found.items()}
 
 
 def _norm(value: np.ndarray) -> float:

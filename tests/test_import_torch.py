@@ -154,6 +154,11 @@ def test_a_folder_of_hugging_face(tmp_path):
     opened = open_backbone(str(folder))
     same(read(opened), params)
     assert opened.images.mean == (0.43, 0.41, 0.3) and opened.arch == "small16"
+    (folder / "config.json").write_text('{"num_attention_heads": 2, "rope_theta": 100.0}')
+    same(read(opened), params)
+    (folder / "config.json").write_text('{"num_attention_heads": 4, "patch_size": 16}')
+    with pytest.raises(ValueError, match=r"config\.json says num_attention_heads=4, .* has 2"):
+        read(opened)
     (folder / "preprocessor_config.json").write_text('{"image_mean": [1, 2], "image_std": 3}')
     with pytest.raises(ValueError, match=r"folder.*what is said of its images is damaged"):
         open_backbone(str(folder))

@@ -1,16 +1,16 @@
 """Backbones in files that other code has written, or ``dinojax.export_torch``."""
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 
+from dinojax.backbones.beside import check_config, image_format, image_format_of
 from dinojax.backbones.names import Release, find_release, is_released_name
 from dinojax.backbones.opened import ImageFormat, Opened, fingerprint_of_params
 from dinojax.backbones.sniff import describe, nearest_preset, presets_of
@@ -30,7 +30,6 @@ METADATA = ("arch", "student", "step", "checkpoint_fingerprint", "data_fingerpri
 FINGERPRINT = "checkpoint_fingerprint"
 UNUSED = ("mask_token", "local_cls_norm.*")
 """Patterns of parameters that only training has a use for: no frozen feature depends on them."""
-PREPROCESSOR = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def open_released(
     precision = precision or get_precision("float32")
     weights = open_weights(path, allow_pth=allow_pth)
     options = {"missing": missing, "unexpected": unexpected, "allow_pth": allow_pth}
-    images = _images(weights)
+    images = image_format_of(weights)
     if model is None and "recipe" in weights.file.metadata:  # whatever our file is called
         backbone, arch, images = _of_recipe(weights, precision)
         return Released(path, backbone, path, arch, images=images, **options)
@@ -139,6 +138,7 @@ def read_checked(
         ValueError: the file has other periods or another fingerprint.
     """
     _check_constants(incoming.weights, backbone)
+    check_config(incoming.weights, backbone)
     params = incoming.place(wanted, fill)
     expected = incoming.weights.file.metadata.get(FINGERPRINT)
     if expected is not None and not incoming.missing and backbone.precision.param == np.float32:
@@ -194,7 +194,7 @@ def _of_recipe(weights: Weights, precision: Precision) -> tuple[Backbone, str, I
             if key.startswith("student.")
         }
         mean, std = (tuple(recipe[f"crops.rgb_{name}"]) for name in ("mean", "std"))
-        images = _image_format(mean, std, int(said.get("image_px", ImageFormat().image_px)))
+        images = image_format(mean, std, int(said.get("image_px", ImageFormat().image_px)))
         backbone = configured(keys, precision)
         backbone_shapes(backbone, images.channels)
     except Exception as error:  # whatever a model makes of what is no number
@@ -204,35 +204,6 @@ def _of_recipe(weights: Weights, precision: Precision) -> tuple[Backbone, str, I
             "say which it is, as FILE#vits16"
         ) from error
     return backbone, str(keys["arch"]), images
-
-
-def _images(weights: Weights) -> ImageFormat | None:
-    """How images are normalised, by the metadata of our files or beside a Hugging Face file."""
-    said: Mapping[str, Any] = weights.file.metadata
-    beside = Path(weights.where).parent / PREPROCESSOR
-    try:
-        if "rgb_mean" in said:
-            mean, std = json.loads(said["rgb_mean"]), json.loads(said["rgb_std"])
-            return _image_format(mean, std, int(said.get("image_px", ImageFormat().image_px)))
-        if weights.layout == HF and os.path.isfile(beside):
-            found = json.loads(beside.read_text(encoding="utf-8"))
-            if found.get("do_normalize", True) and "image_mean" in found:
-                return _image_format(
-                    found["image_mean"], found["image_std"], ImageFormat().image_px
-                )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{weights.where}: what is said of its images is damaged ({type(error).__name__}: "
-            f"{error}); download or export it again"
-        ) from error
-    return None
-
-
-def _image_format(mean: Any, std: Any, image_px: int) -> ImageFormat:
-    means, stds = (tuple(float(value) for value in values) for values in (mean, std))
-    if len(means) != len(stds) or not means or min(stds) <= 0 or image_px < 1:
-        raise ValueError(f"images have means {means} and deviations {stds} at {image_px} px")
-    return ImageFormat(means, stds, image_px)
 
 
 def _sniffed(weights: Weights, missing: Sequence[str], unexpected: Sequence[str]) -> Release:

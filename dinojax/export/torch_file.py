@@ -27,13 +27,11 @@ class TorchFile(Mapping[str, np.ndarray]):
         ValueError: PyTorch is not installed, or the file is damaged, holds code or no tensors.
     """
 
-    metadata: Mapping[str, str] = {}
-
     def __init__(self, path: str | os.PathLike[str]):
         self.path = os.fspath(path)
         if not os.path.isfile(self.path):
             raise FileNotFoundError(f"there is no file {self.path}")
-        self.paths = (self.path,)
+        self.paths, self.metadata = (self.path,), dict[str, str]()
         self._tensors = self._load()
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         self.dtypes = {

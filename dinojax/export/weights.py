@@ -40,7 +40,7 @@ class WeightFile(File, Protocol):
     path: str
     paths: tuple[str, ...]
     dtypes: dict[str, str]
-    metadata: Mapping[str, str]
+    metadata: dict[str, str]
 
     def release(self) -> None: ...
 

@@ -43,7 +43,7 @@ _SAME = {
 }
 """Keys of backbones that are called the same here."""
 _NONE_IS_ZERO = ("layerscale", "pos_embed_rope_base")
-_CROPS = {
+_CROPS: dict[str, tuple[str, ...]] = {
     "dinov2": (
         *("global_crops_scale", "local_crops_number", "local_crops_scale"),
         *("global_crops_size", "local_crops_size"),

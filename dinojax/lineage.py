@@ -10,6 +10,7 @@ from typing import Any
 
 from dinojax.backbones.names import find_release, is_released_name
 from dinojax.backbones.run import student_section
+from dinojax.export.hf_card import NOTICE
 from dinojax.export.weights import Weights, is_weights, open_weights
 from dinojax.imported import IMPORTED
 from dinojax.runtime.checkpoint import DIRECTORY
@@ -79,8 +80,8 @@ def parents(config: dict[str, Any], seen: tuple[str, ...] = ()) -> list[dict[str
 
 def licence_of(path: str, metadata: dict[str, str], model: str | None = None) -> str | None:
     """Of the weights in a file, if its header, its name or the name of its model says so."""
-    if LICENCE in metadata:
-        return metadata[LICENCE]
+    if LICENCE in metadata or NOTICE in metadata:  # a file of ours says it, or that there is none
+        return metadata.get(LICENCE)
     for name in (model or "", Path(path).name, Path(path).parent.name):
         if is_released_name(name):
             try:

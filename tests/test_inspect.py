@@ -94,6 +94,7 @@ def test_licences():
     assert licence_of("x.safetensors", {}, "dinov3_vits16") == "DINOv3 License"
     assert licence_of("dinov3_mine.safetensors", {}) is None
     assert licence_of("dinov2_vitb14.safetensors", {"licence": "mine"}) == "mine"
+    assert licence_of("dinov2_vitb14.safetensors", {"licence_notice": "Random."}) is None
 
 
 def test_what_is_neither(tmp_path):

@@ -1,4 +1,4 @@
-"""What is said of a model and its images, in a file's header or beside it in a Hugging Face folder."""
+"""What is said of a model and its images: in a file's header, or beside it in its folder."""
 
 import json
 import os

@@ -1,6 +1,10 @@
 """Terms of weights travel with all that is made from them."""
 
+import json
+import shutil
+
 import pytest
+from safetensors.numpy import load_file, save_file
 from trained_runs import make_run, small_config
 
 from dinojax.backbones.open import open_backbone
@@ -18,16 +22,22 @@ def files(tmp_path_factory):
     for name in (DINOV3, "found.safetensors"):
         export_torch(str(folder / "scratch"), str(folder / name))
         strip(folder / name)
-    make_run(folder / "first", small_config(init__from=str(folder / DINOV3)))
-    make_run(folder / "second", small_config(init__from=str(folder / "first")))
-    make_run(folder / "found", small_config(init__from=str(folder / "found.safetensors")))
+    for name, start in (("first", DINOV3), ("second", "first"), ("found", "found.safetensors")):
+        started_from(folder / "scratch", folder / name, folder / start)
     return folder
+
+
+def started_from(run, copy, start) -> None:
+    """A run that says it began with other weights, though its values are the same."""
+    shutil.copytree(run, copy)
+    contract = json.loads((copy / "config.json").read_text())
+    assert contract["config"]["init"]["from"] is None
+    contract["config"]["init"]["from"] = str(start)
+    (copy / "config.json").write_text(json.dumps(contract))
 
 
 def strip(path) -> None:
     """As other code writes files: without metadata."""
-    from safetensors.numpy import load_file, save_file
-
     save_file(load_file(path), path)
 
 

@@ -122,28 +122,28 @@ def _outputs(backbone: Backbone) -> list[Any]:
 
 def _initializers(path: Path, graph: Graph) -> list[Any]:
     onnx = import_onnx()
-    whole = {**graph.constants, **graph.used}
-    beside = sum(value.nbytes for value in graph.used.values()) > BESIDE_BYTES
-    made = []
-    for name, value in whole.items():
+    made = {}
+    for name, value in {**graph.constants, **graph.used}.items():
         kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-        outside = beside and name in graph.used
-        data = b"" if outside else little_endian_bytes(value)
-        made.append(onnx.helper.make_tensor(name, kind, value.shape, data, raw=True))
+        made[name] = onnx.TensorProto(name=name, data_type=kind, dims=value.shape)
+    beside = sum(value.nbytes for value in graph.used.values()) > BESIDE_BYTES
+    inside = graph.constants if beside else {**graph.constants, **graph.used}
+    for name, value in inside.items():
+        made[name].raw_data = little_endian_bytes(value)
     if beside:
-        _write_beside(path.with_name(path.name + BESIDE), graph.used, made[len(graph.constants) :])
-    return made
+        _write_beside(path.with_name(path.name + BESIDE), graph.used, made)
+    return list(made.values())
 
 
-def _write_beside(path: Path, weights: Mapping[str, np.ndarray], tensors: list[Any]) -> None:
+def _write_beside(
+    path: Path, weights: Mapping[str, np.ndarray], tensors: Mapping[str, Any]
+) -> None:
     onnx, start = import_onnx(), 0
     with replacing(path) as file:
-        for tensor, value in zip(tensors, weights.values(), strict=True):
+        for name, value in weights.items():
             file.write(little_endian_bytes(value))
-            tensor.ClearField("raw_data")
-            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensors[name].data_location = onnx.TensorProto.EXTERNAL
             told = {"location": path.name, "offset": start, "length": value.nbytes}
             for key, said in told.items():
-                entry = tensor.external_data.add()
-                entry.key, entry.value = key, str(said)
+                tensors[name].external_data.add(key=key, value=str(said))
             start += value.nbytes

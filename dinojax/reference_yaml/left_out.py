@@ -5,7 +5,7 @@ from typing import Any
 
 NOWHERE = "the reference itself reads it nowhere"
 _DEAD = (
-    r"MODEL\.(DEVICE|DTYPE|WEIGHTS|META_ARCHITECTURE)",
+    r"MODEL\.(DEVICE|DTYPE|WEIGHTS)",
     r"(dino|ibot)\.head_norm_last_layer",
     r"dino\.(force_weight_norm|koleo_distributed_loss_group_data)",
     r"ibot\.force_masking_even_with_zero_weight",
@@ -30,6 +30,7 @@ _DEAD_WITH_SCHEDULES = (
 )
 _CHECKPOINT = "a checkpoint of PyTorch; dinojax.import_torch makes a snapshot of its backbone for "
 _ELSEWHERE = {
+    r"MODEL\.META_ARCHITECTURE": "which of its classes trains; set distillation.students",
     r"train\.dataset_path": "names are its own; set data.source to a folder or kind:path",
     r"train\.output_dir": "is --workdir",
     r"train\.num_workers": "counts per GPU there; set data.num_workers, per host",
@@ -53,6 +54,7 @@ _ELSEWHERE = {
     r"dino\.koleo_distributed_replicas": "neighbours are searched in dino.koleo_group_size",
 }
 _OFF = {
+    "MODEL.META_ARCHITECTURE": ("SSLMetaArch",),
     "gram.ckpt": (None, ""),
     "student.resume_from_teacher_chkpt": (None, ""),
     "distillation.enabled": (False,),

@@ -174,7 +174,6 @@ def test_published_files_are_our_recipes(tmp_path, name):
 def test_every_key_that_is_not_honoured_is_told(tmp_path):
     left = {one.key: one.why for one in converted(tmp_path, IN1K, 32).left_out}
     assert left.keys() == {
-        "MODEL.META_ARCHITECTURE",
         "train.dataset_path",
         "train.cache_dataset",
         "student.block_chunks",
@@ -184,6 +183,9 @@ def test_every_key_that_is_not_honoured_is_told(tmp_path):
     left = {one.key: one for one in converted(tmp_path, GRAM, 256).left_out}
     assert left.keys() == {"gram.ckpt", "student.fp8_enabled", "student.fp8_filter"}
     assert "dinojax.import_torch" in left["gram.ckpt"].why and left["gram.ckpt"].value == "/x.pth"
+    several = IN1K.replace("SSLMetaArch", "MultiDistillationMetaArch")
+    (one,) = (o for o in converted(tmp_path, several, 32).left_out if o.key.startswith("MODEL"))
+    assert "distillation.students" in one.why
     odd = IN1K + "typo: {key: 1}\nteacher_: 2\n"
     unknown = [one for one in converted(tmp_path, odd, 32).left_out if "unknown" in one.why]
     assert [one.key for one in unknown] == ["typo.key", "teacher_"]

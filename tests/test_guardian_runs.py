@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import Mock
 
 import jax
@@ -61,7 +62,8 @@ def played(state, batch):
 )
 def steps(request):
     """The steps of every run here, one of them sabotaged; compiled once, for one device."""
-    compile_step, known = app.compile_step, [played] if request.param == "played" else []
+    compile_step = app.compile_step
+    known: list[Any] = [played] if request.param == "played" else []
 
     def compile_once(*given):
         if not known:

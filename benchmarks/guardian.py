@@ -42,6 +42,7 @@ _SCENES = training_data._scenes
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.py"
 FALL = 0.8
 """Of its peak: where kNN has fallen."""
+MARGIN = 0.1
 FITTED = ("rank_collapse", "features_alike", "prototype_collapse", "uniform_targets", "dense_decay")
 FITTED = (*FITTED, "worse_features", "large_updates")
 """Rules whose limits depend on what healthy runs look like; the others say what is wrong in itself.
@@ -209,7 +210,8 @@ def extreme(rule: Rule, line: Mapping[str, Any]) -> float | None:
 def fit_limits(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Halfway, in the logarithm, from the worst healthy run to the middle of the runs beyond it.
 
-    A rule that no broken run sets off keeps its limit, moved to where no healthy one does.
+    A rule that no broken run sets off keeps its limit. None is nearer than `MARGIN` to a healthy
+    run.
     """
     limits = {}
     for name in FITTED:
@@ -222,11 +224,12 @@ def fit_limits(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             continue
         edge = worse(healthy)
         beyond = [value for value in broken if value != edge and worse(value, edge) == value]
-        limit = worse(rule.limit, edge * (1.1 if rule.above else 0.9))
+        limit = rule.limit
         if beyond:
             middle = max(statistics.median(beyond), 1e-9)
             limit = math.exp((math.log(max(edge, 1e-9)) + math.log(middle)) / 2)
-        limits[name] = float(f"{limit:.3g}")
+        near = edge * (1 + MARGIN if rule.above else 1 - MARGIN)
+        limits[name] = float(f"{worse(limit, near):.3g}")
     return limits
 
 
@@ -253,9 +256,17 @@ def first_alarms(line: Mapping[str, Any], limits: Mapping[str, float]) -> dict[s
 def report(lines: Sequence[Mapping[str, Any]]) -> str:
     limits = fit_limits([line for line in lines if line["seed"] % 2 == 0])
     tested = [line for line in lines if line["seed"] % 2]
+    return "\n".join(
+        (
+            f"Limits from the even seeds: {json.dumps(limits)}; the odd ones under these:",
+            *("", *table(tested, limits), "", "All seeds under the limits as they are:", ""),
+            *table(lines, {}),
+        )
+    )
+
+
+def table(tested: Sequence[Mapping[str, Any]], limits: Mapping[str, float]) -> list[str]:
     text = [
-        f"Limits from the even seeds: {json.dumps(limits)}",
-        "",
         "| run | seeds | kNN falls | with an alarm | first alarms | lead in steps: least, median |",
         "|---|---|---|---|---|---|",
     ]
@@ -275,7 +286,7 @@ def report(lines: Sequence[Mapping[str, Any]]) -> str:
         alarmed = sum(bool(one) for one in told)
         cells = (name, len(own), fallen, alarmed, ", ".join(firsts), lead)
         text.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(text)
+    return text
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -2,9 +2,12 @@
 
     python benchmarks/monitor_cost.py --config=configs/dinov3_vitl16_in1k.py
     python benchmarks/monitor_cost.py --config=configs/quickstart.py --measure
+    python benchmarks/monitor_cost.py --config=configs/quickstart.py --norms
 
 By matmul FLOPs; with `--measure` also by the clock, decoding included in the monitor and not in the
-step. Prints one JSON object.
+step; with `--norms` the step with its update norms against the step without them, in turn. Seconds
+of processor time stand beside those of the clock: on CPU they do not depend on what else runs.
+Prints one JSON object.
 """
 
 import argparse
@@ -12,7 +15,9 @@ import json
 import runpy
 import statistics
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
@@ -26,7 +31,10 @@ from dinojax.build_monitor import make_monitor
 from dinojax.compiled_step import compile_step
 from dinojax.config import Config, parse_config
 from dinojax.models.flops import backbone_flops
+from dinojax.ssl import step as ssl_step
 from dinojax.training_data import open_data
+
+STEPS = 5
 
 
 def monitor_flops(config: Config) -> float:
@@ -37,41 +45,85 @@ def monitor_flops(config: Config) -> float:
     return 2 * (config.knn.max_bank + config.knn.max_queries) * image
 
 
-def measure(config: Config, steps: int) -> dict[str, float]:
-    mesh = meshes.make_mesh()
-    with jax.set_mesh(mesh):
+class Clock(NamedTuple):
+    """Seconds of a call."""
+
+    wall: float
+    processor: float
+    """Of all threads; of a device that is not the CPU little."""
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, Clock]:
+    wall, processor = time.perf_counter(), time.process_time()
+    found = jax.block_until_ready(call())
+    return found, Clock(time.perf_counter() - wall, time.process_time() - processor)
+
+
+class Bench:
+    """One recipe on all devices."""
+
+    def __init__(self, config: Config):
+        self.config, self.mesh = config, meshes.make_mesh()
         shapes = jax.eval_shape(build_init(config))
-        layout = meshes.shardings(mesh, shapes)
-        wanted = jax.tree.map(
+        self._layout = meshes.shardings(self.mesh, shapes)
+        self._wanted = jax.tree.map(
             lambda leaf, on: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=on),
-            *(shapes, layout),
+            *(shapes, self._layout),
         )
-        state: Any = jax.jit(build_init(config), out_shardings=layout)()
-        data = open_data(config)
-        monitor = make_monitor(config, data.bank, data.queries)
-        assert monitor is not None
-        monitor(state)  # compiles, and scores the pixels
-        start = time.perf_counter()
-        scores = monitor(state)
-        monitor_s = time.perf_counter() - start
-        step = compile_step(config, mesh, wanted)
-        batch = jax.device_put(
+        self._batch = jax.device_put(
             random_batch(config.train.batch_size, config.data.canvas_px),
-            meshes.batch_sharding(mesh),
+            meshes.batch_sharding(self.mesh),
         )
-        seconds = []
-        for _ in range(steps + 1):
-            start = time.perf_counter()
-            state, _ = jax.block_until_ready(step(state, batch))
-            seconds.append(time.perf_counter() - start)
-    step_s = statistics.median(seconds[1:])
-    share = monitor_s / (config.knn.every_steps * step_s)
+
+    def state(self) -> Any:
+        return jax.jit(build_init(self.config), out_shardings=self._layout)()
+
+    def step(self) -> Callable[[Any], Any]:
+        """``state -> state``, compiled and warm."""
+        compiled = compile_step(self.config, self.mesh, self._wanted)
+        compiled(self.state(), self._batch)
+        return lambda state: compiled(state, self._batch)[0]
+
+
+def median(clocks: Sequence[Clock]) -> Clock:
+    return Clock(*(statistics.median(part) for part in zip(*clocks, strict=True)))
+
+
+def measure(bench: Bench, repeats: int) -> dict[str, float]:
+    """An evaluation and a step in turn, the medians of each."""
+    data = open_data(bench.config)
+    monitor = make_monitor(bench.config, data.bank, data.queries)
+    assert monitor is not None
+    step, state = bench.step(), bench.state()
+    monitor(state)  # compiles, and scores the pixels
+    scores, evaluations, steps = {}, [], []
+    for _ in range(repeats):
+        scores, clock = timed(lambda given=state: monitor(given))
+        evaluations.append(clock)
+        for _ in range(STEPS):
+            state, clock = timed(lambda given=state: step(given))
+            steps.append(clock)
+    found: dict[str, float] = {"scores": len(scores)}
+    for name, one, other in zip(Clock._fields, median(evaluations), median(steps), strict=True):
+        share = one / (bench.config.knn.every_steps * other)
+        found |= {f"monitor_{name}_s": one, f"step_{name}_s": other}
+        found |= {f"share_by_{name}": share / (1 + share)}
+    return {**found, "nan_scores": int(np.isnan(list(scores.values())).sum())}
+
+
+def measure_norms(bench: Bench, repeats: int) -> dict[str, float]:
+    """What update norms add to a step, as a share of it: the median over pairs."""
+    step, state = bench.step(), bench.state()
+    with mock.patch.object(ssl_step, "update_ratios", lambda *_: {}):
+        plain = bench.step()
+    pairs = []
+    for _ in range(repeats * STEPS):
+        state, one = timed(lambda given=state: step(given))
+        state, other = timed(lambda given=state: plain(given))
+        pairs.append([a / b - 1 for a, b in zip(one, other, strict=True)])
     return {
-        "scores": len(scores),
-        "monitor_s": monitor_s,
-        "step_s": step_s,
-        "share_by_clock": share / (1 + share),
-        "nan_scores": int(np.isnan(list(scores.values())).sum()),
+        f"norms_by_{name}": statistics.median(column)
+        for name, column in zip(Clock._fields, zip(*pairs, strict=True), strict=True)
     }
 
 
@@ -81,7 +133,10 @@ def main() -> None:
     )
     parser.add_argument("--config", required=True, help="recipe, with its variant behind a colon")
     parser.add_argument("--measure", action="store_true")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps")
+    parser.add_argument("--norms", action="store_true")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help=f"times an evaluation, {STEPS} steps"
+    )
     args = parser.parse_args()
     path, _, variant = args.config.partition(":")
     recipe = runpy.run_path(path)["get_config"]
@@ -94,8 +149,11 @@ def main() -> None:
         "monitor_in_steps": once / step,
         "share_by_flops": share / (1 + share),
     }
-    if args.measure:
-        found |= measure(config, args.steps)
+    bench = Bench(config) if args.measure or args.norms else None
+    if bench is not None:
+        with jax.set_mesh(bench.mesh):
+            found |= measure(bench, args.repeats) if args.measure else {}
+            found |= measure_norms(bench, args.repeats) if args.norms else {}
     print(json.dumps(found), flush=True)
 
 

@@ -11,14 +11,18 @@ from dinojax.evaluation.monitor import evenly
 from dinojax.training_data import open_data
 
 
-def open_eval_records(config: Config, options: RecordsConfig, data: str | None) -> EvalRecords:
+def open_eval_records(
+    config: Config, options: RecordsConfig, data: str | None, *, videos: bool = False
+) -> EvalRecords:
     """What --data names, or the records of the run, in no greater numbers than wanted.
 
     Args:
         config: of the run with `data` in it (`evaluated`).
+        videos: whether test records are needed as whole videos.
 
     Raises:
-        ValueError: records that cannot be scored, or a layout without --data.
+        ValueError: records that cannot be scored, a layout without --data, or a limit that would
+            leave out what judgements name or frames of videos.
         FileNotFoundError: no such data.
     """
     if options.layout is None:
@@ -29,6 +33,16 @@ def open_eval_records(config: Config, options: RecordsConfig, data: str | None) 
         records = open_layout(options.layout, data)
     most_train = config.knn.max_bank if options.max_train is None else options.max_train
     most_test = config.knn.max_queries if options.max_test is None else options.max_test
+    if records.judged and 0 < most_train < len(records.train):
+        raise ValueError(
+            f"queries are judged by all {len(records.train)} images, not by records.max_train="
+            f"{most_train} of them; use --config.records.max_train=0"
+        )
+    if videos and 0 < most_test < len(records.test):
+        raise ValueError(
+            f"records.max_test={most_test} of {len(records.test)} frames would not be whole "
+            "videos; use --config.records.max_test=0"
+        )
     kept = range(len(records.test))
     if most_test and len(records.test) > most_test:
         kept = [i * len(records.test) // most_test for i in range(most_test)]

@@ -2,10 +2,13 @@
 
 Evaluates any backbone (`dinojax.backbones.open`) on held-out records and writes ``scores.json``,
 each score with the hashes of its protocol and of the checkpoint, and a table of them for people,
-``scores.md``. Features are kept in ``features/`` beside both; what is there is not extracted again.
+``scores.md``. Features are kept in ``features/`` beside both, finished tasks and seeds in
+``finished/``; what is there is not computed again, and an evaluation that dies loses only the rest.
+On several hosts the same command runs once on each, and they divide the records among themselves.
 """
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -23,12 +26,15 @@ from dinojax.backbones.run import Trained
 from dinojax.config import Config
 from dinojax.config_eval import EvalConfig, ImagesConfig, parse_config
 from dinojax.config_parse import quote_keywords
-from dinojax.data.check import fingerprint
+from dinojax.data.check import fingerprint, truth_digest
 from dinojax.data.eval_records import EvalRecords, check_needs
 from dinojax.eval_records import check_image_px, evaluated, open_eval_records
+from dinojax.finished_scores import FinishedScores
+from dinojax.runtime import cluster
+from dinojax.runtime.agreement import agree, program
 from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.checkpoint import mute
-from dinojax.runtime.exits import STOPS, leave
+from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.fingerprints import hash_text
 from dinojax.score_table import markdown
 from dinojax.students import config_of
@@ -38,6 +44,7 @@ from dinojax.tasks.task import Encoder, Evaluation, Preparation
 FILE = "scores.json"
 TABLE = "scores.md"
 FEATURES = "features"
+FINISHED = "finished"
 
 
 def evaluate(
@@ -49,7 +56,12 @@ def evaluate(
     workdir: str | None = None,
     options: EvalConfig = EvalConfig(),
 ) -> dict[str, Any]:
-    """Score the backbone `checkpoint`; the result is what is written to ``scores.json``.
+    """Score the backbone `checkpoint`; the result is what is written to ``scores.json``, the scores
+    so far after every task.
+
+    Of several processes all make this call. Each has the backbone on its own devices and extracts
+    its part of the features that are stored; what is made of all of them, each computes alike, and
+    the first one writes.
 
     Args:
         checkpoint: as for `dinojax.backbones.open.open_backbone`; of a run its EMA teacher.
@@ -61,50 +73,76 @@ def evaluate(
         options: protocols of the tasks, and what else a file of ``configs/eval`` states.
 
     Raises:
-        ValueError: an unknown task, records that lack what it needs, or a size that does not fit.
+        ValueError: an unknown task, records that lack what it needs, a size that does not fit, or
+            processes that differ in any of these.
         FileNotFoundError: there is no such checkpoint, or no such data.
         dinojax.runtime.errors.CheckpointError: it is damaged.
     """
     tasks = options.tasks if tasks is None else tasks
     check_tasks(tasks)
+    asked = {"--checkpoint": checkpoint, "--tasks": list(tasks), "--image_px": image_px}
+    agree("evaluation", program({**dataclasses.asdict(options), **asked}))
     opened = open_backbone(checkpoint)
     folder = Path(workdir or _workdir(opened))
     config = _config(opened, data, image_px or options.images.image_px)
-    check_image_px(config.knn.image_px, opened.backbone.stride)
-    records = open_eval_records(config, options.records, data)
+    if any(TASKS[name].whole_patches for name in tasks):
+        check_image_px(config.knn.image_px, opened.backbone.stride)
+    videos = any("videos" in TASKS[name].needs for name in tasks)
+    records = open_eval_records(config, options.records, data, videos=videos)
     for name in tasks:
         check_needs(records, TASKS[name].needs, name)
-    mesh = meshes.make_mesh(1, -1)
-    scores, protocols = [], {}
-    with jax.set_mesh(mesh):
-        evaluation = _evaluation(opened, records, config, options.images, folder / FEATURES, mesh)
-        for name in tasks:
-            chosen = getattr(options, name)
-            protocol = {"task": name, **evaluation.protocol, **dataclasses.asdict(chosen)}
-            digest = hash_text(json.dumps(protocol, sort_keys=True))
-            protocols[digest] = protocol
-            hashes = {"protocol_hash": digest, "checkpoint_fingerprint": opened.fingerprint}
-            scores += [
-                {"task": name, **score._asdict(), **hashes}
-                for score in TASKS[name].run(chosen, evaluation)
-            ]
-    found = {  # without paths: wherever it is done, the same evaluation is the same text
+    mesh = meshes.make_mesh(1, -1, devices=jax.local_devices())
+    found: dict[str, Any] = {  # no paths or times
         "checkpoint_fingerprint": opened.fingerprint,
         "arch": opened.arch,
         "student": opened.student if isinstance(opened, Trained) else None,
         "step": opened.step if isinstance(opened, Trained) else None,
-        "scores": scores,
-        "protocols": protocols,
-        "data": {
-            part: {"records": len(source), "fingerprint": evaluation.fingerprints[part]}
-            for part, source in (("train", records.train), ("test", records.test))
-        },
+        "scores": [],
+        "protocols": {},
     }
-    found = json.loads(json.dumps(found))
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(folder / FILE, json.dumps(found, indent=2) + "\n")
-    replace_text(folder / TABLE, markdown(found, options.published))
-    return found
+    with jax.set_mesh(mesh):
+        evaluation = _evaluation(opened, records, config, options.images, folder / FEATURES, mesh)
+        agree("records", {f"{part} records": d for part, d in evaluation.fingerprints.items()})
+        found["data"] = _data(evaluation)
+        about = {
+            "code": program({}),
+            "checkpoint": opened.fingerprint,
+            "data": found["data"],
+        }
+        for name in tasks:
+            chosen = getattr(options, name)
+            shared = TASKS[name].shared(evaluation)
+            protocol = {"task": name, **shared, **dataclasses.asdict(chosen)}
+            finished = FinishedScores(folder / FINISHED, {**about, "protocol": protocol})
+            given = dataclasses.replace(evaluation, keep=finished.seed)
+            scores = finished.scores(functools.partial(TASKS[name].run, chosen, given))
+            digest = hash_text(json.dumps(protocol, sort_keys=True))
+            hashes = {"protocol_hash": digest, "checkpoint_fingerprint": opened.fingerprint}
+            found["protocols"][digest] = protocol
+            found["scores"] += [{"task": name, **score._asdict(), **hashes} for score in scores]
+            _write(folder, found, options)
+    return json.loads(json.dumps(found))
+
+
+def _write(folder: Path, found: dict[str, Any], options: EvalConfig) -> None:
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(folder / FILE, json.dumps(found, indent=2) + "\n")
+        replace_text(folder / TABLE, markdown(found, options.published))
+
+
+def _data(evaluation: Evaluation) -> dict[str, dict[str, Any]]:
+    """Number and fingerprint of the records of each part; of the test records with what else than
+    their labels is right."""
+    records, prints = evaluation.records, dict(evaluation.fingerprints)
+    if records.accepted is not None or records.judged is not None:
+        judged = [[part.tolist() for part in one] for one in records.judged or ()]
+        truth = json.dumps([records.accepted, judged])
+        prints["test"] = hash_text(f"{prints['test']} {truth}")
+    return {
+        part: {"records": len(source), "fingerprint": prints[part]}
+        for part, source in (("train", records.train), ("test", records.test))
+    }
 
 
 def _workdir(opened: Opened) -> str:
@@ -149,7 +187,10 @@ def _evaluation(
         ),
         records,
         {
-            part: fingerprint(source, read_timeout_s=timeout).digest
+            part: hash_text(
+                f"{fingerprint(source, read_timeout_s=timeout).digest} "
+                f"{truth_digest(source, read_timeout_s=timeout)}"
+            )
             for part, source in (("train", records.train), ("test", records.test))
         },
         Preparation(
@@ -169,19 +210,22 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
-        options = EvalConfig() if given.config is None else parse_config(given.config)
-        found = evaluate(
-            given.checkpoint,
-            given.tasks,
-            data=given.data,
-            image_px=given.image_px,
-            workdir=given.workdir,
-            options=options,
-        )
+        cluster.start(given.coordinator, given.num_processes, given.process_id)
+        with cluster.together("dinojax.evaluate", exit_code):
+            options = EvalConfig() if given.config is None else parse_config(given.config)
+            found = evaluate(
+                given.checkpoint,
+                given.tasks,
+                data=given.data,
+                image_px=given.image_px,
+                workdir=given.workdir,
+                options=options,
+            )
     except STOPS as error:
         print(f"dinojax.evaluate: {error}", file=sys.stderr)
         leave(error)
-    print(markdown(found, options.published), end="")
+    if jax.process_index() == 0:
+        print(markdown(found, options.published), end="")
 
 
 if __name__ == "__main__":
@@ -192,6 +236,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("data", None, "Labelled records, kind:path; default: those of the run.")
     flags.DEFINE_integer("image_px", None, "Side of the images; default: knn.image_px of the run.")
     flags.DEFINE_string("workdir", None, f"Where {FILE} goes; default: to the run.")
+    cluster.define_flags()
     config_flags.DEFINE_config_file("config", None, "Protocols, as configs/eval/in1k.py.")
     flags.mark_flag_as_required("checkpoint")
     mute()

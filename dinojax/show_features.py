@@ -12,7 +12,7 @@ from dinojax.backbones.run import Trained, open_trained
 from dinojax.pictures import panels
 from dinojax.pictures.clicks import clickable
 from dinojax.pictures.figure import Figure, as_html, draw, png
-from dinojax.pictures.images import Named, read_images, square
+from dinojax.pictures.images import Named, read_squares
 from dinojax.pictures.page import page
 from dinojax.runtime.atomic import replace_bytes, replace_text
 from dinojax.runtime.checkpoint import DIRECTORY
@@ -123,8 +123,7 @@ def show_features(command: str, wanted: Wanted, out: str) -> Path:
     newest = earlier_ones(wanted.checkpoint)[-1].name if wanted.series else wanted.checkpoint
     model = Model.read(open_backbone(newest))
     side = wanted.image_px or model.images.image_px
-    found = read_images(wanted.data or [DATA], wanted.images, model.images.channels)
-    images = [Named(one.name, square(one.pixels, side)) for one in found]
+    images = read_squares(wanted.data or [DATA], wanted.images, side, model.images.channels)
     path.parent.mkdir(parents=True, exist_ok=True)
     if command == "similarity" and path.suffix == ".html":
         replace_text(path, _clickable(wanted, model, images))
@@ -180,7 +179,8 @@ def earlier_ones(checkpoint: str) -> list[Trained]:
         FileNotFoundError: it has none.
         ValueError: not the workdir of a run.
     """
-    workdir = Path(checkpoint.partition("#")[0])
+    path, mark, student = checkpoint.partition("#")
+    workdir = Path(path)
     for series in (SNAPSHOTS, DIRECTORY):
         steps = sorted(
             int(path.name) for path in (workdir / series).glob("*") if path.name.isdigit()
@@ -188,6 +188,5 @@ def earlier_ones(checkpoint: str) -> list[Trained]:
         if steps:
             count = min(COLUMNS, len(steps))
             chosen = sorted({steps[round(i)] for i in np.linspace(0, len(steps) - 1, count)})
-            student = checkpoint[len(str(workdir)) :]
-            return [open_trained(f"{workdir}/{series}/{step}{student}") for step in chosen]
+            return [open_trained(f"{workdir}/{series}/{step}{mark}{student}") for step in chosen]
     raise FileNotFoundError(f"{workdir} has no snapshots or checkpoints; give the workdir of a run")

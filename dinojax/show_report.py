@@ -14,7 +14,7 @@ from dinojax.evaluate import FILE as SCORES_FILE
 from dinojax.pictures import panels
 from dinojax.pictures.curves import STYLE, charts, curves_of
 from dinojax.pictures.figure import as_html
-from dinojax.pictures.images import Named, read_images, square
+from dinojax.pictures.images import read_squares
 from dinojax.pictures.page import page, table
 from dinojax.runtime.contract import flatten, read_contract
 from dinojax.runtime.metrics import FILE as METRICS_FILE
@@ -120,8 +120,7 @@ def _panels(workdir: str, data: Sequence[str], images: int, image_px: int | None
     newest = open_trained(workdir)
     model = Model.read(newest)
     side = image_px or model.images.image_px
-    found = read_images(data, images, model.images.channels)
-    shown = [Named(one.name, square(one.pixels, side)) for one in found]
+    shown = read_squares(data, images, side, model.images.channels)
     drawn = figures(model.with_params(model.params, f"step {newest.step}"), shown)
     series = [
         panels.look(model.with_weights(one), shown, f"step {one.step}")

@@ -196,6 +196,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
                     workdir,
                     writer,
                     resumed_from=latest,
+                    first_step=first,
                     total_steps=config.train.steps,
                     action=config.guardian.action,
                     ignore=config.guardian.ignore,

@@ -2,19 +2,25 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
+from evaluations import Gradients, evaluation
 from trained_runs import make_run, small_config
 
 from dinojax import mesh as meshes
 from dinojax.backbones.run import open_trained
 from dinojax.build_monitor import make_monitor
 from dinojax.config_eval import EvalConfig, RecordsConfig
-from dinojax.evaluate import evaluate
+from dinojax.data.eval_records import EvalRecords, Judged
+from dinojax.evaluate import _data, evaluate
 from dinojax.tasks import table as tasks
+from dinojax.tasks.fewshot import FewshotProtocol
+from dinojax.tasks.global_rows import labelled_rows
 from dinojax.tasks.knn import KnnProtocol
-from dinojax.tasks.task import Score, Task
+from dinojax.tasks.task import Score, Task, over_seeds
 from dinojax.training_data import open_data
 
 KEYS = {"task", "metric", "value", "spread", "protocol_hash", "checkpoint_fingerprint"}
@@ -109,6 +115,141 @@ def test_what_is_stored_is_not_extracted_again(run, tmp_path, monkeypatch):
     monkeypatch.setattr("dinojax.evaluation.feature_store._extract", None)
     after = evaluate(str(run[0]), ["knn", "retrieval"], **options)
     assert after["scores"][: len(before["scores"])] == before["scores"]
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """(what has been computed, what is to die) by two tasks, one of seeds."""
+    done, dies = [], set()
+
+    def compute(name: str) -> None:
+        if name in dies:
+            raise KilledError
+        done.append(name)
+
+    def whole(protocol, evaluation):
+        compute("whole")
+        yield Score("a", np.float64(1 / 3))
+        yield Score("b", 0.5)
+
+    def seeds(protocol, evaluation):
+        def run(seed):
+            compute(f"seed {seed}")
+            return {"c": np.float32(seed / 7)}
+
+        yield from over_seeds(run, protocol.seeds, evaluation.keep)
+
+    monkeypatch.setitem(tasks.TASKS, "knn", Task(KnnProtocol, frozenset(), whole))
+    monkeypatch.setitem(tasks.TASKS, "fewshot", Task(FewshotProtocol, frozenset(), seeds))
+    return done, dies
+
+
+PARTS = ["whole", *(f"seed {seed}" for seed in FewshotProtocol().seeds)]
+
+
+def count(folder: Path, **changes: object) -> dict:
+    given = {"data": "scenes:40", "image_px": 16, "workdir": str(folder), **changes}
+    return evaluate("pixels", ["knn", "fewshot"], **given)
+
+
+def test_what_is_finished_is_not_lost(counted, tmp_path):
+    """A task that dies at its last seed costs this seed; its predecessor's scores are written."""
+    (done, dies), killed, whole = counted, tmp_path / "killed", tmp_path / "whole"
+    expected = count(whole)
+    assert done == PARTS
+    done.clear()
+    dies.add(PARTS[-1])
+    with pytest.raises(KilledError):
+        count(killed)
+    written = json.loads((killed / "scores.json").read_text())
+    assert written["scores"] == [one for one in expected["scores"] if one["task"] == "knn"]
+    assert "| knn | a | 0.3333 |" in (killed / "scores.md").read_text()
+    dies.clear()
+    assert count(killed) == expected and done == PARTS
+    assert (killed / "scores.json").read_bytes() == (whole / "scores.json").read_bytes()
+
+
+def test_what_is_finished_is_of_one_evaluation(counted, tmp_path, monkeypatch):
+    """Of the same protocol, records, preparation, checkpoint and code."""
+    done, _ = counted
+    fewer = dataclasses.replace(EvalConfig(), fewshot=FewshotProtocol(shots=(1,)))
+    count(tmp_path)
+    for changes, computed in (
+        ({}, []),
+        ({"options": fewer}, PARTS[1:]),
+        ({"data": "scenes:41"}, PARTS),
+        ({"image_px": 24}, PARTS),
+    ):
+        done.clear()
+        count(tmp_path, **changes)
+        assert done == computed
+    for name in ("backbones.opened.Opened.fingerprint", "runtime.agreement.source_digest"):
+        done.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(f"dinojax.{name}", "other" if "Opened" in name else lambda: "other")
+            count(tmp_path)
+        assert done == PARTS
+
+
+def test_a_damaged_file_of_a_finished_task_is_named(counted, tmp_path):
+    options = {"data": "scenes:40", "image_px": 16, "workdir": str(tmp_path)}
+    evaluate("pixels", ["knn"], **options)
+    (path,) = (tmp_path / "finished").iterdir()
+    path.write_text("{")
+    with pytest.raises(ValueError, match=rf"{path.name} is damaged .*; delete it and run again"):
+        evaluate("pixels", ["knn"], **options)
+
+
+def test_scores_by_other_truths_are_not_comparable():
+    """Classes that are accepted, and images that are to be found, belong to the data."""
+    part = Gradients("train", 6, 0.0)
+    none = np.array([], int)
+    judged = tuple(Judged(np.array([i]), none, none) for i in range(6))
+    found = [
+        _data(evaluation(Path(), EvalRecords(part, part, **truth)))
+        for truth in (
+            {},
+            {"accepted": ((0,),) * 6},
+            {"accepted": ((0, 1),) * 6},
+            {"judged": judged},
+            {"judged": judged[::-1]},
+        )
+    ]
+    assert len({one["test"]["fingerprint"] for one in found}) == 5
+    assert len({one["train"]["fingerprint"] for one in found}) == 1
+
+
+def test_new_labels_are_seen(tmp_path, monkeypatch):
+    """Of the same ids and images: nothing is taken from what was stored for others.
+
+    One record of 200 has another class, at a place that no sample of 64 is likely to hit.
+    """
+    seen = []
+
+    def look(_, evaluation):
+        for part in ("train", "test"):
+            stored = labelled_rows(evaluation, part)
+            source = getattr(evaluation.records, part)
+            seen.append((stored.labels.tolist(), [source[i].label for i in range(len(source))]))
+        return iter([Score("m", 0.5)])
+
+    monkeypatch.setitem(tasks.TASKS, "knn", Task(KnnProtocol, frozenset(), look))
+    images = np.random.default_rng(0).integers(0, 255, (200, 16, 16, 3), np.uint8)
+    found = []
+    for place in (None, 51, 52, 53, 54):
+        labels = np.arange(200) % 3
+        if place is not None:
+            labels[place] = (labels[place] + 1) % 3
+        np.savez(tmp_path / "x.npz", images=images, labels=labels)
+        data = f"numpy:{tmp_path / 'x.npz'}"
+        one = evaluate("pixels", ["knn"], data=data, image_px=16, workdir=str(tmp_path))
+        found.append(tuple(part["fingerprint"] for part in one["data"].values()))
+    assert len(seen) == 10 and all(stored == true for stored, true in seen)
+    assert len(set(found)) == 5
 
 
 def test_a_backbone_without_a_run(tmp_path):

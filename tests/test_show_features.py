@@ -8,7 +8,9 @@ from images import encode, smooth
 from PIL import Image
 from trained_runs import make_run, small_config
 
+from dinojax.backbones.run import open_trained
 from dinojax.pictures.figure import Figure
+from dinojax.pictures.images import read_squares
 from dinojax.show_features import COMMANDS, Wanted, chosen_patch, earlier_ones, show_features
 
 
@@ -74,9 +76,29 @@ def test_the_patch_that_is_asked_for(run, files, tmp_path, monkeypatch):
     assert "row 3, column 1 of 1.png" in figure.facts[-1] and figure.scale.high == "1.00"
 
 
-def test_the_series_of_a_run(tmp_path):
+def test_the_series_of_a_run(run, tmp_path, monkeypatch):
+    """However the path is written; that of one student of several keeps its name."""
+    names = []
+
+    def spy(name):
+        names.append(name)
+        return open_trained(name.partition("#")[0])
+
+    monkeypatch.setattr("dinojax.show_features.open_trained", spy)
+    monkeypatch.chdir(run.parent)
+    for given in (f"./{run.name}#small", f"{run.parent}//{run.name}#small"):
+        assert len(earlier_ones(given)) == 1
+    assert names == [f"{run.name}/snapshots/3#small", f"{run}/snapshots/3#small"]
     with pytest.raises(FileNotFoundError, match="has no snapshots or checkpoints"):
         earlier_ones(str(tmp_path))
+
+
+def test_unreadable_images_are_left_out(run, tmp_path, caplog):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    (tmp_path / "b.png").write_bytes(encode(smooth(40, 56), "PNG"))
+    found = read_squares([str(tmp_path)], 8, 32)
+    assert [(one.name, one.pixels.shape) for one in found] == [("b.png", (32, 32, 3))]
+    assert "a.png is left out" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -286,6 +286,38 @@ def test_all_hosts_go_back_together(tmp_path):
     assert told["metrics_then"]["total_loss"] == "nan" and '"step"' not in second.out
 
 
+def guarded(action: str) -> dict:
+    """Options of a run that collapses in step 5, as the evaluation of step 8 shows."""
+    saves = {"checkpoint__every_steps": 2, "checkpoint__keep_last": 9}
+    return {"train__steps": 16, "knn__every_steps": 4, "guardian__action": action, **saves}
+
+
+@pytest.mark.slow
+def test_an_alarm_stops_all_hosts(tmp_path):
+    """After the same step, though one alone has seen it; and the same command goes on."""
+    done = hosts.wait(start_toys(tmp_path, guarded("stop"), env={"COLLAPSE": "5"}))
+    assert [one.code for one in done] == [10, 10], done[0].err
+    assert done[0].last_words == done[1].last_words
+    assert "at step 8, rank_collapse: " in done[0].last_words
+    assert done[0].last_words.endswith("The state after 9 steps is saved.")
+    assert sorted(map(int, os.listdir(tmp_path / "checkpoints"))) == [2, 4, 6, 8, 9]
+    done = hosts.wait(start_toys(tmp_path, guarded("stop"), env={"COLLAPSE": "5"}))
+    assert [one.code for one in done] == [0, 0], done[0].err
+    assert "resuming from step 9\n" in done[0].err
+    assert len((tmp_path / "alarms.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_an_alarm_sends_all_hosts_back(tmp_path):
+    done = hosts.wait(start_toys(tmp_path, guarded("rollback"), env={"COLLAPSE": "5"}))
+    assert [one.code for one in done] == [0, 0], done[0].err
+    assert json.loads((tmp_path / "rollbacks.json").read_text()) == [{"first": 4, "end": 8}]
+    logged = [line["step"] for line in values(tmp_path) if "total_loss" in line]
+    assert logged == [*range(1, 5), *range(9, 17)]
+    ranks = {line["step"]: line["rankme"] for line in values(tmp_path) if "rankme" in line}
+    assert ranks == dict.fromkeys((0, 4, 8, 12, 16), 40.0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_host_that_dies_ends_the_others(tmp_path, killed):

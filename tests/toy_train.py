@@ -1,7 +1,8 @@
 """``python -m dinojax.train`` whose step only averages the batch, over all processes.
 
 Everything around the step is real, and nothing takes long to compile. BAD=N makes the steps from N
-on non-finite, three of them. FAIL makes this process fail: from step 2 on its loader meets
+on non-finite, three of them. COLLAPSE=N makes step N spoil the state, which process 0 sees when it
+evaluates it, and no other. FAIL makes this process fail: from step 2 on its loader meets
 ``records`` that cannot be read, a ``storage`` that is gone, a ``bug`` or a ``hang``; or its newest
 ``checkpoint`` cannot be read.
 """
@@ -10,9 +11,10 @@ import os
 import runpy
 import time
 
+import jax
 import jax.numpy as jnp
 
-from dinojax import build
+from dinojax import build, build_monitor
 from dinojax.data import pipeline
 from dinojax.data.load import Problem
 from dinojax.data.threads import StorageError
@@ -20,6 +22,7 @@ from dinojax.runtime import stored_state
 
 ERRORS = {"storage": StorageError("the disk is gone"), "bug": KeyError("nobody\nforesaw this")}
 BAD = int(os.environ.get("BAD", 10**9))
+COLLAPSE = int(os.environ.get("COLLAPSE", 10**9))
 make_loader, load = pipeline.make_loader, stored_state.ocp.load
 
 
@@ -29,9 +32,19 @@ def build_train_step(config):
         bad = (state.step >= BAD) & (state.step < BAD + 3)
         in_a_row = jnp.where(bad, state.refused_in_a_row + 1, 0)
         metrics = {"total_loss": jnp.where(bad, jnp.nan, mean), "refused_in_a_row": in_a_row}
-        return state._replace(step=state.step + 1, refused_in_a_row=in_a_row), metrics
+        spoilt = state.refused_steps + (state.step == COLLAPSE)  # what else nothing changes here
+        after = {"step": state.step + 1, "refused_in_a_row": in_a_row, "refused_steps": spoilt}
+        return state._replace(**after), metrics
 
     return step
+
+
+def toy_monitor(*_):
+    def evaluate(state):
+        seen = int(state.refused_steps) and jax.process_index() == 0
+        return {"rankme": 1.0 if seen else 40.0, "teacher_student_distance": 0.1}
+
+    return evaluate
 
 
 def failing_loader(source, order, *, slots, **options):
@@ -60,6 +73,8 @@ def failing_load(*args, **options):
 
 
 build.build_train_step = build_train_step
+if "COLLAPSE" in os.environ:
+    build_monitor.make_monitor = toy_monitor
 if os.environ.get("FAIL") == "checkpoint":
     stored_state.ocp.load = failing_load
 elif "FAIL" in os.environ:

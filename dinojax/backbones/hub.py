@@ -30,8 +30,8 @@ HUB = {release: _hub_id(release) for release in RELEASES}
 
 
 def is_hub_id(given: str) -> bool:
-    """Whether it reads like one; a run or a file of this name comes first."""
-    return given.startswith(PREFIX) or re.fullmatch(r"[\w.-]+/dinov[23][\w.-]*", given) is not None
+    """Whether it reads like one: of a release, or with `PREFIX`. A run or file comes first."""
+    return given.startswith(PREFIX) or re.fullmatch(r"facebook/dinov[23][\w.-]*", given) is not None
 
 
 def release_of(hub_id: str) -> str | None:

@@ -106,14 +106,15 @@ def open_released(
     precision = precision or get_precision("float32")
     weights = open_weights(path, allow_pth=allow_pth)
     options = {"missing": missing, "unexpected": unexpected, "allow_pth": allow_pth}
-    release = None if model is None else _named(model)
-    if release is None and is_released_name(PurePath(path).name):
-        release = find_release(path)
     images = image_format_of(weights)
-    if release is None and "recipe" in weights.file.metadata:
+    if model is None and "recipe" in weights.file.metadata:  # whatever our file is called
         backbone, arch, images = _of_recipe(weights, precision)
         return Released(path, backbone, path, arch, images=images, **options)
-    if release is None:
+    if model is not None:
+        release = _named(model)
+    elif is_released_name(PurePath(path).name):
+        release = find_release(path)
+    else:
         release = _sniffed(weights, missing, unexpected)
     changes = dict(release.changes)
     preset = get_preset(release.preset)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from array_record.python import array_record_module  # type: ignore[attr-defined]
-from jaxtyping import Int64
+from jaxtyping import Int32, Int64
 
 from dinojax.data.examples import Fields, from_example
 from dinojax.data.handles import Handles
-from dinojax.data.manifest import MANIFEST, read_ids_of, read_manifest
+from dinojax.data.manifest import MANIFEST, read_index_of, read_manifest
 from dinojax.data.records import Record
 from dinojax.data.shards import find_shards, shard_names
 from dinojax.data.source import check_index
@@ -66,13 +66,14 @@ class ArrayRecordSource:
         pattern = os.fspath(path)
         self.class_names: list[str] | None = None
         self._ids: Any = None
+        self._labels: Int32[np.ndarray, " n"] | None = None
         self._names: list[str] = []
         if os.path.isdir(pattern):
             manifest = read_manifest(pattern)
             paths = [os.path.join(pattern, shard.name) for shard in manifest.shards]
             take = [shard.records for shard in manifest.shards]
             self.class_names = manifest.class_names
-            self._ids = read_ids_of(pattern, manifest)
+            self._ids, self._labels = read_index_of(pattern, manifest)
         else:
             paths = find_shards(pattern, f"an ArrayRecord file, or a folder with {MANIFEST}")
             take = [count_records(file) for file in paths]
@@ -86,6 +87,11 @@ class ArrayRecordSource:
 
     def __getitem__(self, index: int) -> Record:
         return from_example(self._shards.read(index), self.record_id(index), Fields())
+
+    @property
+    def known_labels(self) -> Int32[np.ndarray, " n"] | None:
+        """Of all records of a prepared folder, -1: none. None: they are in the records alone."""
+        return self._labels
 
     def record_id(self, index: int) -> str:
         if self._ids is not None:

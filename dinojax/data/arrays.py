@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 
 from dinojax.data.labels import name_classes
 from dinojax.data.records import Record
@@ -64,6 +65,11 @@ class NumpySource:
             label=None if label < 0 else label,
             **maps,
         )
+
+    @property
+    def known_labels(self) -> Int32[np.ndarray, " n"] | None:
+        """Of all records, -1: none; no record is read. None: there are no labels."""
+        return self._labels
 
     def record_id(self, index: int) -> str:
         return f"{check_index(index, len(self)):08d}"

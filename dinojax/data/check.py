@@ -1,5 +1,5 @@
 """Before a run: are the records readable (`verify`), and are they the same as last time
-(`fingerprint`)?"""
+(`fingerprint`; to be judged by, `truth_digest`)?"""
 
 import contextlib
 import json
@@ -111,6 +111,54 @@ def fingerprint(
         for index, image in zip(chosen, images, strict=True)
     }
     return Fingerprint(records.hexdigest(), digests)
+
+
+def truth_digest(source: Source, *, read_timeout_s: float = READ_TIMEOUT_S) -> str:
+    """32 hex digits of what features are judged by: the names of the classes, the labels of all
+    records and the maps of up to 64, evenly spread. Ids and images do not tell of new ones.
+
+    A source with classes that knows its labels only with its records (``known_labels``: TFDS does)
+    is read whole; nothing is decoded. A record that cannot be read counts as without.
+
+    Raises:
+        dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
+    """
+    known = getattr(source, "known_labels", None)
+    labels = np.full(len(source), -1, np.int32) if known is None else known
+    chosen = _spread(len(source), SAMPLED)
+    places = range(len(source)) if known is None and source.class_names is not None else chosen
+    maps: dict[int, list[str]] = {place: [] for place in chosen}
+
+    def read(number: int) -> None:
+        place = places[number]
+        try:
+            record = source[place]
+        except (ValueError, OSError) as error:
+            refuse_passing(error, source.record_id(place))
+            return
+        if known is None:
+            labels[place] = -1 if record.label is None else record.label
+        if place in maps:
+            maps[place] = [_hash_map(part) for part in (record.segmentation, record.depth)]
+
+    for_each(
+        read,
+        len(places),
+        num_threads=default_threads(),
+        limit_s=read_timeout_s,
+        describe=lambda number: f"record {source.record_id(places[number])!r}",
+    )
+    text = json.dumps([source.class_names, labels.tolist(), [maps[place] for place in chosen]])
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _hash_map(part: np.ndarray | bytes | None) -> str:
+    if part is None:
+        return ""
+    data = (
+        part if isinstance(part, bytes) else f"{part.dtype}{part.shape}".encode() + part.tobytes()
+    )
+    return blake2b(data, digest_size=8).hexdigest()
 
 
 def _spread(count: int, limit: int) -> list[int]:

@@ -70,6 +70,11 @@ class FileSource:
             depth=read(self._parts.depth),
         )
 
+    @property
+    def known_labels(self) -> Int32[np.ndarray, " n"]:
+        """Of all records, -1: none; no record is read."""
+        return self._labels
+
     def record_id(self, index: int) -> str:
         """Id of the record at `index`; no file is opened."""
         return self._ids[check_index(index, len(self))]

@@ -4,6 +4,9 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
+from jaxtyping import Int32
+
 from dinojax.data.records import Record
 from dinojax.data.source import check_index
 
@@ -53,6 +56,11 @@ class ListedFiles:
         return Record(
             image=image, id=name, label=None if self._labels is None else int(self._labels[index])
         )
+
+    @property
+    def known_labels(self) -> Int32[np.ndarray, " n"] | None:
+        """Of all records, -1: none; no record is read. None: there are no labels."""
+        return None if self._labels is None else np.array(self._labels, np.int32)
 
     def record_id(self, index: int) -> str:
         return self._names[check_index(index, len(self))]

@@ -6,8 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int32
 
 MANIFEST = "manifest.json"
 """Written last: a folder with it is complete."""
@@ -91,8 +93,10 @@ def read_manifest(folder: str) -> Manifest:
     return manifest
 
 
-def read_ids_of(folder: str, manifest: Manifest) -> pa.Array | pa.ChunkedArray:
-    """Ids of all records of a prepared folder, in order.
+def read_index_of(
+    folder: str, manifest: Manifest
+) -> tuple[pa.Array | pa.ChunkedArray, Int32[np.ndarray, " n"]]:
+    """(ids, labels) of all records of a prepared folder, in order; label -1: none.
 
     Raises:
         FileNotFoundError: no index.
@@ -101,13 +105,14 @@ def read_ids_of(folder: str, manifest: Manifest) -> pa.Array | pa.ChunkedArray:
     path = os.path.join(folder, INDEX)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path} is missing; copy it again or prepare the data again")
-    ids = pq.read_table(path, columns=["id"])["id"].combine_chunks()
+    index = pq.read_table(path, columns=["id", "label"])
+    ids = index["id"].combine_chunks()
     if not len(ids) == manifest.records == sum(shard.records for shard in manifest.shards):
         raise ValueError(
             f"{path} lists {len(ids)} records, {MANIFEST} counts {manifest.records} and its shards "
             f"{sum(shard.records for shard in manifest.shards)}; prepare the data again"
         )
-    return ids
+    return ids, index["label"].to_numpy().astype(np.int32)
 
 
 def _advice(folder: str) -> str:

@@ -1,11 +1,13 @@
 """Images with their segmentation or depth in source order, as dense evaluations take them."""
 
+import contextlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypedDict
 
 import numpy as np
+from absl import logging
 from jaxtyping import Bool, Float32, Int32
 
 from dinojax.data.decode import to_canvas
@@ -54,7 +56,7 @@ def map_batches(
     """One pass over the source, loading ahead; `close()` as for `dinojax.data.pipeline`.
 
     Raises:
-        ValueError: `batch` below 1.
+        ValueError: `batch` below 1; after the last batch: no record was valid.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
     """
     return _iterate("segmentation", source, batch, canvas_px, read_timeout_s, channels)
@@ -74,7 +76,26 @@ def depth_batches(
 def _iterate(part: Literal["segmentation", "depth"], source: Source, batch: int, *how: Any) -> Any:
     if batch < 1:
         raise ValueError(f"batch={batch} must be at least 1; use 64")
-    return iterate(_MapBatches(part, source, batch, *how), AHEAD)
+    return _counted(iterate(_MapBatches(part, source, batch, *how), AHEAD), part, len(source))
+
+
+def _counted(
+    batches: Generator[Any, None, None], part: str, records: int
+) -> Generator[Any, None, None]:
+    """The batches; after the last one, how many records were left out is told."""
+    valid = 0
+    with contextlib.closing(batches):
+        for batch in batches:
+            valid += int(batch["valid"].sum())
+            yield batch
+    if not valid:
+        raise ValueError(
+            f"none of {records} records has a readable image and a {part} map of its proportions; "
+            "give others with --data"
+        )
+    if valid < records:
+        text = "%d of %d records without a readable image and a %s map of its proportions left out"
+        logging.warning(text, records - valid, records, part)
 
 
 def find_classes(source: Source) -> list[int]:

@@ -95,6 +95,11 @@ class ParquetSource:
             **dict(zip(self._maps, maps, strict=True)),
         )
 
+    @property
+    def known_labels(self) -> Int32[np.ndarray, " n"] | None:
+        """Of all records, -1: none; no record is read. None: there are no labels."""
+        return self._labels
+
     def record_id(self, index: int) -> str:
         check_index(index, len(self))
         if self._ids is not None:

@@ -172,10 +172,19 @@ class ScenesSource:
         """The record at `index`. Raises IndexError outside 0..num_images - 1."""
         index = operator.index(index)
         name = self.record_id(index)
-        rng = Generator(Philox(SeedSequence([self.seed, SPLITS.index(self.split), index])))
-        label = int(rng.integers(self.num_classes))
+        rng, label = self._begin(index)
         image, mask, depth = _draw(*CLASSES[label], self.image_px, rng)
         return Record(image, name, label, segmentation=mask * np.uint8(1 + label), depth=depth)
+
+    @property
+    def known_labels(self) -> npt.NDArray[np.int32]:
+        """Of all records; nothing is rendered."""
+        return np.array([self._begin(index)[1] for index in range(len(self))], np.int32)
+
+    def _begin(self, index: int) -> tuple[Generator, int]:
+        """A scene's draws, of which the first is the label."""
+        rng = Generator(Philox(SeedSequence([self.seed, SPLITS.index(self.split), index])))
+        return rng, int(rng.integers(self.num_classes))
 
     def record_id(self, index: SupportsIndex) -> str:
         """Id of the record at `index`; nothing is rendered."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Int32, Integer
 
 from dinojax.data.records import Record
 from dinojax.data.source import Source, check_index
@@ -33,6 +33,12 @@ class Subset:
 
     def __getitem__(self, index: int) -> Record:
         return self._source[int(self._indices[check_index(index, len(self))])]
+
+    @property
+    def known_labels(self) -> Int32[np.ndarray, " n"] | None:
+        """Of all records, -1: none. None: the source knows them only with the records."""
+        known = getattr(self._source, "known_labels", None)
+        return None if known is None else known[self._indices]
 
     def record_id(self, index: int) -> str:
         return self._source.record_id(int(self._indices[check_index(index, len(self))]))

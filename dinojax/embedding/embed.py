@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from dinojax import mesh as meshes
 from dinojax.backbones.model import Model
 from dinojax.backbones.open import open_backbone
 from dinojax.data.check import fingerprint
@@ -21,8 +23,10 @@ from dinojax.data.source import Source
 from dinojax.data.subset import Subset
 from dinojax.embedding.files import FORMATS, Rows
 from dinojax.evaluation.features import centre_crops
+from dinojax.runtime.agreement import agree, check_shared
 from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.contract import changes
+from dinojax.runtime.divided_files import await_all, own_missing
 from dinojax.views.colour import WHITE
 
 ABOUT = "_about.json"
@@ -49,63 +53,70 @@ def embed(
     Images are centre crops of the largest square, resized to `image_px`. Of all records of a file
     those that cannot be read have no row, and are counted in the log.
 
+    Of several processes (`jax.distributed.initialize`) all make the same call, with a folder that
+    they share; each writes some of the files, on its own devices.
+
     Args:
         source: as ``data.source``, such as a folder, ``tar:/data/x.tar`` or ``scenes:1000``.
-        model: from `dinojax.load`, or what that takes.
+        model: from `dinojax.load`, or what that takes; of several processes the latter.
         out: a folder, for this one set of features.
         features: of `KINDS`, after the final norm.
         image_px: None: the side that the model says. A multiple of its stride.
         format: of `FORMATS`: ``parquet`` or ``array_record``.
-        batch_size: images at a time.
+        batch_size: images at a time, and rows per group of a Parquet file.
         shard: records per file.
 
     Returns:
         the files, in the order of the records.
 
     Raises:
-        ValueError: options that do not fit, or a folder with other features.
+        ValueError: options that do not fit, a folder with other features, or processes that differ.
         FileNotFoundError: no such model or source.
     """
-    if jax.process_count() > 1:
-        raise ValueError("embed runs in one process; give each its own part of the source")
     _check(features, format, batch_size, shard)
-    model = model if isinstance(model, Model) else Model.read(open_backbone(model))
+    if isinstance(model, str):
+        own = meshes.make_mesh(1, -1, devices=jax.local_devices())
+        model = Model.read(open_backbone(model), own)
+    elif jax.process_count() > 1:
+        raise ValueError(f"{model!r} may lie on the devices of all processes; give its name alone")
     source = open_source(source) if isinstance(source, str) else source
     side = model.images.image_px if image_px is None else image_px
     folder = Path(out)
-    _claim(folder, _about(model, source, features, side, format, shard))
+    about = _about(model, source, features, side, format, shard)
+    agree("embed", about)
+    _claim(folder, about)
+    check_shared(folder / ABOUT)
     ending, write = FORMATS[format]
     count = -(-len(source) // shard)
     paths = [folder / f"features-{number:05}-of-{count:05}{ending}" for number in range(count)]
-    for number, path in enumerate(paths):
-        if not path.exists():
-            places = np.arange(number * shard, min((number + 1) * shard, len(source)))
-            write(path, _rows(model, Subset(source, places), features, side, batch_size))
-            logging.info("embed: %s, %d of %d", path.name, number + 1, count)
+    for number in own_missing(paths):
+        places = np.arange(number * shard, min((number + 1) * shard, len(source)))
+        write(paths[number], _rows(model, Subset(source, places), features, side, batch_size))
+        logging.info("embed: %s, %d of %d", paths[number].name, number + 1, count)
+    await_all(paths)
     return paths
 
 
 def _rows(
     model: Model, source: Source, features: Sequence[str], side: int, batch_size: int
-) -> Rows:
-    ids: list[str] = []
-    labels: list[np.ndarray] = []
-    found: dict[str, list[np.ndarray]] = {name: [] for name in features}
+) -> Iterator[Rows]:
+    """Of one batch after the other."""
+    mean, std = (np.asarray(v, np.float32) for v in (model.images.mean, model.images.std))
+    readable = 0
     for first, batch in _batches(source, model, side, batch_size):
         valid = batch["valid"]
-        ids += [source.record_id(first + int(i)) for i in np.flatnonzero(valid)]
-        labels.append(batch["label"][valid])
         crops = centre_crops(batch["canvas"], batch["size"], side)
-        mean, std = (np.asarray(v, np.float32) for v in (model.images.mean, model.images.std))
         maps = model.features((crops / WHITE - mean) / std)
+        found = {}
         for name in features:
             value = maps["patches"].mean((1, 2)) if name == "mean_patch" else maps[name]
-            found[name].append(np.asarray(value)[valid])
-    if len(ids) < len(source):
+            found[name] = np.asarray(value)[valid]
+        ids = [source.record_id(first + int(i)) for i in np.flatnonzero(valid)]
+        yield Rows(ids, batch["label"][valid], found)
+        readable += len(ids)
+    if readable < len(source):
         text = "embed: %d of %d records are unreadable and have no row"
-        logging.warning(text, len(source) - len(ids), len(source))
-    arrays = {name: np.concatenate(parts) for name, parts in found.items()}
-    return Rows(ids, np.concatenate(labels), arrays)
+        logging.warning(text, len(source) - readable, len(source))
 
 
 def _batches(
@@ -124,8 +135,16 @@ def _about(
 ) -> dict[str, Any]:
     shapes = model.shapes(side, side)
     shapes["mean_patch"] = shapes["patches"][-1:]
+    for name in features:
+        if 0 in shapes[name]:
+            raise ValueError(
+                f"features={tuple(features)}: {model.name} has no {name}; leave it out"
+            )
+    precision = model.backbone.precision
     return {
         "backbone": model.fingerprint,
+        "compute": jnp.dtype(precision.compute).name,
+        "rope": jnp.dtype(precision.rope).name,
         "records": fingerprint(source).digest,
         "class_names": source.class_names,
         "image_px": side,
@@ -146,9 +165,9 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
             raise ValueError(
                 f"{folder} holds other features: {'; '.join(different)}; give another folder"
             )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(about, indent=2) + "\n")
+    elif jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(about, indent=2) + "\n")
 
 
 def _check(features: Sequence[str], format: str, batch_size: int, shard: int) -> None:

@@ -1,11 +1,14 @@
 """Rows of features in one file: Parquet, or ArrayRecord of ``tf.train.Example``.
 
 A row is ``id`` (text), ``label`` (the class; none: null, and -1 in ArrayRecord) and one column of
-float32 numbers per feature, flattened; their shapes are in ``_about.json`` beside the files.
+float32 numbers per feature, flattened; their shapes are in ``_about.json`` beside the files. What
+is written comes batch by batch, and no more than two are held; a batch of Parquet is a row group.
 """
 
+import contextlib
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +23,7 @@ from dinojax.runtime.atomic import replacing
 
 
 class Rows(NamedTuple):
-    """Of some records, in their order."""
+    """Of a batch of records, in their order; of unreadable ones none."""
 
     ids: Sequence[str]
     labels: Int[np.ndarray, " n"]
@@ -28,34 +31,44 @@ class Rows(NamedTuple):
     features: Mapping[str, Float[np.ndarray, "n ..."]]
 
 
-def write_parquet(path: Path, rows: Rows) -> None:
-    """Whole or not at all."""
+def write_parquet(path: Path, batches: Iterable[Rows]) -> None:
+    """Whole or not at all. There is at least one batch; it may be of no rows."""
+    with contextlib.ExitStack() as stack:
+        file, writer = stack.enter_context(replacing(path)), None
+        for rows in batches:
+            table = _table(rows)
+            writer = writer or stack.enter_context(pq.ParquetWriter(file, table.schema))
+            if rows.ids:
+                writer.write_table(table)
+
+
+def _table(rows: Rows) -> pa.Table:
     columns: dict[str, pa.Array] = {
         "id": pa.array(list(rows.ids), pa.string()),
         "label": pa.array(rows.labels.astype(np.int32), pa.int32(), mask=rows.labels < 0),
     }
     for name, values in rows.features.items():
-        flat = np.ascontiguousarray(values, np.float32).reshape(len(values), -1)
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat.reshape(-1), flat.shape[1])
-    with replacing(path) as file:
-        pq.write_table(pa.table(columns), file)
+        flat = np.ascontiguousarray(values, np.float32).reshape(-1)
+        columns[name] = pa.FixedSizeListArray.from_arrays(flat, math.prod(values.shape[1:]))
+    return pa.table(columns)
 
 
-def write_array_record(path: Path, rows: Rows) -> None:
+def write_array_record(path: Path, batches: Iterable[Rows]) -> None:
     """Whole or not at all."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         writer = array_record_module.ArrayRecordWriter(os.fspath(draft), "group_size:1")
-        for place, (id, label) in enumerate(zip(rows.ids, rows.labels.tolist(), strict=True)):
-            features = {name: values[place] for name, values in rows.features.items()}
-            writer.write(feature_example(id, label, features))
+        for rows in batches:
+            for place, (id, label) in enumerate(zip(rows.ids, rows.labels.tolist(), strict=True)):
+                features = {name: values[place] for name, values in rows.features.items()}
+                writer.write(feature_example(id, label, features))
         writer.close()
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
 
 
-FORMATS: dict[str, tuple[str, Callable[[Path, Rows], None]]] = {
+FORMATS: dict[str, tuple[str, Callable[[Path, Iterable[Rows]], None]]] = {
     "parquet": (".parquet", write_parquet),
     "array_record": (".array_record", write_array_record),
 }

@@ -93,7 +93,7 @@ def make_depth_judge(
         flip: average with the prediction for the mirror image.
 
     Raises:
-        ValueError: no image has a pixel that counts.
+        ValueError: no image has a pixel that counts, or predictions are not finite.
     """
     top, left, bottom, right = box
 
@@ -104,7 +104,9 @@ def make_depth_judge(
         canvas: UInt8[Array | np.ndarray, "b H W C"],
         size: Int[Array | np.ndarray, "b 2"],
         depth: Float[Array | np.ndarray, "b H W"],
-    ) -> DepthErrors:
+    ) -> tuple[DepthErrors, Array]:
+        """Of each image, and whether it has a pixel that counts."""
+
         def one(canvas: Array, size: Array, depth: Array) -> tuple[Array, Array, Array]:
             frame = centred(size, frame_hw)
             image, content = cut(canvas, size, frame, frame_hw)
@@ -118,7 +120,9 @@ def make_depth_judge(
         predicted = predicted.clip(bins.nearest, bins.farthest)
         known = (true > bins.nearest) & (true < bins.farthest)
         counted = (slice(None), slice(top, bottom), slice(left, right))
-        return jax.tree.map(gather, depth_errors(predicted[counted], true[counted], known[counted]))
+        predicted, true, known = predicted[counted], true[counted], known[counted]
+        errors = depth_errors(predicted, true, known)
+        return jax.tree.map(gather, (errors, known.any((-2, -1))))
 
     def predict(params: Params, head: LinearHead, images: Array, content: Array) -> Array:
         outputs = apply(head, encode(params, images, content))
@@ -127,14 +131,20 @@ def make_depth_judge(
     def judge(params: Params, head: LinearHead, batches: Iterable[DepthBatch]) -> dict[str, float]:
         found = [np.zeros((len(DepthErrors._fields), 0))]
         for batch in batches:
-            errors = errors_of(params, head, batch["canvas"], batch["size"], batch["depth"])
-            found.append(np.array(errors)[:, batch["valid"]])
+            images = batch["canvas"], batch["size"], batch["depth"]
+            errors, seen = errors_of(params, head, *images)
+            found.append(np.array(errors)[:, batch["valid"] & np.asarray(seen)])
         values = np.concatenate(found, axis=1)
-        values = values[:, ~np.isnan(values).any(0)]
         if not values.size:
             raise ValueError(
                 f"no held-out image has a depth between {bins.nearest} and {bins.farthest} m; give "
                 "other images or bins"
+            )
+        if not np.isfinite(values).all():
+            bad = int((~np.isfinite(values)).any(0).sum())
+            raise ValueError(
+                f"depths of {bad} of {values.shape[1]} images are not finite; lower "
+                "depth.learning_rate"
             )
         return dict(zip(DepthErrors._fields, values.mean(1).tolist(), strict=True))
 

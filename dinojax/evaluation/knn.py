@@ -53,7 +53,6 @@ def knn_accuracy(
     return float((predicted == query_labels).mean())
 
 
-@functools.partial(jax.jit, static_argnames=("k", "temperature", "num_classes"))
 def knn_predict(
     bank: Float[Array | np.ndarray, "n D"],
     bank_labels: Int[Array | np.ndarray, " n"],

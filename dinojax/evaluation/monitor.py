@@ -142,6 +142,13 @@ class FeatureMonitor:
     ) -> dict[str, float]:
         assert self._bank is not None and self._bank.class_names is not None
         classes = len(self._bank.class_names)
+        known, known_bank = labels >= 0, bank_labels >= 0
+        cls, labels, bank, bank_labels = (
+            cls[known],
+            labels[known],
+            bank[known_bank],
+            bank_labels[known_bank],
+        )
         if not len(cls) or not len(bank):
             return dict.fromkeys(("knn", "chance") if pixels else ("knn", "linear"), math.nan)
         both = bank, bank_labels, cls, labels

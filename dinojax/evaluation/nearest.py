@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from dinojax.mesh import BATCH_AXES, current_batch_shards
+from dinojax.mesh import BATCH_AXES, current_batch_shards, split_batch
 from dinojax.precision import unit_rows
 from dinojax.typing import Array, Float, Int
 
@@ -25,21 +25,35 @@ class Neighbours(NamedTuple):
     index: Int[Array, "m k"]
 
 
-@functools.partial(jax.jit, static_argnames="k")
 def nearest(
     bank: Float[Array | np.ndarray, "n D"], queries: Float[Array | np.ndarray, "m D"], k: int
 ) -> Neighbours:
     """The `k` nearest rows of `bank`; float32 products are exact.
 
-    Under `jax.set_mesh` every device searches its part of the bank for all queries, and only the
-    best of each part are compared.
+    Under `jax.set_mesh` every device holds and searches its part of the bank for all queries, and
+    only the best of each part are compared.
     """
-    shards, count = current_batch_shards(), len(bank)
-    rows = -(-count // shards)
-    padded = jnp.pad(unit_rows(jnp.asarray(bank), EPSILON), ((0, shards * rows - count), (0, 0)))
+    # Here, not in the program: it gives each device all of what it cannot split evenly.
+    filling = -len(bank) % current_batch_shards()
+    padded = np.pad(np.asarray(bank), ((0, filling), (0, 0)))
+    return search(padded, queries, k=k, count=len(bank))
+
+
+@functools.partial(jax.jit, static_argnames=("k", "count"))
+def search(
+    padded: Float[Array | np.ndarray, "n D"],
+    queries: Float[Array | np.ndarray, "m D"],
+    *,
+    k: int,
+    count: int,
+) -> Neighbours:
+    """`nearest` among the first `count` rows, of as many as devices can share."""
+    shards = current_batch_shards()
+    rows = len(padded) // shards
+    bank = split_batch(unit_rows(jnp.asarray(padded), EPSILON))
     place = jnp.arange(shards * rows)
 
-    def search(part: Float[Array, "r D"], place: Int[Array, " r"], queries: Array) -> Neighbours:
+    def of_part(part: Float[Array, "r D"], place: Int[Array, " r"], queries: Array) -> Neighbours:
         def of_query(query: Float[Array, " D"]) -> Neighbours:
             cosines = jnp.matmul(part, query, precision=jax.lax.Precision.HIGHEST)
             best, at = jax.lax.top_k(jnp.where(place < count, cosines, -jnp.inf), min(k, rows))
@@ -51,10 +65,10 @@ def nearest(
     if shards > 1:
         # The partitioner would gather all similarities for `top_k`, which it does not split.
         own, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
-        search = jax.shard_map(
-            search, in_specs=(own, own, whole), out_specs=PartitionSpec(None, BATCH_AXES)
+        of_part = jax.shard_map(
+            of_part, in_specs=(own, own, whole), out_specs=PartitionSpec(None, BATCH_AXES)
         )
-    best = search(padded, place, queries)
+    best = of_part(bank, place, queries)
     # Parts are in the bank's order, and so equally near rows stay in it.
     similarity, at = jax.lax.top_k(best.similarity, k)
     return Neighbours(similarity, jnp.take_along_axis(best.index, at, axis=1))

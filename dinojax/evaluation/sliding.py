@@ -37,6 +37,9 @@ class Windows:
     scales: Sequence[float] = (1.0,)
     flip: bool = False
 
+    def __post_init__(self) -> None:
+        window_starts(self.window_px, self.window_px, self.stride_px)  # refuses some strides
+
 
 class Look(NamedTuple):
     """A whole image at one scale, mirrored or not, and the grid of windows that covers it."""

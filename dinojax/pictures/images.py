@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from jaxtyping import UInt8
 from PIL import Image
 
 from dinojax.data.decode import decode_image, read_image
+from dinojax.data.load import refuse_passing
 from dinojax.data.open import open_source
 from dinojax.data.source import Source
 from dinojax.evaluation.monitor import evenly
@@ -25,36 +27,44 @@ class Named(NamedTuple):
     pixels: UInt8[np.ndarray, "h w C"]
 
 
-def read_images(given: Sequence[str], limit: int, channels: int = 3) -> list[Named]:
+def read_squares(given: Sequence[str], limit: int, image_px: int, channels: int = 3) -> list[Named]:
     """Of files, folders and other sources; of a source at most `limit`, spread evenly.
+
+    Each is made `square` as it is read. Unreadable records of a source are left out, and logged.
 
     Args:
         given: files, or words as of ``data.source``, as ``scenes:1000`` or ``tar:/data/x.tar``.
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: what is no image, or no source.
+        ValueError: a file that is no image, no source, or nothing that can be read.
+        dinojax.data.threads.StorageError: the storage fails.
     """
     found: list[Named] = []
     for one in given:
         if os.path.isfile(one) and ":" not in one and not one.endswith(".tar"):
             data = Path(one).read_bytes()
             pixels = decode_image(data, one, CANVAS_PX, channels)
-            found.append(Named(Path(one).name, pixels))
+            found.append(Named(Path(one).name, square(pixels, image_px)))
         else:
-            found += from_source(open_source(one), limit, channels)
+            found += _from_source(open_source(one), limit, image_px, channels)
     if not found:
         raise ValueError("there are no images; give some with --data")
     return found
 
 
-def from_source(source: Source, limit: int, channels: int = 3) -> list[Named]:
-    """At most `limit` records, spread evenly over all; unreadable ones raise ValueError."""
-    source = evenly(source, limit)
-    return [
-        Named(source.record_id(i), read_image(source[i], CANVAS_PX, channels=channels))
-        for i in range(len(source))
-    ]
+def _from_source(source: Source, limit: int, image_px: int, channels: int) -> list[Named]:
+    source, found = evenly(source, limit), []
+    for i in range(len(source)):
+        name = source.record_id(i)
+        try:
+            pixels = read_image(source[i], CANVAS_PX, channels=channels)
+        except (ValueError, OSError) as error:
+            refuse_passing(error, name)
+            logging.warning("%s is left out: %s", name, error)
+            continue
+        found.append(Named(name, square(pixels, image_px)))
+    return found
 
 
 def square(pixels: UInt8[np.ndarray, "h w C"], image_px: int) -> UInt8[np.ndarray, "S S C"]:

@@ -5,6 +5,7 @@ Different programs would wait for each other for ever, or exchange what does not
 
 import json
 import time
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -50,12 +51,21 @@ def check_shared(path: Path) -> None:
         return digest(path.read_text(encoding="utf-8")) if path.exists() else ABSENT
 
     written = gather("shared storage", seen())[0]
+    await_visible(path, "process 0", lambda: seen() == written)
+
+
+def await_visible(path: Path, writer: str, visible: Callable[[], bool]) -> None:
+    """Wait until what another process has written is visible here, too.
+
+    Raises:
+        ValueError: it does not appear.
+    """
     deadline = time.monotonic() + VISIBLE_WITHIN_S
-    while seen() != written:
+    while not visible():
         if time.monotonic() > deadline:
             raise ValueError(
-                f"{path} is not here as process 0 has written it; use a --workdir on storage that "
-                "all hosts share"
+                f"{path} is not here as {writer} has written it; give a folder on storage that all "
+                "hosts share"
             )
         time.sleep(1)
 

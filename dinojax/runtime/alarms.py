@@ -2,7 +2,7 @@
 
 A rule is one statistic of the history and a limit. Statistics are relative to the run's own past
 where there is one, since no absolute rank or occupancy means the same for two models. The limits
-lie between a few healthy and broken tiny runs; `benchmarks/guardian.py` fits and tests them.
+lie between healthy and broken tiny runs, wide of the former: `benchmarks/guardian.py` has both.
 """
 
 import math

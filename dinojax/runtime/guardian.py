@@ -46,6 +46,7 @@ class Guardian:
     Args:
         writer: of the attempt, which has dropped what is to be done again.
         resumed_from: the checkpoint that it continues from; what was told up to there stays told.
+        first_step: of the attempt; later than the checkpoint if steps between them are no-ops.
         action: one of `ACTIONS`. Whatever it is, nothing but telling happens at `total_steps`.
         ignore: names of rules that are not looked at.
     """
@@ -56,6 +57,7 @@ class Guardian:
         writer: MetricWriter,
         *,
         resumed_from: int | None,
+        first_step: int,
         total_steps: int,
         action: str,
         ignore: Collection[str] = (),
@@ -67,6 +69,7 @@ class Guardian:
             lambda: deque(maxlen=RECENT)
         )
         self._evaluated: list[int] = []
+        self._resumed_from, self._first_step = resumed_from, first_step
         before = _lines(self._path)
         self._written = {(entry["step"], entry["name"]) for entry in before}
         reached = -1 if resumed_from is None else resumed_from
@@ -125,7 +128,10 @@ class Guardian:
         names = " and ".join(one.name for one in found)
         if self._action == "rollback" and all(one.alarm.curable for one in found):
             before = max((seen for seen in self._evaluated if seen < step), default=0)
-            raise RollBack(min(before + 1, step - 1), step, f"led to an alarm, {names}")
+            first = min(before + 1, step - 1)
+            if step == self._first_step and self._resumed_from is not None:
+                first = min(first, self._resumed_from)  # whose state this is: it was too late
+            raise RollBack(first, step, f"led to an alarm, {names}")
         text = "; ".join(f"{one.name}: {one.alarm.text}" for one in found)
         self._why = f"stopped by guardian.action={self._action!r} at step {step}, {text}"
 

@@ -1,7 +1,7 @@
 """The training loop. Its order is a contract:
 
-1. leave if asked to (also by the guardian), with the state saved, or because a write in the
-   background has failed,
+1. leave because a write in the background has failed, or if asked to, with the state saved; the
+   guardian goes first, because the same command would not stop for the same alarm again,
 2. evaluate the state if its step is due (so also before the first step), then draw it if due,
 3. save the state if its step is due,
 4. take the batch of that step,
@@ -54,7 +54,8 @@ class Guards(NamedTuple):
     scored: Callable[[int, Mapping[str, float]], None] = lambda step, scores: None
     """Called with the scores of each state that is evaluated; what it raises ends the loop."""
     asked_to_stop: Callable[[], str | None] = lambda: None
-    """Called once before each step: why the run shall end, if it shall."""
+    """Called once before each step, and before the run goes around others: why the run shall end,
+    if it shall."""
 
 
 class Pictures(NamedTuple):
@@ -149,18 +150,21 @@ def run(
             checkpoints.wait()
         cluster.gather("saved", "")  # the first to leave ends all others
 
+    def stop_if_asked(step: int) -> None:
+        if (why := guards.asked_to_stop()) is not None:
+            save_to_leave(step)
+            raise AlarmedError(f"{why} The state after {step} steps is saved.")
+
     for step in range(first_step, until):
         guards.progress()
         for saves in series:
             saves.check()
+        stop_if_asked(step)
         if guards.asked_to_leave():
             save_to_leave(step)
             raise PreemptedError(
                 f"asked to leave after {step} steps, and did; the same command resumes the run"
             )
-        if (why := guards.asked_to_stop()) is not None:
-            save_to_leave(step)
-            raise AlarmedError(f"{why} The state after {step} steps is saved.")
         pause_tasks(step)
         with throughput.waiting():
             batch = next(batches)
@@ -178,6 +182,8 @@ def run(
     jax.block_until_ready(state)
     guards.progress()
     pause_tasks(until)
+    if until < total_steps:
+        stop_if_asked(until)
     checkpoints.save(until, state)
     guards.progress()
     return Outcome(state, sorted(speeds)[len(speeds) // 2] if speeds else 0.0)

@@ -10,8 +10,9 @@ A task module holds two things:
 2. ``X = Task(protocol=XProtocol, needs=..., run=_run)``. `needs` names what the records must have
    (`task.NEEDS`); records without it are refused before anything is computed. ``run(protocol,
    evaluation)`` yields `Score`s. What draws random numbers runs once per seed of ``protocol.seeds``
-   (default 0, 1, 2) through `task.over_seeds`: the value is the mean, the spread the standard
-   deviation over seeds. What draws none has the spread None.
+   (default 0, 1, 2) through `task.over_seeds`, which takes from ``evaluation.keep`` the seeds that
+   a killed evaluation has finished: the value is the mean, the spread the standard deviation over
+   seeds. What draws none has the spread None.
 
 Then it gets a line in `table.TASKS`, a section in `EvalConfig` and, if it needs something new of
 the records, a line in `dinojax.data.eval_records.NEEDS`. Maths on arrays belongs to

@@ -80,7 +80,7 @@ def _run(protocol: CorrespondenceProtocol, evaluation: Evaluation) -> Iterator[S
         values = pck(counted).tolist()
         return {f"pck{alpha:g}": value for alpha, value in zip(alphas, values, strict=True)}
 
-    yield from over_seeds(run, protocol.seeds)
+    yield from over_seeds(run, protocol.seeds, evaluation.keep)
 
 
-CORRESPONDENCE = Task(CorrespondenceProtocol, frozenset(), _run)
+CORRESPONDENCE = Task(CorrespondenceProtocol, frozenset(), _run, cuts=False)

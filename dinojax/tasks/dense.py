@@ -4,8 +4,7 @@ from typing import Any
 
 from dinojax.evaluation.dense_encoder import make_patch_encoder
 from dinojax.evaluation.head_training import Encoder
-from dinojax.mesh import current_batch_shards
-from dinojax.tasks.task import Evaluation
+from dinojax.tasks.task import Evaluation, check_batch
 
 
 def patch_encoder(evaluation: Evaluation, layers: int = 1) -> Encoder:
@@ -24,11 +23,6 @@ def reading(evaluation: Evaluation, batch: int, canvas_px: int | None, key: str)
     Raises:
         ValueError: the devices cannot share such a batch.
     """
-    shards = current_batch_shards()
-    if batch < 1 or batch % shards:
-        raise ValueError(
-            f"{key}={batch} must be a multiple of the {shards} devices that share a batch; use "
-            f"{-(-max(batch, 1) // shards) * shards}"
-        )
+    check_batch(batch, key)
     changes = {"batch": batch} | ({} if canvas_px is None else {"canvas_px": canvas_px})
     return evaluation.reading | changes

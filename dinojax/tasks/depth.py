@@ -43,9 +43,21 @@ class DepthProtocol:
     seeds: tuple[int, ...] = SEEDS
 
 
+def _check_box(name: str, box: tuple[int, int, int, int], frame_hw: tuple[int, int]) -> None:
+    """Raises ValueError: not inside of a frame."""
+    top, left, bottom, right = box
+    if not (0 <= top < bottom <= frame_hw[0] and 0 <= left < right <= frame_hw[1]):
+        raise ValueError(
+            f"depth.{name}={box} is no top, left, bottom, right within frames of {frame_hw[0]} x "
+            f"{frame_hw[1]} px; set it with depth.frame_hw, or to None for whole frames"
+        )
+
+
 def _run(protocol: DepthProtocol, evaluation: Evaluation) -> Iterator[Score]:
     side = evaluation.preparation.image_px
     frame_hw = protocol.frame_hw or (side, side)
+    for name in ("train_box", "test_box"):
+        _check_box(name, getattr(protocol, name) or (0, 0, *frame_hw), frame_hw)
     whole = (0, 0, *frame_hw)
     views = DepthViews(
         frame_hw,
@@ -82,7 +94,7 @@ def _run(protocol: DepthProtocol, evaluation: Evaluation) -> Iterator[Score]:
         with contextlib.closing(depth_batches(evaluation.records.test, **how)) as batches:
             return judge(params, head, batches)
 
-    yield from over_seeds(run, protocol.seeds)
+    yield from over_seeds(run, protocol.seeds, evaluation.keep)
 
 
-DEPTH = Task(DepthProtocol, frozenset({"depth"}), _run)
+DEPTH = Task(DepthProtocol, frozenset({"depth"}), _run, cuts=False, whole_patches=False)

@@ -71,4 +71,4 @@ def _method(protocol: DiscoveryProtocol) -> Callable[[Float[np.ndarray, "h w D"]
             )
 
 
-DISCOVERY = Task(DiscoveryProtocol, frozenset({"segmentation"}), _run)
+DISCOVERY = Task(DiscoveryProtocol, frozenset({"segmentation"}), _run, cuts=False)

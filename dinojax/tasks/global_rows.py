@@ -12,12 +12,10 @@ from dinojax.data.source import Source
 from dinojax.evaluation.feature_store import Rows, stored_rows
 from dinojax.evaluation.global_features import make_global_encoder, usable_layers
 from dinojax.mesh import gather
-from dinojax.runtime.fingerprints import hash_text
 from dinojax.tasks.task import Evaluation
 
 LAYERS = 4
 """Last layers whose CLS is stored: as many as any published probe reads."""
-SAMPLED = 64
 
 Part = Literal["train", "test"]
 
@@ -67,7 +65,6 @@ def global_rows(evaluation: Evaluation, part: Part, view: int | None = None) -> 
         **evaluation.protocol,
         "checkpoint": encoder.fingerprint,
         "records": evaluation.fingerprints[part],
-        "labels": _label_digest(source),
         "layers": layers,
         "view": view,
     }
@@ -94,15 +91,3 @@ def labelled_rows(evaluation: Evaluation, part: Part) -> Labelled:
 def num_classes(evaluation: Evaluation) -> int:
     assert evaluation.records.train.class_names is not None  # the tasks' `needs`
     return len(evaluation.records.train.class_names)
-
-
-def _label_digest(source: Source) -> str:
-    """Of class names and the labels of up to `SAMPLED` records: ids do not tell of new labels."""
-    places = np.linspace(0, len(source) - 1, min(len(source), SAMPLED)).astype(int)
-    labels = []
-    for place in places.tolist():
-        try:
-            labels.append(source[place].label)
-        except (ValueError, OSError):  # unreadable: has no row
-            labels.append(None)
-    return hash_text(f"{source.class_names} {labels}")

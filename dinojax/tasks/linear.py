@@ -20,7 +20,7 @@ from dinojax.evaluation.linear_probe import (
 )
 from dinojax.evaluation.splits import split_by_class
 from dinojax.tasks.global_rows import LAYERS, Labelled, global_rows, labelled_rows, num_classes
-from dinojax.tasks.task import SEEDS, Evaluation, Score, Task, over_seeds
+from dinojax.tasks.task import SEEDS, Evaluation, Score, Task, check_batch, over_seeds
 
 CHUNK = 1024
 SELECT = ("held_out", "test")
@@ -42,8 +42,8 @@ class LinearProtocol:
     iterations: int = 12_500
     batch_size: int = 128
     views: int = 0
-    """Random crops of each training image, one per pass, the first again after the last; each is
-    extracted and stored. 0: the middle of the image in all passes."""
+    """Random crops of each training image, one per pass, the first again after the last; those of
+    the passes that there are are extracted and stored. 0: the middle of the image in all passes."""
     select: str = "held_out"
     """What the best probe is chosen on: a part of the training records, or as published "test"."""
     held_out: float = 0.1
@@ -54,7 +54,8 @@ class LinearProtocol:
 def _run(protocol: LinearProtocol, evaluation: Evaluation) -> Iterator[Score]:
     _check(protocol)
     train, test = (labelled_rows(evaluation, part) for part in ("train", "test"))
-    views = [global_rows(evaluation, "train", view) for view in range(protocol.views)]
+    views = range(min(protocol.views, _passes(protocol, train.labels)))
+    views = [global_rows(evaluation, "train", view) for view in views]
     stored = train.rows.take(np.array([0]))["cls"].shape[1]
     inputs = tuple(probe_inputs(protocol.layers, protocol.avgpool, stored))
     classes = num_classes(evaluation)
@@ -81,10 +82,19 @@ def _run(protocol: LinearProtocol, evaluation: Evaluation) -> Iterator[Score]:
         logging.info(text, seed, name, protocol.learning_rates[rate])
         return accuracies(ranked[name][rate], test.labels, test.accepted)
 
-    yield from over_seeds(run, protocol.seeds)
+    yield from over_seeds(run, protocol.seeds, evaluation.keep)
+
+
+def _passes(protocol: LinearProtocol, labels: Int[np.ndarray, " n"]) -> int:
+    """Over the records that are trained on; as many with every seed."""
+    kept = len(labels)
+    if protocol.select == "held_out":
+        kept = len(split_by_class(labels, protocol.held_out, 0)[0])
+    return -(-protocol.iterations * protocol.batch_size // kept)
 
 
 def _check(protocol: LinearProtocol) -> None:
+    check_batch(protocol.batch_size, "linear.batch_size")
     if protocol.select not in SELECT:
         raise ValueError(f"linear.select={protocol.select!r} is unknown; use one of {SELECT}")
     if not protocol.layers or not 1 <= min(protocol.layers) <= max(protocol.layers) <= LAYERS:

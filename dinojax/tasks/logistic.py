@@ -55,7 +55,9 @@ def _run(protocol: LogisticProtocol, evaluation: Evaluation) -> Iterator[Score]:
             ranked = np.asarray(rank_by_logits(fit.weights, fit.bias, queries, top))
             return accuracies(ranked[0], test.labels, test.accepted)
 
-        scores = list(over_seeds(run, protocol.seeds))  # all computed before the mode ends
+        scores = list(
+            over_seeds(run, protocol.seeds, evaluation.keep)
+        )  # all computed before the mode ends
     yield from scores
 
 

@@ -116,4 +116,10 @@ def _frame_encoder(encode: Encoder, stride: int, short_px: int):
     return run
 
 
-PROPAGATION = Task(PropagationProtocol, frozenset({"segmentation", "videos"}), _run)
+PROPAGATION = Task(
+    PropagationProtocol,
+    frozenset({"segmentation", "videos"}),
+    _run,
+    cuts=False,
+    whole_patches=False,
+)

@@ -155,7 +155,7 @@ def _linear(
         with contextlib.closing(map_batches(records.test, **how)) as batches:
             return _by_name(judge(params, head, batches))
 
-    yield from over_seeds(run, protocol.seeds)
+    yield from over_seeds(run, protocol.seeds, evaluation.keep)
 
 
-SEGMENTATION = Task(SegmentationProtocol, frozenset({"segmentation"}), _run)
+SEGMENTATION = Task(SegmentationProtocol, frozenset({"segmentation"}), _run, cuts=False)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dinojax.data.eval_records import EvalRecords
+from dinojax.mesh import current_batch_shards
 from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone
 from dinojax.typing import Params
@@ -56,6 +57,15 @@ class Preparation:
     """Of stored features."""
 
 
+Keep = Callable[[int, Callable[[int], Mapping[str, float]]], Mapping[str, float]]
+"""(seed, what is to run with it) -> its metrics: of the run, or those known from an earlier one."""
+
+
+def compute(seed: int, run: Callable[[int], Mapping[str, float]]) -> Mapping[str, float]:
+    """The `Keep` that knows nothing."""
+    return run(seed)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One backbone on one set of records; used under `jax.set_mesh`."""
@@ -63,8 +73,10 @@ class Evaluation:
     encoder: Encoder
     records: EvalRecords
     fingerprints: Mapping[str, str]
-    """Of the records' parts, ``train`` and ``test``."""
+    """Of the records' parts, ``train`` and ``test``, with their labels (`truth_digest`)."""
     preparation: Preparation
+    keep: Keep = compute
+    """Of the task's seeds that are finished; for `over_seeds`."""
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -100,18 +112,43 @@ class Task(NamedTuple):
     needs: frozenset[str]
     """What the records must have: keys of `dinojax.data.eval_records.NEEDS`."""
     run: Callable[[Any, Evaluation], Iterator[Score]]
+    cuts: bool = True
+    """Whether it sees images as images.resize_px and images.fit say; else they are not of its
+    protocol."""
+    whole_patches: bool = True
+    """Whether images.image_px must be a multiple of the patch."""
+
+    def shared(self, evaluation: Evaluation) -> dict[str, Any]:
+        """What of `Evaluation.protocol` its values depend on."""
+        unseen = () if self.cuts else ("resize_px", "fit")
+        return {key: value for key, value in evaluation.protocol.items() if key not in unseen}
 
 
-def over_seeds(run: Callable[[int], Mapping[str, float]], seeds: Sequence[int]) -> Iterator[Score]:
+def over_seeds(
+    run: Callable[[int], Mapping[str, float]], seeds: Sequence[int], keep: Keep = compute
+) -> Iterator[Score]:
     """The mean of each metric over seeds, and its standard deviation (n - 1) as the spread.
+
+    Of a metric that not all seeds have, as the IoU of a class that one alone predicts, over those
+    that have it.
 
     Raises:
         ValueError: no seed.
     """
     if not seeds:
         raise ValueError("seeds is empty; use 0,1,2")
-    found = [run(seed) for seed in seeds]
-    for metric in found[0]:
-        values = np.array([one[metric] for one in found], np.float64)
+    found = [keep(seed, run) for seed in seeds]
+    for metric in dict.fromkeys(metric for one in found for metric in one):
+        values = np.array([one[metric] for one in found if metric in one], np.float64)
         spread = float(values.std(ddof=1)) if len(values) > 1 else None
         yield Score(metric, float(values.mean()), spread)
+
+
+def check_batch(batch: int, key: str) -> None:
+    """Raises ValueError: the devices cannot share a batch of this size, which `key` sets."""
+    shards = current_batch_shards()
+    if batch < 1 or batch % shards:
+        raise ValueError(
+            f"{key}={batch} must be a multiple of the {shards} devices that share a batch; use "
+            f"{-(-max(batch, 1) // shards) * shards}"
+        )

@@ -29,7 +29,7 @@ def test_ids(name, hub_id):
     assert HUB[name] == hub_id and release_of(hub_id) == name and is_hub_id(hub_id)
     assert len(set(HUB.values())) == len(RELEASES)
     assert release_of("hf-hub:someone/other") is None and is_hub_id("hf-hub:someone/other")
-    assert not is_hub_id("runs/x") and not is_hub_id("runs/x#dinov3")
+    assert not is_hub_id("runs/x") and not is_hub_id("runs/dinov3_x")
 
 
 def client(monkeypatch, download) -> None:

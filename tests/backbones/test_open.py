@@ -61,6 +61,10 @@ def test_an_exported_file_says_what_it_is(run, tmp_path):
     again = tmp_path / "again.safetensors"
     export_torch(str(path), str(again))
     same(load_file(again), load_file(path))
+    for name in ("dinov3_mine.safetensors", "dinov3_vits16.safetensors"):
+        renamed = path.rename(tmp_path / name)
+        assert open_backbone(str(renamed)).backbone == opened.backbone
+        path = renamed
 
 
 @pytest.mark.parametrize("preset", ["small16", "small14_reg"])

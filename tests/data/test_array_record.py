@@ -41,7 +41,7 @@ class TestPrepared:
     def test_ids_and_class_names_are_the_source_s(self, prepared):
         source = ArrayRecordSource(prepared)
         assert [source.record_id(i) for i in range(5)] == [f"{i:08d}" for i in range(5)]
-        assert [source[i].label for i in range(5)] == list(range(5))
+        assert [source[i].label for i in range(5)] == list(range(5)) == source.known_labels.tolist()
         assert source.class_names == ["0", "1", "2", "3", "4"]
 
     def test_missing_shard(self, prepared):

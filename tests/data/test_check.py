@@ -8,9 +8,12 @@ import pytest
 from absl import logging
 from images import ArraySource, encode, smooth, write_folder, write_tar
 
-from dinojax.data.check import fingerprint, verify
+from dinojax.data.arrays import NumpySource
+from dinojax.data.check import fingerprint, truth_digest, verify
 from dinojax.data.folder import FolderSource
+from dinojax.data.listed import ListedFiles
 from dinojax.data.records import Record
+from dinojax.data.scenes import ScenesSource
 from dinojax.data.subset import Subset
 from dinojax.data.tar import TarSource
 from dinojax.data.threads import StorageError
@@ -123,3 +126,82 @@ def test_fingerprint_notices_other_data(tmp_path):
     assert renamed.records != base.records and renamed.images["a.jpg"] == base.images["a.jpg"]
     assert changed.records == moved.records == base.records
     assert changed.images == {**base.images, "a.jpg": changed.images["a.jpg"]}
+
+
+class Read:
+    """A source that knows its labels only with its records."""
+
+    def __init__(self, source):
+        self.source, self.class_names, self.read = source, source.class_names, []
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return self.source[index]
+
+    def record_id(self, index):
+        return self.source.record_id(index)
+
+
+def arrays(path, count=100, **changes) -> NumpySource:
+    given = {
+        "images": np.zeros((count, 4, 4, 3), np.uint8),
+        "labels": np.arange(count) % 3,
+        "segmentation": np.zeros((count, 4, 4), np.uint8),
+    }
+    np.savez(path, **(given | changes))
+    return NumpySource(path)
+
+
+def test_truth_is_every_label(tmp_path):
+    """Whatever the place, and whether the source knows it or its records do."""
+    path = tmp_path / "x.npz"
+    base, found = np.arange(100) % 3, []
+    for place in range(-1, 100):
+        labels = base.copy()
+        labels[place] += place >= 0
+        source = arrays(path, labels=labels, class_names=np.array(list("abcd")))
+        found.append(truth_digest(source))
+        if place < 2:
+            assert truth_digest(Read(source)) == found[-1]
+    assert len(set(found)) == 101
+
+
+def test_truth_is_class_names_and_maps(tmp_path):
+    path = tmp_path / "x.npz"
+    maps = np.zeros((100, 4, 4), np.uint8)
+    maps[99, 1, 1] = 1
+    found = [
+        truth_digest(arrays(path)),
+        truth_digest(arrays(path, class_names=np.array(["a", "b", "c"]))),
+        truth_digest(arrays(path, segmentation=maps)),
+        truth_digest(arrays(path, segmentation=np.zeros((100, 4, 4), np.int32))),
+        truth_digest(arrays(path, depth=np.zeros((100, 4, 4), np.float32))),
+        truth_digest(arrays(path, images=np.ones((100, 4, 4, 3), np.uint8))),
+    ]
+    assert len(set(found)) == 5 and found[0] == found[5]
+
+
+def test_truth_of_all_records_is_read_only_where_it_has_to(tmp_path):
+    labelled, plain = Read(ArraySource(100)), Read(ArraySource(100))
+    plain.class_names = None
+    for source, count in ((labelled, 100), (plain, 64)):
+        truth_digest(source)
+        assert len(source.read) == len(set(source.read)) == count
+
+
+def test_known_labels_are_those_of_the_records(tmp_path):
+    files = {"cat/a.jpg": GOOD, "dog/b.jpg": GOOD, "c.jpg": GOOD}
+    known = folder(tmp_path / "x", files)
+    sources = [
+        *(known, Subset(known, [2, 0]), TarSource(write_tar(tmp_path / "x.tar", files))),
+        ListedFiles(tmp_path / "x", ["dog/b.jpg", "cat/a.jpg"], [1, 0], ["cat", "dog"]),
+        *(arrays(tmp_path / "x.npz"), ScenesSource(40, image_px=32)),
+    ]
+    for source in sources:
+        read = [source[i].label for i in range(len(source))]
+        assert source.known_labels.tolist() == [-1 if one is None else one for one in read]
+    assert Subset(ArraySource(3), [0]).known_labels is None
+    assert ListedFiles(tmp_path / "x", ["c.jpg"]).known_labels is None

@@ -45,6 +45,13 @@ def test_batches():
     assert (first["segmentation"][1:] == -1).all()
 
 
+def test_what_is_left_out_is_told(caplog):
+    list(map_batches(Mapped(5, without=1, broken=2), 3, 8))
+    assert "2 of 5 records without a readable image and a segmentation map" in caplog.text
+    with pytest.raises(ValueError, match="none of 1 records has a readable image and a segm"):
+        list(map_batches(Mapped(1, without=0), 3, 8))
+
+
 def test_larger_than_the_canvas():
     """Image and map shrink alike, the map to numbers that are in it."""
     (batch,) = map_batches(Mapped(9), 9, 6)
@@ -84,5 +91,5 @@ def test_depth():
     expected = np.zeros((3, 8, 8), np.float32)
     expected[0, :4, :6] = np.arange(4)[:, None] + 0.25
     np.testing.assert_array_equal(batch["depth"], expected)
-    (other,) = depth_batches(Mapped(2), 2, 8)
-    assert not other["valid"].any()
+    with pytest.raises(ValueError, match="none of 2 records has a readable image and a depth map"):
+        list(depth_batches(Mapped(2), 2, 8))

@@ -66,6 +66,7 @@ def test_labels(tmp_path):
     path, images = tmp_path / "x.parquet", [b"a", b"b", b"c"]
     source = ParquetSource(write(path, {"image": images, "label": [2, None, 0]}))
     assert labels(source) == [2, None, 0] and source.class_names == ["0", "1", "2"]
+    assert source.known_labels.tolist() == [2, -1, 0]
 
     source = ParquetSource(write(path, {"image": images, "label": ["dog", "cat", None]}))
     assert labels(source) == [1, 0, None] and source.class_names == ["cat", "dog"]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -11,8 +12,11 @@ from small_models import add_presets, small_model
 from tensorflow_datasets.proto import tf_example_pb2
 
 import dinojax
+from dinojax.backbones.model import Model
 from dinojax.data.open import open_source
 from dinojax.embedding import embed as app
+from dinojax.mesh import make_mesh
+from dinojax.precision import POLICIES
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,11 @@ def test_parquet(model, tmp_path):
     assert rows["id"] == [source.record_id(i) for i in range(10)]
     assert rows["label"] == [source[i].label for i in range(10)]
     assert np.shape(rows["mean_patch"]) == (10, 64)
+    groups = [pq.ParquetFile(path).metadata for path in paths]
+    assert [[g.row_group(i).num_rows for i in range(g.num_row_groups)] for g in groups] == [
+        [4, 2],
+        [4],
+    ]  # written as they come
     np.testing.assert_allclose(rows["cls"], expected(model, range(10)), rtol=1e-3, atol=1e-3)
     about = json.loads((tmp_path / "_about.json").read_text())
     assert about["shapes"] == {"cls": [64], "mean_patch": [64]} and about["image_px"] == 32
@@ -112,6 +121,41 @@ def test_unreadable_records_have_no_row(model, tmp_path, caplog):
     assert "2 of 3 records are unreadable" in caplog.text
 
 
+@pytest.mark.parametrize("format", ["parquet", "array_record"])
+def test_a_file_of_unreadable_records_alone(model, tmp_path, format):
+    """Has no rows, and the columns of the others; the next file is written."""
+    from images import encode
+
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(b"no image")
+    (tmp_path / "images" / "c.png").write_bytes(encode(np.zeros((40, 40, 3), np.uint8), "PNG"))
+    options = {"features": ("cls", "patches"), "image_px": 32, "shard": 2, "format": format}
+    empty, full = dinojax.embed(str(tmp_path / "images"), model, tmp_path / "out", **options)
+    if format == "parquet":
+        assert pq.read_table(empty).num_rows == 0
+        assert pq.read_schema(empty) == pq.read_schema(full)
+        assert pq.read_table(tmp_path / "out").to_pydict()["id"] == ["c.png"]
+    else:
+        records = [
+            array_record_module.ArrayRecordReader(str(p)).num_records() for p in (empty, full)
+        ]
+        assert records == [0, 1]
+
+
+def test_a_folder_is_of_one_precision(model, tmp_path):
+    """The parameters are the same: only what is computed with them differs."""
+    dinojax.embed("scenes:4", model, tmp_path, **OPTIONS)
+    for name, words in (("bfloat16", "compute was"), ("reference", "compute was .*rope was")):
+        other = Model(
+            model.name,
+            model.backbone.clone(precision=POLICIES[name]),
+            *(model.images, model.params, make_mesh(1, 1, devices=jax.devices()[:1])),
+        )
+        with pytest.raises(ValueError, match=f"holds other features: {words}"):
+            dinojax.embed("scenes:4", other, tmp_path, **OPTIONS)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -125,3 +169,12 @@ def test_unreadable_records_have_no_row(model, tmp_path, caplog):
 def test_what_is_refused(model, tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
         dinojax.embed("scenes:4", model, tmp_path, **options)
+
+
+def test_features_that_a_model_has_not(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        add_presets(patch)
+        without = small_model("random:small14")
+    with pytest.raises(ValueError, match=r"features=.*: random:small14 has no registers; leave it"):
+        dinojax.embed("scenes:4", without, tmp_path, features=("cls", "registers"), image_px=28)
+    assert not list(tmp_path.iterdir())

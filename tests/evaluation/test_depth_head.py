@@ -130,3 +130,5 @@ def test_what_does_not_fit():
         DepthViews(FRAME, (0, 0, *FRAME), (12, 30))
     with pytest.raises(ValueError, match=r"depth between 7\.0 and 10\.0 m"):
         judge(LinearHead(jnp.zeros((6, 32)), jnp.zeros(32)), bins=Bins(7.0, 10.0, 32))
+    with pytest.raises(ValueError, match="depths of 12 of 12 images are not finite; lower depth"):
+        judge(LinearHead(jnp.full((6, 32), jnp.nan), jnp.zeros(32)))

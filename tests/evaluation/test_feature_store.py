@@ -1,6 +1,9 @@
 """Stored features: whole files, no work twice, nothing that belongs to other features."""
 
+import io
 import json
+import os
+import resource
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from images import ArraySource
 
 from dinojax.data.pipeline import sequential_batches
 from dinojax.evaluation import feature_store
-from dinojax.evaluation.feature_store import stored_rows
+from dinojax.evaluation.feature_store import LABEL, PLACE, stored_rows
 
 ABOUT = {"checkpoint": "1234", "image_px": 8}
 
@@ -121,10 +124,45 @@ def test_nothing_can_be_read(tmp_path):
         Store(tmp_path, Empty(12))()
 
 
-def test_a_damaged_file_is_named(tmp_path):
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_a_damaged_file_is_named(tmp_path, kept):
     Store(tmp_path)()
     (folder,) = tmp_path.iterdir()
-    path = folder / "000002.npy"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"000002.npy is damaged .*; delete it and run"):
+    path = folder / "000001.npy"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"000001.npy is damaged .*; delete it and run"):
         Store(tmp_path)()
+
+
+def test_there_may_be_more_shards_than_open_files(tmp_path, monkeypatch):
+    """37 files, of which a process may open 8 at once; all are read, in any order."""
+    monkeypatch.setattr(feature_store, "SHARD", 1)
+    Store(tmp_path)()
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 8, hard))
+    try:
+        rows = Store(tmp_path)()
+        taken = rows.take(np.arange(37)[::-1])
+        column = rows.column("cls", (0, 0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert column.tolist() == levels() == taken["cls"][::-1, 0, 0].tolist()
+
+
+def test_places_and_labels_are_read_without_the_features(tmp_path):
+    """They lie together: the rows may be gone from the disk's cache, or as here be nonsense."""
+    Store(tmp_path)()
+    (folder,) = tmp_path.iterdir()
+    for path in folder.glob("*.npy"):
+        with path.open("rb") as file:
+            heads = np.load(file)
+            start = file.tell()
+        assert heads.dtype.names == (PLACE, LABEL) and heads.dtype.itemsize == 12
+        data = path.read_bytes()
+        body = np.load(io.BytesIO(data[start:]))
+        path.write_bytes(data[: -body.nbytes] + b"\xff" * body.nbytes)
+    rows = Store(tmp_path)()
+    assert rows.places.tolist() == list(range(37))
+    assert rows.labels.tolist() == [i % 2 for i in range(37)]

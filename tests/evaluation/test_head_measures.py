@@ -19,7 +19,6 @@ from dinojax.ssl.state import Centers, TrainState
 
 PRECISION = get_precision("float32")
 ROWS, WIDTH, TEMPERATURE = 16, 8, 0.07
-RNG = np.random.default_rng(0)
 
 
 def head(prototypes: int) -> DinoHead:
@@ -42,18 +41,19 @@ def params(model: SslModel, seed: int):
     }
 
 
-def tokens() -> Tokens:
-    return Tokens(*(jnp.asarray(RNG.normal(size=(ROWS, WIDTH)), jnp.float32) for _ in range(2)))
+def tokens(rng: np.random.Generator) -> Tokens:
+    return Tokens(*(jnp.asarray(rng.normal(size=(ROWS, WIDTH)), jnp.float32) for _ in range(2)))
 
 
 @pytest.fixture(scope="module")
 def given():
+    rng = np.random.default_rng(0)
     model = loss(None).model
     zero = jnp.int32(0)
-    centers = Centers(*(jnp.asarray(RNG.normal(size=k) / 5, jnp.float32) for k in (12, 9)))
+    centers = Centers(*(jnp.asarray(rng.normal(size=k) / 5, jnp.float32) for k in (12, 9)))
     student, teacher = params(model, 0), params(model, 1)
     state = TrainState(zero, student, teacher, None, centers, zero, zero)  # type: ignore[arg-type]
-    return state, tokens(), tokens()
+    return state, tokens(rng), tokens(rng)
 
 
 def logits(given, name: str, network: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The monitor of features: which records it looks at, how often, and what it reports of them."""
 
+import dataclasses
 import math
 
 import jax.numpy as jnp
@@ -114,6 +115,20 @@ def test_without_labels_all_but_two():
     scores, _ = monitor(labels=False)({"one": Network(encode, 1.0)}, pixels=True)
     assert set(scores["one"]) == NAMES and set(scores[PIXELS]) == {"repeated"}
     assert encode.calls == math.ceil(9 / 4)  # nothing needs a bank
+
+
+def test_records_without_a_class_have_no_say(monkeypatch):
+    """Of both, every third is -1: all that are left are right."""
+
+    def some(self, index):
+        record = read(self, index)
+        return dataclasses.replace(record, label=-1) if index % 3 == 0 else record
+
+    read = Colours.__getitem__
+    monkeypatch.setattr(Colours, "__getitem__", some)
+    scores, _ = monitor()({"one": Network(Encoder(), 1.0)}, pixels=True)
+    assert scores["one"]["knn"] == scores["one"]["linear"] == 1
+    assert 0.5 < scores[PIXELS]["chance"] < 1.1
 
 
 def test_a_small_bank_lowers_k():

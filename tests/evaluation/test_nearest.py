@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from dinojax import mesh
-from dinojax.evaluation.nearest import nearest
+from dinojax.evaluation import nearest as module
+from dinojax.evaluation.nearest import nearest, search
 
 RNG = np.random.default_rng(0)
 BANK = RNG.normal(size=(203, 6)).astype(np.float32) * RNG.uniform(1, 9, (203, 1)).astype("f")
@@ -40,9 +41,21 @@ def test_equally_near_rows_stay_in_the_banks_order():
     assert found.index.tolist() == [[0, 2, 3, 5, 6, 7, 9]]
 
 
-def test_no_device_sees_all_similarities():
-    """What is exchanged are the best of each part: 8 x 3 per query, not 203."""
+def test_no_device_sees_all_similarities(monkeypatch):
+    """What is exchanged are the best of each part: 8 x 3 per query, not 203. And of the bank."""
+    given = []
+
+    def spy(*args, **options):
+        given.append((args, options))
+        return search(*args, **options)
+
+    monkeypatch.setattr(module, "search", spy)
     with jax.set_mesh(mesh.make_mesh(1, 8)):
-        text = nearest.lower(BANK, QUERIES, 3).compile().as_text()
-    gathered = [line for line in text.splitlines() if "all-gather(" in line]
+        nearest(BANK, QUERIES, 3)
+        ((bank, queries), options) = given[0]
+        compiled = search.lower(bank, queries, **options).compile()
+    lines = compiled.as_text().splitlines()
+    gathered = [line for line in lines if "all-gather(" in line]
     assert gathered and all("[31,24]" in line for line in gathered)
+    assert bank.shape == (208, 6)
+    assert compiled.input_shardings[0][0].shard_shape(bank.shape) == (26, 6)

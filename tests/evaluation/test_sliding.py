@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dinojax.evaluation.sliding import join_matrix, window_starts
+from dinojax.evaluation.sliding import Windows, join_matrix, window_starts
 
 
 def bilinear(x: np.ndarray, out: int) -> np.ndarray:
@@ -53,3 +53,8 @@ def test_a_window_larger_than_the_image():
     matrix = join_matrix(4, 4, window_starts(4, 8, 8), 8, 2)
     expected = bilinear(np.eye(2), 8)[:4]
     np.testing.assert_allclose(matrix, expected)
+
+
+def test_gaps_are_refused_before_anything_is_trained():
+    with pytest.raises(ValueError, match=r"stride=600 must lie in 1\.\.512"):
+        Windows(stride_px=600)

@@ -19,7 +19,7 @@ class Attempt:
     """A guardian and its writer, as in one attempt of a run."""
 
     def __init__(self, workdir, resumed_from=None, **options):
-        given = {"total_steps": 1000, "action": "warn", **options}
+        given = {"first_step": resumed_from or 0, "total_steps": 1000, "action": "warn", **options}
         self.writer = MetricWriter(workdir, resumed_from=resumed_from)
         self.guardian = Guardian(workdir, self.writer, resumed_from=resumed_from, **given)
 
@@ -120,6 +120,20 @@ def test_rollback_is_asked_for_from_the_last_evaluation_on(tmp_path):
     ):
         attempt.scored(200, BAD)
     assert (request.value.first, request.value.end) == (1, 200)
+
+
+def test_a_state_that_alarms_again_leads_further_back(tmp_path):
+    """The checkpoint of the evaluation before, whose state is evaluated again as that of step 200:
+    by now the targets' temperature is another, or it is the third such evaluation."""
+    with Attempt(tmp_path) as attempt:
+        attempt.scored(0, GOOD)
+        attempt.scored(100, {**GOOD, "rankme": 35.0})
+    with (
+        Attempt(tmp_path, resumed_from=100, first_step=200, action="rollback") as attempt,
+        pytest.raises(RollBack) as request,
+    ):
+        attempt.scored(200, BAD)
+    assert (request.value.first, request.value.end) == (100, 200)  # to one before 100
 
 
 def test_what_going_back_does_not_cure_stops(tmp_path):

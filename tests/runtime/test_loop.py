@@ -310,6 +310,22 @@ def test_asked_to_stop_it_saves_and_says_why():
     assert scored == [(0, {"knn": 0.0}), (4, {"knn": 4.0})]
 
 
+def test_an_alarm_is_not_lost_to_a_signal_or_a_segment_that_ends():
+    """After both the same command would go on and not stop for it again."""
+    stopping = NO_GUARDS._replace(asked_to_leave=lambda: True, asked_to_stop=lambda: "an alarm.")
+    with pytest.raises(AlarmedError):
+        play(Device(SECONDS), Records(), first_step=3, guards=stopping)
+    whys = iter([None] * 6 + ["an alarm."])
+    records = Records(save_every=4)
+    with pytest.raises(AlarmedError, match="after 6 steps"):
+        play(
+            *(Device(SECONDS), records),
+            until=6,
+            guards=NO_GUARDS._replace(asked_to_stop=lambda: next(whys)),
+        )
+    assert records.order[-2:] == ["save 6", "wait"]
+
+
 def test_refused_steps_are_reported_once_each_without_waiting():
     device, reported = Device(SECONDS), []
     device.bad = {0, 3, 4, 8}

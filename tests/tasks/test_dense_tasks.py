@@ -17,6 +17,7 @@ from dinojax.precision import POLICIES
 from dinojax.tasks.correspondence import CORRESPONDENCE, CorrespondenceProtocol
 from dinojax.tasks.depth import DEPTH, DepthProtocol
 from dinojax.tasks.discovery import DISCOVERY, DiscoveryProtocol
+from dinojax.tasks.knn import KNN
 from dinojax.tasks.propagation import PROPAGATION, PropagationProtocol
 from dinojax.tasks.segmentation import (
     SEGMENTATION,
@@ -141,10 +142,24 @@ def test_what_cannot_be_asked(scenes):
         run(SEGMENTATION, SegmentationProtocol("linear", linear=linear), scenes)
     with pytest.raises(ValueError, match=r"depth\.batch_size=12 must be .* the 8 devices .*use 16"):
         run(DEPTH, DepthProtocol(batch_size=12), scenes, devices=8)
+    box = r"depth\.test_box=\(4, 0, 33, 32\) is no .* within frames of 32 x 32 px"
+    with pytest.raises(ValueError, match=box):
+        run(DEPTH, DepthProtocol(test_box=(4, 0, 33, 32)), scenes)
     with pytest.raises(ValueError, match=r"discovery\.method='sam' is unknown"):
         run(DISCOVERY, DiscoveryProtocol("sam"), scenes)
     with pytest.raises(ValueError, match=r"correspondence\.alphas is empty"):
         run(CORRESPONDENCE, CorrespondenceProtocol(alphas=()), scenes)
+
+
+def test_protocols_name_what_they_depend_on(scenes):
+    assert KNN.shared(scenes) == scenes.protocol
+    for task in (SEGMENTATION, DEPTH, CORRESPONDENCE, DISCOVERY, PROPAGATION):
+        assert scenes.protocol.keys() - task.shared(scenes) == {"resize_px", "fit"}
+    assert [task.whole_patches for task in (SEGMENTATION, DEPTH, PROPAGATION)] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_layers_of_a_backbone(scenes):

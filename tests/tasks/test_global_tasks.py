@@ -98,7 +98,7 @@ def test_linear(folder):
 
 
 def test_linear_trains_on_views(hard, monkeypatch):
-    """Pass 0 sees crop 0 of every record, pass 1 crop 1, pass 2 crop 0 again."""
+    """Pass 0 sees crop 0 of every record, pass 1 crop 1, pass 2 crop 0 again, and so on."""
     seen = []
 
     def spy(batches, inputs, rates, **options):
@@ -110,15 +110,20 @@ def test_linear_trains_on_views(hard, monkeypatch):
         "dinojax.tasks.linear._rank", lambda *_: {"layers1": np.zeros((1, 45, 1), int)}
     )
     protocol = dataclasses.replace(
-        SHORT, views=2, iterations=9, batch_size=20, select="test", seeds=(0,)
+        SHORT, views=2, iterations=10, batch_size=24, select="test", seeds=(0,)
     )
     scores(LINEAR, protocol, hard)
     with jax.set_mesh(mesh.make_mesh(2, 4)):
         views = [global_rows(hard, "train", view).column("cls", -1) for view in (0, 1)]
-    rows = np.concatenate([batch.cls[:, -1] for batch in seen]).reshape(3, 60, -1)
-    for number, view in enumerate((0, 1, 0)):
+    rows = np.concatenate([batch.cls[:, -1] for batch in seen]).reshape(4, 60, -1)
+    for number, view in enumerate((0, 1, 0, 1)):
         assert sorted(map(tuple, rows[number])) == sorted(map(tuple, views[view]))
     assert np.abs(views[0] - views[1]).max() > 0.05
+
+
+def test_devices_share_a_batch(hard):
+    with pytest.raises(ValueError, match=r"linear\.batch_size=20 must be .* 8 devices .* use 24"):
+        scores(LINEAR, dataclasses.replace(SHORT, batch_size=20), hard)
 
 
 def test_fewshot(hard):
@@ -126,6 +131,29 @@ def test_fewshot(hard):
     assert list(found) == ["top1_1shot", "top1_20shot"]
     assert found["top1_20shot"][0] > found["top1_1shot"][0]
     assert found["top1_1shot"][1] > 0 and found["top1_20shot"][1] == pytest.approx(0, abs=1e-12)
+
+
+def test_shots_that_a_class_lacks_are_left_out(hard, caplog):
+    """20 records of each of three classes."""
+    found = scores(FEWSHOT, FewshotProtocol(shots=(2, 50), seeds=(0,)), hard)
+    assert list(found) == ["top1_2shot"]
+    assert "a class has 20 training records, so shots are [2]" in caplog.text
+    with pytest.raises(ValueError, match=r"shots=\(50,\), and a class has 20 training records"):
+        scores(FEWSHOT, FewshotProtocol(shots=(50,), seeds=(0,)), hard)
+
+
+def test_views_that_no_pass_sees_are_not_extracted(hard, monkeypatch):
+    """7 steps of 24 are 3.1 passes over the 54 that are kept."""
+    views = []
+
+    def spy(given, part, view=None, **options):
+        views.append(view)
+        return global_rows(given, part, view, **options)
+
+    monkeypatch.setattr("dinojax.tasks.linear.global_rows", spy)
+    protocol = dataclasses.replace(SHORT, views=50, iterations=7, batch_size=24, seeds=(0,))
+    scores(LINEAR, protocol, hard)
+    assert views == [0, 1, 2, 3]
 
 
 def test_retrieval_by_class(folder):
@@ -165,14 +193,6 @@ def test_records_without_a_class_are_left_out(folder):
     )
     with jax.set_mesh(mesh.make_mesh(2, 4)):
         assert labelled_rows(given, "test").labels.tolist() == [0] * 15
-
-
-def test_new_labels_are_seen(hard, folder):
-    """Records of the same ids and images: nothing is taken from what was stored for others."""
-    turned = [(i + 1) % 3 for i in range(45)]
-    given = evaluation(folder, EvalRecords(records().train, Gradients("tests", 45, HARD, turned)))
-    with jax.set_mesh(mesh.make_mesh(2, 4)):
-        assert labelled_rows(given, "test").labels.tolist() == turned
 
 
 @pytest.mark.parametrize(

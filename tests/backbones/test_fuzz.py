@@ -68,7 +68,8 @@ def test_damaged_files(files, tmp_path, seeds):
     assert len(refused) > 0.7 * len(found)
     assert {"truncated", "transposed", "scaled", "dropped", "doubled"} <= {*refused}
     same = {how for how, result in found if result == "the same"}
-    assert same & {"truncated", "appended", "transposed", "scaled", "dropped", "doubled"} == set()
+    # (A constant may be dropped, and where no matrix is square its shape alone is turned.)
+    assert same & {"truncated", "appended", "scaled", "doubled"} == set()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

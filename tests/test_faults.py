@@ -166,6 +166,7 @@ def replayed(bundle: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_nan_after_normalisation_is_named(run):
     first, *others = replayed(run / "bundles" / f"step_{NAN_STEP}")["findings"]
     assert first == ("inputs", "local_crops", 2 * BATCH, 0, first.size)

@@ -125,6 +125,7 @@ def test_stop_saves_and_the_same_command_goes_on(tmp_path, train):
     assert losses == list(range(1, STEPS + 1))
 
 
+@pytest.mark.slow
 def test_rollback_goes_around_what_went_wrong(tmp_path, train, caplog):
     assert train("rollback")[0] == 0
     assert "steps 5 to 7 led to an alarm, features_alike: going back to step 4" in caplog.text
@@ -140,6 +141,7 @@ def test_rollback_goes_around_what_went_wrong(tmp_path, train, caplog):
     assert distance[12] > 0.5 * distance[4]
 
 
+@pytest.mark.slow
 def test_what_other_batches_do_not_cure_stops(tmp_path, train, monkeypatch):
     """The monitor gets the student for the teacher."""
     make_monitor = app.make_monitor

@@ -134,6 +134,7 @@ def test_the_backbone_stays_until_the_gate_opens(run, seeded):
     assert [int(state.recovery.opened_at) for state in run[1]] == [-1, OPENED, OPENED, OPENED]
 
 
+@pytest.mark.slow
 def test_metrics(run):
     lines = [json.loads(line) for line in (run[0] / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "recovery_open" in line]
@@ -163,6 +164,7 @@ def test_a_run_resumes_across_the_opening(run, source, tmp_path, monkeypatch):
     assert not set().union(*(changed(*pair) for pair in zip(expected, again, strict=True)))
 
 
+@pytest.mark.slow
 def test_heads_are_seeded_in_student_and_teacher(seeded, source):
     fresh = flat(jax.jit(build_init(config(source)))().student)
     student, teacher = flat(seeded.student), flat(seeded.teacher)

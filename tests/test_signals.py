@@ -89,7 +89,8 @@ def final_state(workdir: Path, steps: int) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in trees.flatten(state).items()}
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [30])
 def test_interrupted_at_any_moment_the_run_ends_with_the_same_bits(tmp_path, start, kills):
     """SIGKILL again and again, then SIGTERM; a save is on its way nearly always.
 

@@ -47,13 +47,14 @@ def read_squares(given: Sequence[str], limit: int, image_px: int, channels: int 
             pixels = decode_image(data, one, CANVAS_PX, channels)
             found.append(Named(Path(one).name, square(pixels, image_px)))
         else:
-            found += _from_source(open_source(one), limit, image_px, channels)
+            found += from_source(open_source(one), limit, image_px, channels)
     if not found:
         raise ValueError("there are no images; give some with --data")
     return found
 
 
-def _from_source(source: Source, limit: int, image_px: int, channels: int) -> list[Named]:
+def from_source(source: Source, limit: int, image_px: int, channels: int = 3) -> list[Named]:
+    """At most `limit` records of a source, spread evenly; see `read_squares`."""
     source, found = evenly(source, limit), []
     for i in range(len(source)):
         name = source.record_id(i)

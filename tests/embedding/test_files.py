@@ -1,6 +1,5 @@
 """Files of rows that come batch by batch."""
 
-import gc
 import weakref
 
 import numpy as np
@@ -19,7 +18,6 @@ def test_no_more_than_two_batches_are_held(tmp_path, format):
         for number in range(6):
             values = np.full((3, 2, 4), number, np.float32)
             made.append(weakref.ref(values))
-            gc.collect()
             alive.append(sum(one() is not None for one in made))
             yield Rows([f"{number}/{i}" for i in range(3)], np.arange(3), {"patches": values})
             del values

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from dinojax.build import build_init
 from dinojax.build_inputs import build_inputs
@@ -30,6 +31,7 @@ def step_inputs(config: Config, channels: int = 3) -> StepInputs:
     return jax.jit(build_inputs(config), static_argnums=1)(batch, 0)
 
 
+@pytest.mark.slow
 def test_teacher_without_jitter():
     """Only the teacher sees its own crops; boxes, masks and the student's pixels stay."""
     config = small(crops__teacher_no_color_jitter=True)

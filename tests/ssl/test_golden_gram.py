@@ -19,7 +19,17 @@ VARIANTS = {
 }
 
 
-@pytest.fixture(scope="module", params=VARIANTS, ids="/".join)
+HEAVY = ("unnormalised_same_size", "unmasked_teacher_neg")
+"""Only in the slow run and with ``-m golden``: two variants compile enough for the default one."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(key, marks=pytest.mark.slow if key[1] in HEAVY else (), id="/".join(key))
+        for key in VARIANTS
+    ],
+)
 def case(request) -> Case:
     folder, variant = request.param
     recorded = goldens.read_json(f"{folder}/config.json")

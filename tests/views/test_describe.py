@@ -43,6 +43,7 @@ def test_every_view_has_its_own_choices():
     assert [view["solarize"] for view in views] == [False, bool(second.solarize), *[False] * 4]
 
 
+@pytest.mark.slow
 def test_one_colour_for_all():
     recipe = dataclasses.replace(RECIPE, share_color_jitter=True, jitter_probability=1.0)
     params = drawn(recipe)

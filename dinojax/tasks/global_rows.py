@@ -78,11 +78,19 @@ def global_rows(evaluation: Evaluation, part: Part, view: int | None = None) -> 
 
 
 def labelled_rows(evaluation: Evaluation, part: Part) -> Labelled:
-    """Without records that have no class."""
+    """Without records that have no class.
+
+    Raises:
+        ValueError: none has one.
+    """
     rows = global_rows(evaluation, part)
     accepted = evaluation.records.accepted if part == "test" else None
     labels = rows.labels
     keep = np.flatnonzero(labels >= 0)
+    if not len(keep):
+        raise ValueError(
+            f"none of the {len(labels)} {part} records has a class; give others with --data"
+        )
     if accepted is not None:
         return Labelled(rows, keep, labels[keep], [accepted[i] for i in rows.places[keep]])
     return Labelled(rows, keep, labels[keep], None)

@@ -206,3 +206,10 @@ def test_records_without_a_class_are_left_out(folder):
 def test_mistakes_are_named(hard, changes, words):
     with pytest.raises(ValueError, match=words):
         scores(LINEAR, dataclasses.replace(SHORT, **changes), hard)
+
+
+def test_records_without_any_class_are_refused(tmp_path):
+    none = Gradients("tests", 15, EASY, [None] * 15)
+    given = evaluation(tmp_path, EvalRecords(Gradients("train", 30, EASY), none))
+    with pytest.raises(ValueError, match="none of the 15 test records has a class; give others"):
+        scores(KNN, KnnProtocol(), given)

@@ -1,10 +1,10 @@
 """Which model a file is of, by the names and shapes of its entries alone."""
 
-import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 
 from dinojax.export.dinov2_names import plain_entries
+from dinojax.export.incoming import fits_any
 from dinojax.export.names import BUFFERS, entry_shapes
 from dinojax.export.packed import Shape
 from dinojax.export.weights import HF, TIMM, Weights
@@ -25,12 +25,14 @@ def presets_of(
         missing: patterns of official names that the file may lack.
         unexpected: patterns of names that it may have too many.
     """
-    plain = {name: shape for name, shape in _plain(weights).items() if not _any(unexpected, name)}
+    plain = {
+        name: shape for name, shape in _plain(weights).items() if not fits_any(unexpected, name)
+    }
     absent = [*missing, *([LOCAL_NORM] if weights.layout in (HF, TIMM) else [])]
 
     def fits(preset: Preset) -> bool:
         wanted = _wanted(preset, channels)
-        optional = {key for key in wanted if _any(absent, key)}
+        optional = {key for key in wanted if fits_any(absent, key)}
         if weights.zeros is not None:
             optional |= {key for key in wanted if re.fullmatch(weights.zeros, key)}
         return plain == {key: wanted[key] for key in wanted if key in plain or key not in optional}
@@ -83,7 +85,3 @@ def _width(shapes: Shapes) -> int | None:
         if shapes.get(stem):
             return shapes[stem][0]
     return None
-
-
-def _any(patterns: Sequence[str], name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

@@ -42,12 +42,8 @@ class Incoming:
         absent = self._shapes.keys() - self._entries.keys()
         self._zeros = {n for n in absent if weights.zeros and re.fullmatch(weights.zeros, n)}
         self.missing = self._official(absent - self._zeros)
-        self.unexpected = sorted(
-            self._entries[name].name
-            for name in self._entries.keys() - self._shapes.keys()
-            if not BUFFERS.match(name)
-        )
-        self.unexpected = sorted({*self.unexpected})
+        left = self._entries.keys() - self._shapes.keys()
+        self.unexpected = sorted({self._entries[n].name for n in left if not BUFFERS.match(n)})
         for name in self._shapes.keys() & self._entries.keys():
             self._check(name)
 
@@ -61,8 +57,8 @@ class Incoming:
         Raises:
             ValueError: there is more; names the first few.
         """
-        lacks = [name for name in self.missing if not _any(missing, name)]
-        left = [name for name in self.unexpected if not _any(unexpected, name)]
+        lacks = [name for name in self.missing if not fits_any(missing, name)]
+        left = [name for name in self.unexpected if not fits_any(unexpected, name)]
         faults = [f"it has no entry {first(lacks)}"] if lacks else []
         if left:
             faults.append(f"it has {len(left)} entries the model lacks: {first(left)}")
@@ -196,5 +192,6 @@ class _Official(Mapping[str, np.ndarray]):
         return len(self._parts)
 
 
-def _any(patterns: Collection[str], name: str) -> bool:
+def fits_any(patterns: Collection[str], name: str) -> bool:
+    """Whether a name is one of these, or fits one as a pattern."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

@@ -91,8 +91,9 @@ def convert(values: Values, gpus: int) -> Converted:
         ValueError: a value that the reference would not take either, or a model not known here.
     """
     found, why = _model(values)
-    found |= _heads_and_losses(values) | _run(values, gpus) | _crops(values)
-    found |= schedules(values, _steps_per_epoch(values), gpus)
+    epoch = values.count("train.OFFICIAL_EPOCH_LENGTH")
+    found |= _heads_and_losses(values) | _run(values, gpus, epoch) | _crops(values)
+    found |= schedules(values, epoch, gpus)
     if values.system == "dinov3":
         found |= _gram(values, why)
     config = to_dict(Config())
@@ -172,24 +173,22 @@ def _heads_and_losses(values: Values) -> dict[str, Any]:
     return found
 
 
-def _steps_per_epoch(values: Values) -> int:
-    return values.count("train.OFFICIAL_EPOCH_LENGTH")
-
-
-def _run(values: Values, gpus: int) -> dict[str, Any]:
+def _run(values: Values, gpus: int, epoch: int) -> dict[str, Any]:
+    """Of epochs of so many steps."""
     per_gpu = values.count("train.batch_size_per_gpu")
     batch = per_gpu * gpus
     centering = {"centering": "softmax"}.get(values["train.centering"], values["train.centering"])
     found: dict[str, Any] = {
         "train.batch_size": batch,
         "train.draw_group_size": per_gpu,
-        "train.steps": round(values.number("optim.epochs") * _steps_per_epoch(values)),
+        "train.steps": round(values.number("optim.epochs") * epoch),
         "train.seed": values["train.seed"],
         "train.centering": centering,
     }
-    for name in ("clip_grad", "patch_embed_lr_mult", "layerwise_decay"):
-        found[f"optim.{name}"] = values[f"optim.{name}"]
-    for name in ("adamw_beta1", "adamw_beta2"):
+    for name in (
+        *("clip_grad", "patch_embed_lr_mult", "layerwise_decay"),
+        *("adamw_beta1", "adamw_beta2"),
+    ):
         found[f"optim.{name}"] = values[f"optim.{name}"]
     period = values.count("evaluation.eval_period_iterations")
     found["knn.every_steps"] = max(period, 0)
@@ -244,10 +243,10 @@ def _gram(values: Values, why: dict[str, str]) -> dict[str, Any]:
         found["gram.teacher"] = "ema"
     elif load >= 0:
         found["gram.load_ema_step"] = load
-    update = {name: values[f"gram.{name}"] for name in ("update_frequency", "it_first_update")}
-    update["max_updates"] = values["gram.max_updates"]
-    if values["gram.rep_update"] and not values["gram.ema_teacher"]:
-        found["gram.update_every_steps"] = update["update_frequency"]
-        found["gram.first_update_step"] = update["it_first_update"]
-        found["gram.max_updates"] = update["max_updates"]
-    return found
+    update = {
+        "gram.update_every_steps": values["gram.update_frequency"],
+        "gram.first_update_step": values["gram.it_first_update"],
+        "gram.max_updates": values["gram.max_updates"],
+    }
+    repeated = values["gram.rep_update"] and not values["gram.ema_teacher"]
+    return found | update if repeated else found

@@ -10,7 +10,7 @@ with warnings.catch_warnings():
     import torch
     from parity.torchvision_operators import declare_torchvision_operators
 
-    declare_torchvision_operators(torch)
+    declare_torchvision_operators()
     from transformers import AutoModel
 
 folder, images, out = sys.argv[1:]

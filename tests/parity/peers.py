@@ -95,11 +95,10 @@ def _width(preset: str) -> int:
 @functools.cache
 def import_transformers() -> ModuleType:
     """transformers; like timm it imports torchvision."""
-    import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the package, not in our use of it
-        declare_torchvision_operators(torch)
+        declare_torchvision_operators()
         import transformers
 
         for name in ("DINOv3ViT", "DINOv3ConvNext", "Dinov2", "Dinov2WithRegisters"):
@@ -111,11 +110,10 @@ def import_transformers() -> ModuleType:
 @functools.cache
 def import_timm() -> ModuleType:
     """timm; the operators of torchvision, which it imports, may be built for another torch."""
-    import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        declare_torchvision_operators(torch)
+        declare_torchvision_operators()
         import timm
     return timm
 

@@ -1,11 +1,10 @@
 """torchvision as transformers and timm import it, also beside another torch than its own."""
 
 import functools
-from types import ModuleType
 
 
 @functools.cache
-def declare_torchvision_operators(torch: ModuleType) -> object:
+def declare_torchvision_operators() -> object:
     """Schemas of the operators that torchvision registers shapes for while it is imported.
 
     Beside a CPU torch its compiled library does not load, and the import fails with "operator
@@ -18,7 +17,9 @@ def declare_torchvision_operators(torch: ModuleType) -> object:
             raise
     else:
         return torchvision
-    library = torch.library.Library("torchvision", "DEF")
+    from torch import library
+
+    operators = library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return operators

@@ -15,7 +15,7 @@ from dinojax import mesh as meshes
 from dinojax.backbones.given import check_images, places_of
 from dinojax.backbones.opened import ImageFormat, Opened, fingerprint_of_params
 from dinojax.mesh import gather, split_batch
-from dinojax.models.block import CLS_ATTENTION
+from dinojax.models.attention import CLS_ATTENTION
 from dinojax.models.features import Features
 from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone, layer_count

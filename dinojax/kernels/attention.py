@@ -1,70 +1,68 @@
-"""Full bidirectional attention inside each image."""
+"""Full bidirectional attention inside each image, with RoPE: one entry, and its backends."""
 
-import jax
-import jax.numpy as jnp
-from einops import rearrange
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from dinojax.precision import widen
+from jax.typing import DTypeLike
+
+from dinojax.kernels import attention_reference, attention_tpu
+from dinojax.kernels.on_device import platform
+from dinojax.kernels.rope import RopeTables
 from dinojax.typing import Array, Float
 
-LONG = 1280
-"""Tokens above which logits of all queries are never there at once; 35 x 35 patches fit below."""
-BLOCK = 256
-"""Queries at a time then."""
+Heads = Float[Array, "G b N H d"]
 
 
-def attention(
-    q: Float[Array, "B N H d"], k: Float[Array, "B N H d"], v: Float[Array, "B N H d"]
-) -> Float[Array, "B N H d"]:
-    """``softmax(q k^T / sqrt(d)) v`` for every image and head (arXiv:1706.03762, Eq. 1).
+class Backend(NamedTuple):
+    """One way to compute it.
 
-    Products in the dtype of the inputs, logits and softmax in at least float32. Of more than `LONG`
-    tokens, as at 768 px, queries are taken in blocks: ``B H N^2`` logits would not fit.
+    Attributes:
+        attend: ``(q, k, v, rope) -> out``, differentiable by q, k and v.
+        unsupported: ``(shape of q, dtype, rope) -> why not``, or None.
     """
-    return _attend(q, k, v) if q.shape[1] <= LONG else _attend_in_blocks(q, k, v)
+
+    attend: Callable[[Heads, Heads, Heads, RopeTables | None], Heads]
+    unsupported: Callable[[Sequence[int], DTypeLike, RopeTables | None], str | None]
 
 
-def first_weights(q: Float[Array, "B N H d"], k: Float[Array, "B N H d"]) -> Float[Array, "B H N"]:
-    """How the first token's query spreads over all tokens, per head; float32, rows sum to 1."""
-    scale = q.shape[-1] ** -0.5
-    logits = jnp.einsum("bhd,bkhd->bhk", widen(q[:, 0]) * scale, widen(k))
-    return jax.nn.softmax(logits, axis=-1)
+BACKENDS = {
+    "reference": Backend(attention_reference.attend, lambda *_: None),
+    "tpu": Backend(attention_tpu.attend, attention_tpu.unsupported),
+}
+AUTO = "auto"
+PREFERRED = {"tpu": ("tpu", "reference"), "gpu": ("reference",), "cpu": ("reference",)}
+"""Platform -> backends in the order of preference."""
 
 
-def _attend(
-    q: Float[Array, "B M H d"], k: Float[Array, "B N H d"], v: Float[Array, "B N H d"]
-) -> Float[Array, "B M H d"]:
-    scale = q.shape[-1] ** -0.5
-    logits = jnp.einsum(
-        "bqhd,bkhd->bhqk", q * jnp.asarray(scale, q.dtype), k, preferred_element_type=widen(q).dtype
+def attention(q: Heads, k: Heads, v: Heads, rope: RopeTables | None, backend: str = AUTO) -> Heads:
+    """``softmax(rope(q) rope(k)^T / sqrt(d)) v`` of every image and head (arXiv:1706.03762, Eq. 1).
+
+    Products in the dtype of the inputs, rotation, logits and softmax in at least float32. `rope`
+    has one table for each group or one for all; None if positions are in the tokens already.
+    "auto" takes the first backend of `PREFERRED` that can; another platform's Pallas kernel is
+    interpreted, which is for tests.
+
+    Raises:
+        ValueError: an unknown backend, or one that does not compute these inputs.
+    """
+    check_backend(backend)
+    if backend == AUTO:
+        backend = choose(q.shape, q.dtype, rope)
+    elif reason := BACKENDS[backend].unsupported(q.shape, q.dtype, rope):
+        raise ValueError(f"attention_backend={backend!r} cannot do this: {reason}; use auto")
+    return BACKENDS[backend].attend(q, k, v, rope)
+
+
+def check_backend(name: str) -> None:
+    """Raises ValueError: there is none of this name."""
+    if name not in (AUTO, *BACKENDS):
+        raise ValueError(f"attention_backend={name!r} is unknown; use {[AUTO, *BACKENDS]}")
+
+
+def choose(shape: Sequence[int], dtype: DTypeLike, rope: RopeTables | None) -> str:
+    """The backend that "auto" means for q of this ``[G, b, N, H, d]``."""
+    return next(
+        name
+        for name in PREFERRED.get(platform(), ("reference",))
+        if BACKENDS[name].unsupported(shape, dtype, rope) is None
     )
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-
-
-def _attend_in_blocks(
-    q: Float[Array, "B N H d"], k: Float[Array, "B N H d"], v: Float[Array, "B N H d"]
-) -> Float[Array, "B N H d"]:
-    """The same, block after block; the backward pass computes a block's weights again."""
-    tokens = q.shape[1]
-    count, size = query_blocks(tokens)
-    padded = jnp.pad(q, ((0, 0), (0, count * size - tokens), (0, 0), (0, 0)))
-    blocks = rearrange(padded, "B (n m) H d -> n B m H d", n=count)
-    # Wide outside the loop, so that their gradients are summed over blocks wide.
-    keys, values = widen(k), widen(v)
-
-    @jax.checkpoint
-    def attend(block: Float[Array, "B m H d"]) -> Float[Array, "B m H d"]:
-        return _attend(block, keys.astype(k.dtype), values.astype(v.dtype))
-
-    out = jax.lax.map(attend, blocks)
-    return rearrange(out, "n B m H d -> B (n m) H d")[:, :tokens]
-
-
-def query_blocks(tokens: int) -> tuple[int, int]:
-    """(number of blocks, queries in each), the latter a multiple of 8; one block up to `LONG`."""
-    if tokens <= LONG:
-        return 1, tokens
-    count = -(-tokens // BLOCK)
-    size = -(-tokens // count)
-    return count, size + -size % 8

@@ -67,6 +67,59 @@ def _matmul_bwd(axes, input_axes, tensor_axis, pinned, saved, grad):
 _matmul.defvjp(_matmul_fwd, _matmul_bwd)
 
 
+def linears(
+    x: Float[Array, "*n I"],
+    weight: Float[Array, "I S *O"],
+    biases: Sequence[Float[Array, "*O"] | None],
+    *,
+    compute: DTypeLike,
+    tensor_axis: int,
+) -> list[Float[Array, "*n _"]]:
+    """S products of one input, e.g. q, k and v, each with its output axes as a single one.
+
+    Apart from each other, because a kernel reads whole arrays: q, k and v as parts of one would be
+    copied. Their weight is one parameter, gathered at once. See `linear` for the rest.
+    """
+    ys: Any = _matmuls(x.astype(compute), weight, tensor_axis)
+    ys = [checkpoint_name(y, PRODUCT) for y in ys]
+    flat = [None if b is None else b.reshape(-1) for b in biases]
+    return [
+        y if b is None else y + spread(b, y.shape, y.dtype) for y, b in zip(ys, flat, strict=True)
+    ]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _matmuls(x, weight, tensor_axis):
+    return tuple(x @ part for part in _parts(x, weight, tensor_axis))
+
+
+def _parts(x, weight, tensor_axis) -> list[Float[Array, "I _"]]:
+    whole = gather(weight.astype(x.dtype), tensor_axis)
+    return [whole[:, i].reshape(len(whole), -1) for i in range(weight.shape[1])]
+
+
+def _matmuls_fwd(x, weight, tensor_axis):
+    return _matmuls(x, weight, tensor_axis), (x, weight)
+
+
+def _matmuls_bwd(tensor_axis, saved, grads):
+    x, weight = saved
+    rows = tuple(range(x.ndim - 1))
+    by_parts = [  # in the master dtype, as in `_matmul_bwd`
+        jax.lax.dot_general(x, g, ((rows, rows), ((), ())), preferred_element_type=weight.dtype)
+        for g in grads
+    ]
+    by_weight = jnp.stack(by_parts, axis=1).reshape(weight.shape)
+    by_x = sum(
+        jnp.matmul(g, part.T, preferred_element_type=widen(x).dtype)
+        for g, part in zip(grads, _parts(x, weight, tensor_axis), strict=True)
+    )
+    return by_x.astype(x.dtype), by_weight
+
+
+_matmuls.defvjp(_matmuls_fwd, _matmuls_bwd)
+
+
 def linear(
     x: Float[Array, "..."],
     weight: Float[Array, "..."],

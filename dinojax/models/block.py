@@ -7,18 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dinojax.kernels.attention import attention, first_weights
 from dinojax.kernels.linear import spread
-from dinojax.kernels.rope import RopeTables, apply_rope
-from dinojax.models.dense import Dense
+from dinojax.kernels.rope import RopeTables
+from dinojax.models.attention import Attention, Tokens
 from dinojax.models.ffn import Mlp, SwiGlu, hidden_width
 from dinojax.models.norm import NORM_LAYERS
 from dinojax.precision import Precision
 from dinojax.typing import Array, Float, Int
 
-CLS_ATTENTION = "cls_attention"
-"""A collection of variables: what CLS attends to. Computed only where it is asked for."""
-Tokens = Float[Array, "G b N D"]
 Streams = tuple[Float[Array, "G _ _ D"], ...]
 """Tokens of each crop size: as many groups, but other numbers of rows and tokens."""
 
@@ -75,49 +71,6 @@ class LayerScale(nn.Module):
         return x * spread(gamma, x.shape, x.dtype)
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention, with RoPE on q and k unless positions are in the tokens.
-
-    With `mask_k_bias` the key bias is absent from the sum: it cannot change the softmax, and in
-    bf16 a large useless bias costs precision.
-    """
-
-    heads: int
-    qkv_bias: bool
-    proj_bias: bool
-    mask_k_bias: bool
-    init_std: float
-    precision: Precision
-
-    @nn.compact
-    def __call__(self, x: Tokens, rope: RopeTables | None) -> Tokens:
-        groups, rows, tokens, width = x.shape
-        qkv = Dense(
-            (3, self.heads, width // self.heads),
-            self.precision,
-            self.qkv_bias,
-            bias_gain=(1.0, 0.0, 1.0) if self.mask_k_bias else None,
-            init_std=self.init_std,
-            tensor_axis=-2,
-            name="qkv",
-        )(x)
-        q, k, v = (qkv[:, :, :, i] for i in range(3))
-        if rope is not None:
-            q, k = apply_rope(q, rope), apply_rope(k, rope)
-        q, k, v = (t.reshape(groups * rows, *t.shape[2:]) for t in (q, k, v))
-        if self.is_mutable_collection(CLS_ATTENTION):
-            self.sow(CLS_ATTENTION, "weights", first_weights(q, k))
-        out = attention(q, k, v).reshape(groups, rows, tokens, width)
-        return Dense(
-            (width,),
-            self.precision,
-            self.proj_bias,
-            init_std=self.init_std,
-            tensor_axis=-2,
-            name="proj",
-        )(out)
-
-
 class Block(nn.Module):
     """Pre-norm transformer layer on a tuple of token streams, one per crop size (DINOv3, 3.1).
 
@@ -134,6 +87,7 @@ class Block(nn.Module):
     norm_layer: str
     layerscale: float | None
     init_std: float
+    attention_backend: str
     precision: Precision
 
     @nn.compact
@@ -147,6 +101,7 @@ class Block(nn.Module):
             self.proj_bias,
             self.mask_k_bias,
             self.init_std,
+            self.attention_backend,
             self.precision,
             name="attn",
         )

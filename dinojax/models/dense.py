@@ -1,7 +1,6 @@
 """The linear layer of every module: float32 master weights, products in the compute dtype."""
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from dinojax.kernels.linear import linear
 from dinojax.precision import Precision
@@ -12,16 +11,11 @@ INIT_STD = 0.02
 
 
 class Dense(nn.Module):
-    """``x @ kernel + bias``; `features` may name several output axes, e.g. ``(3, H, d)``.
-
-    `bias_gain` multiplies the bias along its first axis: a zero there keeps that part of the bias,
-    and its gradient, out of the sum (the masked k-bias of DINOv3).
-    """
+    """``x @ kernel + bias``; `features` may name several output axes."""
 
     features: tuple[int, ...]
     precision: Precision
     use_bias: bool = True
-    bias_gain: tuple[float, ...] | None = None
     init_std: float = INIT_STD
     tensor_axis: int | None = None
     """Axis of the kernel, from its end, that is split over the mesh's tensor axis."""
@@ -36,9 +30,6 @@ class Dense(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, self.features, self.precision.param)
-            if self.bias_gain is not None:
-                gain = jnp.asarray(self.bias_gain, bias.dtype)
-                bias = bias * gain.reshape(-1, *[1] * (bias.ndim - 1))
         return linear(
             x,
             kernel,

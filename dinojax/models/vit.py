@@ -9,8 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dinojax.kernels.attention import check_backend
 from dinojax.kernels.rope import CoordinateDraws, RopeTables, rope_periods, rope_tables
-from dinojax.models.block import CLS_ATTENTION, Block, LayerInputs, Streams, Tokens
+from dinojax.models.attention import CLS_ATTENTION, Tokens
+from dinojax.models.block import Block, LayerInputs, Streams
 from dinojax.models.dense import INIT_STD
 from dinojax.models.embed import Embed, patch_grid
 from dinojax.models.features import CropDraws, Features
@@ -54,6 +56,8 @@ class VisionTransformer(nn.Module):
     interpolate_offset: float = 0.1
     interpolate_antialias: bool = False
     """How that table is resampled for other grids (`embed.resample_positions`)."""
+    attention_backend: str = "auto"
+    """A key of `dinojax.kernels.attention.BACKENDS`, or the best for the chips and shapes."""
     remat: str = "none"
     scan_unroll: int = 1
 
@@ -80,6 +84,7 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f"norm_layer={self.norm_layer!r} is unknown; use one of {list(NORM_LAYERS)}"
             )
+        check_backend(self.attention_backend)
         self.embed = Embed(
             self.embed_dim,
             self.patch_size,
@@ -100,6 +105,7 @@ class VisionTransformer(nn.Module):
             self.norm_layer,
             self.layerscale,
             self.init_std,
+            self.attention_backend,
             self.precision,
         )
         norm = NORM_LAYERS[self.norm_layer]

@@ -8,7 +8,7 @@ import numpy as np
 from dinojax.build_inputs import build_views, draw_group_size
 from dinojax.build_model import build_model
 from dinojax.config import Config
-from dinojax.kernels.attention import query_blocks
+from dinojax.kernels.attention_reference import query_blocks
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.ffn import hidden_width
 from dinojax.models.vit import VisionTransformer

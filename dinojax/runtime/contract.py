@@ -51,6 +51,7 @@ FREE_KEYS = (
     "student.remat",  # which activations are kept and which computed again
     "train.micro_batches",  # how much of the batch is computed at a time
     "train.prototype_chunk",  # how many logits exist at a time
+    "student.attention_backend",  # what computes it
     "student.scan_unroll",  # how many layers the compiler sees at once
 )
 """Keys, and sections with a dot at the end, that may change between starts. All others are bound,

@@ -1,11 +1,11 @@
-"""`linear` against NumPy and against plain automatic differentiation."""
+"""`linear` and `linears` against NumPy and against plain automatic differentiation."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.kernels.linear import linear, spread
+from dinojax.kernels.linear import linear, linears, spread
 
 
 def operands(outputs=(5,), dtype=jnp.float32):
@@ -129,3 +129,40 @@ def test_spread_sums_its_gradient_in_float32():
     grad = jax.grad(total)(gain)
     assert grad.dtype == gain.dtype
     np.testing.assert_array_equal(grad, 1000.0)
+
+
+def parts_of(x, weight, bias, dtype):
+    """`linears` as one array like that of `linear`; the second part has no bias."""
+    biases = [bias[0], None, bias[2]]
+    outs = linears(x, weight, biases, compute=dtype, tensor_axis=-2)
+    return jnp.stack(outs, axis=-2).reshape(*x.shape[:-1], *weight.shape[1:])
+
+
+def test_parts_equal_one_product():
+    """Values and gradients in float64."""
+    with jax.enable_x64(True):
+        x, weight, bias = operands((3, 2, 4), jnp.float64)
+        masked = bias.at[1].set(0)
+
+        def results(of):
+            value, backwards = jax.vjp(of, x, weight, bias)
+            return value, *backwards(jnp.cos(value))
+
+        ours = results(lambda *args: parts_of(*args, jnp.float64))
+        expected = results(lambda x, w, b: plain(x, w, b.at[1].set(0), jnp.float64))
+        np.testing.assert_allclose(ours[0], plain(x, weight, masked, jnp.float64), rtol=1e-12)
+        for a, b in zip(ours, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+def test_parts_in_bf16_sum_their_gradients_in_float32():
+    """That of the weight has its dtype; that of the input is rounded once, not for each part."""
+    args = operands((3, 2, 4))
+    x = args[0].astype(jnp.bfloat16)
+    grad_x, grad_weight = jax.grad(
+        lambda x, w: parts_of(x, w, args[2], jnp.bfloat16).astype(jnp.float32).sum(), (0, 1)
+    )(x, args[1])
+    assert grad_x.dtype == jnp.bfloat16 and grad_weight.dtype == jnp.float32
+    wide = np.float32(args[1].astype(jnp.bfloat16)).reshape(7, -1).sum(axis=1)
+    expected = np.float32(jnp.asarray(wide).astype(jnp.bfloat16))
+    np.testing.assert_array_equal(np.float32(grad_x), np.broadcast_to(expected, x.shape))

@@ -1,0 +1,43 @@
+"""Which kind of chip a computation is traced for, and kernels that run on each device's part."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+
+from dinojax.kernels.rope import RopeTables
+from dinojax.mesh import BATCH_AXES, current_batch_shards
+from dinojax.typing import Array
+
+
+def platform() -> str:
+    """ "tpu", "gpu" or "cpu": that of the mesh in use, which may be one to compile for only."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty and mesh.abstract_device is not None:
+        return mesh.abstract_device.platform
+    return jax.default_backend()
+
+
+def per_device(call: Callable[..., Any], arrays: tuple[Array, ...], rope: RopeTables | None) -> Any:
+    """``call(*arrays, rope)`` on each device's ``[G, b, N, H, d]``; what it returns lies likewise.
+
+    The partitioner cannot look into a kernel. Groups lie over data and fsdp or, where they do not
+    divide, images do; heads lie over tensor.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return call(*arrays, rope)
+    groups, images, _, heads, _ = arrays[0].shape
+    shards, split = current_batch_shards(), (None, None)
+    if groups % shards == 0:
+        split = (BATCH_AXES, None)
+    elif images % shards == 0:
+        split = (None, BATCH_AXES)
+    over_tensor = "tensor" if heads % mesh.shape.get("tensor", 1) == 0 else None
+    spec = PartitionSpec(*split, None, over_tensor, None)
+    # One table for all groups, or one for each.
+    table = PartitionSpec(split[0] if rope is not None and len(rope.sin) > 1 else None)
+    return jax.shard_map(
+        call, in_specs=(*[spec] * len(arrays), table), out_specs=spec, check_vma=False
+    )(*arrays, rope)

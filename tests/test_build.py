@@ -59,6 +59,7 @@ def expected(start) -> dict[str, np.ndarray]:
     "free",
     [
         {"student__remat": "dots"},
+        {"student__attention_backend": "reference"},
         {"student__remat": "full", "student__scan_unroll": 2},
     ],
     ids=str,

@@ -19,7 +19,7 @@ LOGITS_BYTES = 6 * 2**20
 LOWEST = -1e30
 """Logit of a key that is not of the query's image; finite, so that no difference is NaN."""
 
-Slab = Float[Array, "R W"]
+Rows = Float[Array, "R W"]
 """Tokens of one image, or of several that share products, and the lanes of some heads."""
 
 
@@ -88,7 +88,7 @@ def forward_kernel(q_ref, k_ref, v_ref, *refs, cut: Tiling, images: int):
             parts = []
             for rows in cut.tiles:
                 weights, total = _softmax(q[rows, head], k[:, head], rows, cut)
-                parts.append(_dot(weights.astype(v.dtype), v[:, head], 1, 0) / total)
+                parts.append(_dot(weights.astype(v.dtype), v[:, head], 1, 0) * (1 / total))
             outputs.append(_joined(parts, 0))
         _store(out_ref, slab, cut, _joined(outputs, 1))
 
@@ -103,7 +103,7 @@ def backward_kernel(q_ref, k_ref, v_ref, grad_ref, *refs, cut: Tiling, images: i
             parts, of_k, of_v = [], 0.0, 0.0
             for rows in cut.tiles:
                 weights, total = _softmax(q[rows, head], k[:, head], rows, cut)
-                weights = weights / total
+                weights = weights * (1 / total)
                 by_weights = _dot(grad[rows, head], v[:, head], 1, 1)
                 mean = (weights * by_weights).sum(axis=1, keepdims=True)
                 by_logits = (weights * (by_weights - mean)).astype(v.dtype)
@@ -119,23 +119,23 @@ def backward_kernel(q_ref, k_ref, v_ref, grad_ref, *refs, cut: Tiling, images: i
         _store(v_out, slab, cut, _joined(by_v, 1))
 
 
-class _SlabOf(NamedTuple):
+class Slab(NamedTuple):
     """Images ``first`` and following of a block, of which ``real`` exist (None: all of them)."""
 
     first: int
     real: Array | None
 
 
-def _slabs(cut: Tiling, images: int) -> list[_SlabOf]:
+def _slabs(cut: Tiling, images: int) -> list[Slab]:
     # The last block may reach beyond the images. What is read there may be NaN, which a weight of
     # zero would not keep from the other images of a slab.
     mixed = cut.packed > 1 and images % cut.images > 0
     left = images - pl.program_id(1) * cut.images if mixed else None
     firsts = range(0, cut.images, cut.packed)
-    return [_SlabOf(first, None if left is None else left - first) for first in firsts]
+    return [Slab(first, None if left is None else left - first) for first in firsts]
 
 
-def _load(ref, slab: _SlabOf, cut: Tiling) -> Slab:
+def _load(ref, slab: Slab, cut: Tiling) -> Rows:
     """Float32 rows; those between images are zero."""
     if cut.packed == 1:
         return widen(ref[slab.first])
@@ -147,7 +147,7 @@ def _load(ref, slab: _SlabOf, cut: Tiling) -> Slab:
     return jnp.where(_image_of(rows.shape, 0, cut) < slab.real, rows, 0)
 
 
-def _store(ref, slab: _SlabOf, cut: Tiling, rows: Slab):
+def _store(ref, slab: Slab, cut: Tiling, rows: Rows):
     if cut.packed == 1:
         ref[slab.first] = rows.astype(ref.dtype)
     else:
@@ -155,7 +155,7 @@ def _store(ref, slab: _SlabOf, cut: Tiling, rows: Slab):
         ref[slab.first : slab.first + cut.packed] = images.astype(ref.dtype)
 
 
-def _operands(q_ref, k_ref, v_ref, tables, slab: _SlabOf, cut: Tiling) -> tuple[Slab, Slab, Slab]:
+def _operands(q_ref, k_ref, v_ref, tables, slab: Slab, cut: Tiling) -> tuple[Rows, Rows, Rows]:
     """Of the products: q and k rotated and q divided by sqrt(d), rounded once."""
     q = _rotate(_load(q_ref, slab, cut), tables, cut) * cut.head_dim**-0.5
     k = _rotate(_load(k_ref, slab, cut), tables, cut)
@@ -176,7 +176,7 @@ def _softmax(
     return weights, weights.sum(axis=1, keepdims=True)
 
 
-def _rotate(x: Slab, tables, cut: Tiling) -> Slab:
+def _rotate(x: Rows, tables, cut: Tiling) -> Rows:
     """RoPE of all heads at once: every lane times its cosine, its partner's times its sine."""
     if not tables:
         return x
@@ -184,14 +184,14 @@ def _rotate(x: Slab, tables, cut: Tiling) -> Slab:
     return x * cos[...] + _partner(x, cut) * sin[...]
 
 
-def _rotate_back(grad: Slab, tables, cut: Tiling) -> Slab:
+def _rotate_back(grad: Rows, tables, cut: Tiling) -> Rows:
     if not tables:
         return grad
     sin, cos = tables
     return grad * cos[...] + _partner(grad * sin[...], cut)
 
 
-def _partner(x: Slab, cut: Tiling) -> Slab:
+def _partner(x: Rows, cut: Tiling) -> Rows:
     """Each head's first half of lanes for its second and the other way round."""
     half, width = cut.head_dim // 2, x.shape[1]
     ahead = pltpu.roll(x, width - half, 1)

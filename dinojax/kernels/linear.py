@@ -18,7 +18,7 @@ from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
 PRODUCT = "product"
-"""What remat policies know the results by: they do not see products inside of a custom gradient."""
+"""What remat policies know results by that are kept: they do not look into custom gradients."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))

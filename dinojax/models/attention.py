@@ -2,10 +2,11 @@
 
 import flax.linen as nn
 from einops import rearrange
+from jax.ad_checkpoint import checkpoint_name
 
 from dinojax.kernels.attention import attention
 from dinojax.kernels.attention_reference import first_weights
-from dinojax.kernels.linear import linears
+from dinojax.kernels.linear import PRODUCT, linears
 from dinojax.kernels.rope import RopeTables
 from dinojax.models.dense import Dense
 from dinojax.precision import Precision
@@ -46,7 +47,7 @@ class Attention(nn.Module):
         if self.is_mutable_collection(CLS_ATTENTION):
             weights = first_weights(q, k, rope)
             self.sow(CLS_ATTENTION, "weights", rearrange(weights, "G b H N -> (G b) H N"))
-        out = attention(q, k, v, rope, self.backend)
+        out = checkpoint_name(attention(q, k, v, rope, self.backend), PRODUCT)
         return Dense(
             (width,),
             self.precision,

@@ -9,5 +9,5 @@ REMAT_POLICIES = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT),
 }
-"""What a layer keeps for its backward pass: everything, only its input, or the results of `linear`,
-too."""
+"""What a layer keeps for its backward pass: everything, only its input, or the results of products
+and of attention, too."""

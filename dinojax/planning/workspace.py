@@ -3,12 +3,15 @@
 Counted as the algorithm needs it and as the TPU compiler is seen to lay it out (docs/plan.md).
 """
 
+import jax
 import numpy as np
 
 from dinojax.build_inputs import build_views, draw_group_size
 from dinojax.build_model import build_model
 from dinojax.config import Config
+from dinojax.kernels import attention_tpu
 from dinojax.kernels.attention_reference import query_blocks
+from dinojax.kernels.rope import RopeTables
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.ffn import hidden_width
 from dinojax.models.vit import VisionTransformer
@@ -69,7 +72,7 @@ def _saved_per_crop(backbone: VisionTransformer, shape: MeshShape, length: int) 
     inputs = 2 if backbone.ffn_layer != "mlp" else 1
     item, tokens = np.dtype(backbone.precision.compute).itemsize, padded(length, SUBLANES)
     if backbone.remat == "dots":
-        return item * tokens * (3 * width // shape.tensor + inputs * hidden + 2 * width)
+        return item * tokens * (4 * width // shape.tensor + inputs * hidden + 2 * width)
     # Everything that is not fused: six widths of it, and attention's weights, in float32 as well.
     branches = tokens * (item * (4 * inputs * hidden + 10 * width) + 4 * 6 * width)
     weights = backbone.num_heads // shape.tensor * length * padded(length)
@@ -79,9 +82,9 @@ def _saved_per_crop(backbone: VisionTransformer, shape: MeshShape, length: int) 
 def layer_workspace(config: Config, shape: MeshShape) -> int:
     """Of both streams, whose backward passes XLA interleaves.
 
-    Hidden features before and after the activation and their gradients; q, k, v and normed inputs
-    in float32; the residual branch in the compute dtype; attention weights in float32, and where
-    they come in blocks keys, values and their gradients as well.
+    Hidden features before and after the activation and their gradients; normed inputs in float32;
+    the residual branch in the compute dtype; q, k and v. Where no kernel computes attention, these
+    in float32, its weights and, where they come in blocks, keys, values and their gradients.
     """
     backbone = build_model(config).backbone
     if isinstance(backbone, ConvNeXt):
@@ -92,20 +95,33 @@ def layer_workspace(config: Config, shape: MeshShape) -> int:
     total = 0
     for _, kept, length in token_streams(config, shape):
         features = (7 if backbone.ffn_layer != "mlp" else 4) * item * hidden
-        features += width * (3 * 4 // shape.tensor + 2 * 4 + 6 * item)
-        blocks, queries = query_blocks(length)
-        if blocks > 1:
-            features += width * 4 * 4 // shape.tensor
+        features += width * (2 * 4 + 6 * item)
+        if has_kernel(backbone, kept, length):
+            features += width * 3 * item // shape.tensor
+        else:
+            blocks, queries = query_blocks(length)
+            features += width * (3 if blocks == 1 else 7) * 4 // shape.tensor
+            total += kept * heads * queries * padded(length) * 4
         total += kept * padded(length, SUBLANES) * features
-        total += kept * heads * queries * padded(length) * 4
     return total
+
+
+def has_kernel(backbone: VisionTransformer, crops: int, length: int) -> bool:
+    """Whether attention is one kernel, which holds its weights and rotations in VMEM."""
+    if backbone.attention_backend == "reference":
+        return False
+    head_dim = backbone.embed_dim // backbone.num_heads
+    table = jax.ShapeDtypeStruct((1, length, head_dim), backbone.precision.rope)
+    rope = None if backbone.pos_embed_grid is not None else RopeTables(table, table)
+    shape = (1, crops, length, backbone.num_heads, head_dim)
+    return attention_tpu.unsupported(shape, backbone.precision.compute, rope) is None
 
 
 def teacher_workspace(config: Config, shape: MeshShape) -> int:
     """Of the larger forward pass of the teachers, which keep nothing but a layer's input.
 
-    Attention: q, k, v; q and k in float32 before and after their rotation; weights in float32. FFN:
-    hidden features before and after the activation.
+    Attention: q, k, v and, without a kernel, q and k in float32 before and after their rotation and
+    the weights in float32. FFN: hidden features before and after the activation.
     """
     largest = 0
     for backbone, (crops, _, length) in teacher_streams(config, shape):
@@ -113,8 +129,10 @@ def teacher_workspace(config: Config, shape: MeshShape) -> int:
             continue
         item, tokens = np.dtype(backbone.precision.compute).itemsize, padded(length, SUBLANES)
         inputs = 2 if backbone.ffn_layer != "mlp" else 1
-        weights = backbone.num_heads * query_blocks(length)[1] * padded(length) * 4
-        attend = tokens * backbone.embed_dim * (3 * item + 4 * 4) + weights
+        attend = tokens * backbone.embed_dim * 3 * item
+        if not has_kernel(backbone, crops, length):
+            attend += tokens * backbone.embed_dim * 4 * 4
+            attend += backbone.num_heads * query_blocks(length)[1] * padded(length) * 4
         feed_forward = tokens * (inputs + 1) * hidden_features(backbone) * item
         stream = tokens * 2 * backbone.embed_dim * item
         largest = max(largest, crops * (stream + max(attend, feed_forward) // shape.tensor))

@@ -59,8 +59,8 @@ def test_full_keeps_the_input_alone():
 
 
 def test_dots_keeps_the_results_of_products_as_well():
-    """qkv, both outputs and the hidden features, of the kept rows only."""
-    products = KEPT * TOKENS * (3 + 1 + 4 + 1) * WIDTH
+    """qkv, attention, both outputs and the hidden features, of the kept rows only."""
+    products = KEPT * TOKENS * (3 + 1 + 1 + 4 + 1) * WIDTH
     assert kept_numbers("dots") == CROPS * TOKENS * WIDTH + products
 
 

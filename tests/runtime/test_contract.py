@@ -74,6 +74,7 @@ FREE = {
     "knn__k": 5,
     "mesh__fsdp": 8,
     "student__remat": "full",
+    "student__attention_backend": "reference",
     "student__scan_unroll": 2,
     "train__hang_timeout_s": 1.0,
     "train__log_every_steps": 1,

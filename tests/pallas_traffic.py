@@ -1,0 +1,59 @@
+"""Bytes that Pallas calls move between main memory and their programs, from grids and block specs.
+
+The compiler reports of a Pallas call whatever its `cost_estimate` declares. What it moves follows
+from its blocks: one is copied whenever its index changes from one program to the next.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import pallas as pl
+
+
+class Call(NamedTuple):
+    """One `pallas_call`: its name, and bytes by grid and blocks and by its cost estimate."""
+
+    name: str
+    moved: int
+    declared: int
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[list[Call]]:
+    """The calls that are made meanwhile. Their results are zeros: no kernel is traced or run."""
+    calls, original = [], pl.pallas_call
+
+    def pallas_call(kernel, out_shape, *, grid, in_specs, out_specs, cost_estimate, name, **_):
+        del kernel
+
+        def call(*arrays):
+            specs, places = [*in_specs, *out_specs], [*arrays, *out_shape]
+            moved = sum(_moved(*pair, grid) for pair in zip(specs, places, strict=True))
+            calls.append(Call(name, moved, cost_estimate.bytes_accessed))
+            return [jnp.zeros(x.shape, x.dtype) for x in out_shape]
+
+        return call
+
+    pl.pallas_call = pallas_call
+    try:
+        yield calls
+    finally:
+        pl.pallas_call = original
+
+
+def _moved(spec: pl.BlockSpec, array: jax.ShapeDtypeStruct, grid: Sequence[int]) -> int:
+    assert spec.block_shape is not None and spec.index_map is not None
+    points: list[Any] = [x.reshape(-1) for x in np.indices(grid)]
+    programs = len(points[0])
+    index = [np.broadcast_to(i, programs) for i in spec.index_map(*points)]
+    changed = np.ones(programs, bool)
+    changed[1:] = np.any([i[1:] != i[:-1] for i in index], axis=0)
+    numbers = np.ones(programs, np.int64)
+    for i, size, whole in zip(index, spec.block_shape, array.shape, strict=True):
+        size = 1 if size is None else size
+        numbers *= np.minimum(size, whole - i * size)  # the last block may be a part of one
+    return int(numbers[changed].sum()) * array.dtype.itemsize

@@ -90,12 +90,13 @@ def linears(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _matmuls(x, weight, tensor_axis):
-    return tuple(x @ part for part in _parts(x, weight, tensor_axis))
+    whole = _whole_parts(x, weight, tensor_axis)
+    return tuple(x @ whole[:, part] for part in range(weight.shape[1]))
 
 
-def _parts(x, weight, tensor_axis) -> list[Float[Array, "I _"]]:
+def _whole_parts(x, weight, tensor_axis) -> Float[Array, "I S _"]:
     whole = gather(weight.astype(x.dtype), tensor_axis)
-    return [whole[:, i].reshape(len(whole), -1) for i in range(weight.shape[1])]
+    return whole.reshape(*weight.shape[:2], -1)
 
 
 def _matmuls_fwd(x, weight, tensor_axis):
@@ -104,17 +105,15 @@ def _matmuls_fwd(x, weight, tensor_axis):
 
 def _matmuls_bwd(tensor_axis, saved, grads):
     x, weight = saved
+    # One product each, so that there is one sum over devices. Stacked, not joined: the axis of
+    # outputs may be split over tensor.
+    grad = jnp.stack(grads, axis=-2)
     rows = tuple(range(x.ndim - 1))
-    by_parts = [  # in the master dtype, as in `_matmul_bwd`
-        jax.lax.dot_general(x, g, ((rows, rows), ((), ())), preferred_element_type=weight.dtype)
-        for g in grads
-    ]
-    by_weight = jnp.stack(by_parts, axis=1).reshape(weight.shape)
-    by_x = sum(
-        jnp.matmul(g, part.T, preferred_element_type=widen(x).dtype)
-        for g, part in zip(grads, _parts(x, weight, tensor_axis), strict=True)
+    by_weight = jax.lax.dot_general(  # in the master dtype, as in `_matmul_bwd`
+        x, grad, ((rows, rows), ((), ())), preferred_element_type=weight.dtype
     )
-    return by_x.astype(x.dtype), by_weight
+    by_x = jnp.tensordot(grad, _whole_parts(x, weight, tensor_axis), ((-2, -1), (1, 2)))
+    return by_x, by_weight.reshape(weight.shape)
 
 
 _matmuls.defvjp(_matmuls_fwd, _matmuls_bwd)

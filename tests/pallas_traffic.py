@@ -54,6 +54,6 @@ def _moved(spec: pl.BlockSpec, array: jax.ShapeDtypeStruct, grid: Sequence[int])
     changed[1:] = np.any([i[1:] != i[:-1] for i in index], axis=0)
     numbers = np.ones(programs, np.int64)
     for i, size, whole in zip(index, spec.block_shape, array.shape, strict=True):
-        size = 1 if size is None else size
-        numbers *= np.minimum(size, whole - i * size)  # the last block may be a part of one
+        length = 1 if size is None else int(size)  # type: ignore[arg-type]
+        numbers *= np.minimum(length, whole - i * length)  # the last block may be a part of one
     return int(numbers[changed].sum()) * array.dtype.itemsize

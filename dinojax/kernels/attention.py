@@ -18,11 +18,11 @@ class Backend(NamedTuple):
 
     Attributes:
         attend: ``(q, k, v, rope) -> out``, differentiable by q, k and v.
-        unsupported: ``(shape of q, dtype, rope) -> why not``, or None.
+        unsupported: ``(shape of q, its dtype, that of the tables) -> why not``, or None.
     """
 
     attend: Callable[[Heads, Heads, Heads, RopeTables | None], Heads]
-    unsupported: Callable[[Sequence[int], DTypeLike, RopeTables | None], str | None]
+    unsupported: Callable[[Sequence[int], DTypeLike, DTypeLike | None], str | None]
 
 
 BACKENDS = {
@@ -46,9 +46,10 @@ def attention(q: Heads, k: Heads, v: Heads, rope: RopeTables | None, backend: st
         ValueError: an unknown backend, or one that does not compute these inputs.
     """
     check_backend(backend)
+    inputs = (q.shape, q.dtype, None if rope is None else rope.sin.dtype)
     if backend == AUTO:
-        backend = choose(q.shape, q.dtype, rope)
-    elif reason := BACKENDS[backend].unsupported(q.shape, q.dtype, rope):
+        backend = choose(*inputs)
+    elif reason := BACKENDS[backend].unsupported(*inputs):
         raise ValueError(f"attention_backend={backend!r} cannot do this: {reason}; use auto")
     return BACKENDS[backend].attend(q, k, v, rope)
 
@@ -59,10 +60,10 @@ def check_backend(name: str) -> None:
         raise ValueError(f"attention_backend={name!r} is unknown; use {[AUTO, *BACKENDS]}")
 
 
-def choose(shape: Sequence[int], dtype: DTypeLike, rope: RopeTables | None) -> str:
+def choose(shape: Sequence[int], dtype: DTypeLike, tables: DTypeLike | None) -> str:
     """The backend that "auto" means for q of this ``[G, b, N, H, d]``."""
     return next(
         name
         for name in PREFERRED.get(platform(), ("reference",))
-        if BACKENDS[name].unsupported(shape, dtype, rope) is None
+        if BACKENDS[name].unsupported(shape, dtype, tables) is None
     )

@@ -62,16 +62,19 @@ def _attend_bwd(saved, grad):
 attend.defvjp(_attend_fwd, _attend_bwd)
 
 
-def unsupported(shape: Sequence[int], dtype: DTypeLike, rope: RopeTables | None) -> str | None:
-    """Why attention of ``[G, b, N, H, d]`` cannot be computed here; None if it can be."""
+def unsupported(shape: Sequence[int], dtype: DTypeLike, tables: DTypeLike | None) -> str | None:
+    """Why attention of ``[G, b, N, H, d]`` cannot be computed here; None if it can be.
+
+    `tables`: the dtype of RoPE's, None without.
+    """
     _, images, tokens, heads, head_dim = shape
     dtype = jnp.dtype(dtype)
     if dtype not in (jnp.bfloat16, jnp.float32):
         return f"{dtype.name} is neither bfloat16 nor float32"
     if head_dim not in (64, 128):
         return f"head dim {head_dim} is neither 64 nor 128"
-    if rope is not None and rope.sin.dtype != jnp.float32:
-        return f"RoPE in {rope.sin.dtype.name} rounds after every operation"
+    if tables is not None and jnp.dtype(tables) != jnp.float32:
+        return f"RoPE in {jnp.dtype(tables).name} rounds after every operation"
     cut = tiling(images, tokens, heads, head_dim)
     block = cut.images * up(tokens, SUBLANES) * up(cut.heads * head_dim, LANES)
     logits = cut.queries * up(cut.rows, LANES) * 4

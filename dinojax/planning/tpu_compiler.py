@@ -33,12 +33,14 @@ class Compiled(NamedTuple):
             what the compiler complains of: it may be temporaries alone.
         fits: whether the compiler placed it.
         text: the program's HLO; None where it does not fit.
+        bytes_moved: to and from HBM per device, every loop once; None where it does not fit.
     """
 
     seconds: float
     hbm_bytes: int
     fits: bool
     text: str | None
+    bytes_moved: float | None
 
     @property
     def collectives(self) -> list[dict[str, str | int | bool]]:
@@ -97,9 +99,11 @@ def compile_for(
             raise
         number, unit = (group for group in size.groups() if group is not None)
         needed = int(float(number) * UNITS[unit])
-        return Compiled(time.perf_counter() - start, needed, False, None)
+        return Compiled(time.perf_counter() - start, needed, False, None, None)
     seconds = time.perf_counter() - start
     memory = program.memory_analysis()
     assert memory is not None
     total = memory.peak_memory_in_bytes + memory.generated_code_size_in_bytes
-    return Compiled(seconds, total, True, program.as_text())
+    costs = program.cost_analysis()
+    assert costs is not None
+    return Compiled(seconds, total, True, program.as_text(), costs["bytes accessed"])

@@ -3,7 +3,6 @@
 Counted as the algorithm needs it and as the TPU compiler is seen to lay it out (docs/plan.md).
 """
 
-import jax
 import numpy as np
 
 from dinojax.build_inputs import build_views, draw_group_size
@@ -11,7 +10,6 @@ from dinojax.build_model import build_model
 from dinojax.config import Config
 from dinojax.kernels import attention_tpu
 from dinojax.kernels.attention_reference import query_blocks
-from dinojax.kernels.rope import RopeTables
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.ffn import hidden_width
 from dinojax.models.vit import VisionTransformer
@@ -111,10 +109,9 @@ def has_kernel(backbone: VisionTransformer, crops: int, length: int) -> bool:
     if backbone.attention_backend == "reference":
         return False
     head_dim = backbone.embed_dim // backbone.num_heads
-    table = jax.ShapeDtypeStruct((1, length, head_dim), backbone.precision.rope)
-    rope = None if backbone.pos_embed_grid is not None else RopeTables(table, table)
+    tables = backbone.precision.rope if backbone.pos_embed_grid is None else None
     shape = (1, crops, length, backbone.num_heads, head_dim)
-    return attention_tpu.unsupported(shape, backbone.precision.compute, rope) is None
+    return attention_tpu.unsupported(shape, backbone.precision.compute, tables) is None
 
 
 def teacher_workspace(config: Config, shape: MeshShape) -> int:

@@ -1,5 +1,7 @@
 """The symmetries of attention, and its queries in blocks."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from dinojax.kernels.attention_reference import BLOCK, LONG, attend, query_blocks
 
 
-def qkv(dtype=jnp.float32, tokens=9):
+def qkv(dtype=jnp.float32, tokens=9) -> Any:
     keys = jax.random.split(jax.random.key(0), 3)
     return tuple(jax.random.normal(k, (1, 2, tokens, 3, 8)).astype(dtype) for k in keys)
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def both_ways(shape, backend="tpu", rotated=True):
         return out, *backwards(grad)
 
     x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
-    table = jax.ShapeDtypeStruct((groups, tokens, head_dim), jnp.float32)
+    table: Any = jax.ShapeDtypeStruct((groups, tokens, head_dim), jnp.float32)
     return run, (x, x, x, x, RopeTables(table, table) if rotated else None)
 
 

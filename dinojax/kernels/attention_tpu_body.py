@@ -206,8 +206,12 @@ def _image_of(shape: tuple[int, ...], axis: int, cut: Tiling) -> Array:
 
 
 def _dot(a: Array, b: Array, of_a: int, of_b: int) -> Array:
-    """Product over one axis of each; float32 operands are not rounded on the way."""
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
+    """Product over one axis of each; float32 operands are not rounded on the way.
+
+    Whatever `jax_default_matmul_precision` is: the compiler has none but the default for bf16.
+    """
+    exact = a.dtype == jnp.float32
+    precision = jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
     return jax.lax.dot_general(
         a,
         b,

@@ -1,6 +1,7 @@
 """What the TPU kernels move, and that the TPU compiler takes them at the shapes of the recipes."""
 
 import functools
+import math
 import os
 from typing import Any
 
@@ -33,14 +34,18 @@ CHIPS = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2")
 
 
 def both_ways(shape, backend="tpu", rotated=True):
-    """Forward and backward pass, and shapes of its inputs."""
-    groups, _, tokens, _, head_dim = shape
+    """Forward and backward pass, and shapes of its inputs: heads side by side, as products are."""
+    groups, images, tokens, heads, head_dim = shape
+    flat = (groups, images, tokens, heads * head_dim)
 
     def run(q, k, v, grad, rope):
-        out, backwards = jax.vjp(lambda q, k, v: attention(q, k, v, rope, backend), q, k, v)
+        def attend(*parts):
+            return attention(*(x.reshape(shape) for x in parts), rope, backend).reshape(flat)
+
+        out, backwards = jax.vjp(attend, q, k, v)
         return out, *backwards(grad)
 
-    x = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+    x = jax.ShapeDtypeStruct(flat, jnp.bfloat16)
     table: Any = jax.ShapeDtypeStruct((groups, tokens, head_dim), jnp.float32)
     return run, (x, x, x, x, RopeTables(table, table) if rotated else None)
 
@@ -114,12 +119,10 @@ def compiled(shape, topology: str, backend: str):
 @pytest.mark.parametrize("topology", CHIPS)
 @pytest.mark.parametrize("shape", RECIPES, ids=str)
 def test_compiles_for(topology, shape):
-    """And with nothing beside it that is as large as the logits in bf16."""
-    groups, images, tokens, heads, _ = shape
+    """And with nothing beside it but, where the compiler wants them, copies of what comes in."""
     memory = compiled(shape, topology, "tpu").memory_analysis()
     assert memory is not None
-    if tokens > 128:
-        assert memory.temp_size_in_bytes < groups * images * heads * tokens**2 * 2
+    assert memory.temp_size_in_bytes <= 1.2 * 7 * math.prod(shape) * 2
 
 
 @pytest.mark.slow

@@ -1,0 +1,136 @@
+"""Tiles of 64 rows for kernels on NVIDIA Hopper, in Pallas' Mosaic GPU dialect.
+
+A warpgroup multiplies tiles of 64 rows (``wgmma``). What Mosaic's interpreter cannot do (jax
+0.10.2: factors in registers, transposed factors, layouts of registers, views of shared memory,
+copies over the edge of an array) is in `Machine` and nowhere else, so that a kernel is the same
+code on a GPU and in a test without one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.typing import DTypeLike
+
+from dinojax.precision import widen
+from dinojax.typing import Array
+
+ROWS = 64
+"""Rows of a tile."""
+WARPGROUP = "warpgroup"
+"""Axis of the warpgroups of a program; all run the same code, each on its own tile of rows."""
+Ref = Any
+"""Memory inside a kernel, or a part of it; Pallas has no public type for both."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A Hopper GPU, or Mosaic's interpreter of one on the CPU."""
+
+    interpret: bool
+
+    def kernel_options(self) -> dict[str, Any]:
+        """What `plgpu.kernel` has to know of the machine."""
+        if not self.interpret:
+            return {"compiler_params": plgpu.CompilerParams(approx_math=True)}
+        # Not exported yet. Reads over the edge are zeros, as those of a GPU's copies.
+        from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
+
+        edge: dict[str, Any] = {"out_of_bounds_reads": "uninitialized"}
+        return {"interpret": InterpretGPUParams(uninitialized_memory="zero", **edge)}
+
+    def output_rows(self, rows: int) -> int:
+        """Rows to allocate for `rows`: the interpreter drops writes over the edge as a whole."""
+        return rows + -rows % (2 * ROWS) if self.interpret else rows
+
+    def tiles(self, shape: Sequence[int], width: int, dtype: DTypeLike) -> Any:
+        """Shared memory for an array of tiles ``[64, width]``, laid out for products."""
+        if self.interpret:
+            return plgpu.SMEM((*shape, ROWS, width), dtype)
+        swizzle = plgpu.SwizzleTransform(width * jnp.dtype(dtype).itemsize)
+        transforms = (plgpu.TilingTransform((8, width)), swizzle)
+        return plgpu.SMEM((*shape, ROWS, width), dtype, transforms=transforms)
+
+    def rows(self, tiles: Ref, *index: Array | int) -> Ref:
+        """One tile as plain swizzled rows, for copies from and to global memory.
+
+        The same bytes: groups of 8 rows, which products want, are as wide as the tile and so follow
+        each other. But copies of such groups need a multiple of 8 rows in global memory.
+        """
+        if self.interpret:
+            return tiles.at[index]
+        unswizzle, _ = tiles.transforms
+        groups = tiles.ref.at[index]
+        return plgpu.transform_ref(groups.reshape(ROWS, groups.shape[-1]), unswizzle)
+
+    def read(self, tile: Ref) -> Array:
+        """A tile, from shared or global memory, as products give and take it."""
+        if self.interpret:
+            return tile[...]
+        return plgpu.load(tile, (), layout=plgpu.Layout.WGMMA, optimized=False)
+
+    def read_vector(self, vector: Ref, axis: int) -> Array:
+        """64 numbers, one per row of a tile (axis 0) or one per column (axis 1)."""
+        if self.interpret:
+            return vector[...]
+        layout = plgpu.Layout.WGMMA.reduce(1 - axis)
+        return plgpu.load(vector, (), layout=layout, optimized=False)
+
+    def full(self, width: int, value: float) -> Array:
+        """A float32 tile ``[64, width]`` of one value."""
+        x = jnp.full((ROWS, width), value, jnp.float32)
+        return x if self.interpret else plgpu.layout_cast(x, plgpu.Layout.WGMMA)
+
+    def full_vector(self, value: float) -> Array:
+        """One float32 value for each row of a tile."""
+        x = jnp.full((ROWS,), value, jnp.float32)
+        return x if self.interpret else plgpu.layout_cast(x, plgpu.Layout.WGMMA.reduce(1))
+
+    def columns(self) -> Array:
+        """The tile ``[64, 64]`` of column numbers."""
+        shape = (ROWS, ROWS)
+        if self.interpret:
+            return jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+        return plgpu.broadcasted_iota(jnp.int32, shape, 1, layout=plgpu.Layout.WGMMA)
+
+    def add_products(
+        self,
+        sums: Sequence[Array],
+        factors: Sequence[Sequence[tuple[Array | Ref, Ref]]],
+        *,
+        transposed: bool = False,
+    ) -> tuple[Array, ...]:
+        """To each sum the products ``a @ b`` (or ``a @ b.T``) of its pairs, exact in float32.
+
+        `b` is in shared memory, `a` there or in registers.
+        """
+        if self.interpret:
+            dims = (((1,), (1 if transposed else 0,)), ((), ()))
+            return tuple(
+                sum(
+                    (jax.lax.dot_general(widen(a[...]), widen(b[...]), dims) for a, b in pairs),
+                    start=total,
+                )
+                for total, pairs in zip(sums, factors, strict=True)
+            )
+
+        def multiply(totals):
+            for total, pairs in zip(totals, factors, strict=True):
+                for a, b in pairs:
+                    plgpu.wgmma(total, a, plgpu.transpose_ref(b, (1, 0)) if transposed else b)
+
+        return pl.run_state(multiply)(tuple(plgpu.ACC.init(total) for total in sums))
+
+
+def per_row(vector: Array, like: Array) -> Array:
+    """One number per row, repeated along the row."""
+    return jax.lax.broadcast_in_dim(vector, like.shape, [0])
+
+
+def per_column(vector: Array, like: Array) -> Array:
+    """One number per column, repeated along the column."""
+    return jax.lax.broadcast_in_dim(vector, like.shape, [1])

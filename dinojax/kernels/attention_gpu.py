@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from dinojax.kernels.attention_gpu_backward import backward
 from dinojax.kernels.attention_gpu_forward import forward
 from dinojax.kernels.rope import RopeTables, apply_rope
-from dinojax.kernels.stream_gpu import make_plan, pack_tables
+from dinojax.kernels.stream_gpu import MAX_IMAGES, make_plan, pack_tables
 from dinojax.kernels.tiles_gpu import Machine
 from dinojax.typing import Array, Float
 
@@ -30,9 +30,11 @@ def supports(q_shape: tuple[int, ...], dtype: DTypeLike, capability: str) -> str
     """Why `flash` cannot take queries of this shape on a GPU of this capability, or None."""
     if capability.split(".")[0] != "9":
         return f"compute capability {capability} is not 9.x (Hopper)"
+    if q_shape[0] * q_shape[1] > MAX_IMAGES:
+        return f"{q_shape[0] * q_shape[1]} images are more than {MAX_IMAGES}"
     if q_shape[-1] not in HEAD_WIDTHS:
         return f"head width {q_shape[-1]} is none of {HEAD_WIDTHS}"
-    if dtype not in DTYPES:
+    if jnp.dtype(dtype) not in DTYPES:
         return f"{jnp.dtype(dtype).name} is neither bfloat16 nor float16"
     return None
 
@@ -58,24 +60,29 @@ def _flash(interpret: bool, q: Heads, k: Heads, v: Heads, rope: RopeTables | Non
 
 
 def _forward(interpret, q, k, v, rope):
-    plan, tables, images = _prepare(interpret, rope, q, k, v)
-    out, sums = forward(plan, *images, tables)
+    plan, tables = _plan(interpret, q, rope)
+    out, sums = forward(plan, _images(q), _images(k), _images(v), tables)
     out = out.reshape(q.shape)
     return out, (q, k, v, rope, out, sums)
 
 
 def _backward(interpret, saved, d_out):
     q, k, v, rope, out, sums = saved
-    plan, tables, (*qkv, out, d_out) = _prepare(interpret, rope, q, k, v, out, d_out)
-    gradients = backward(plan, *qkv, tables, out, sums, d_out)
+    plan, tables = _plan(interpret, q, rope)
+    gradients = backward(
+        plan, _images(q), _images(k), _images(v), _images(out), _images(d_out), tables, sums
+    )
     return *(x.reshape(q.shape) for x in gradients), None
 
 
 _flash.defvjp(_forward, _backward)
 
 
-def _prepare(interpret, rope, *arrays):
-    tokens, _, width = arrays[0].shape[2:]
+def _plan(interpret: bool, q: Heads, rope: RopeTables | None):
+    *_, tokens, _, width = q.shape
     plan = make_plan(Machine(interpret), tokens, width, turns=rope is not None)
-    tables = None if rope is None else pack_tables(rope, plan.tiles)
-    return plan, tables, [rearrange(x, "G b N H d -> (G b) N H d") for x in arrays]
+    return plan, None if rope is None else pack_tables(rope, plan.tiles)
+
+
+def _images(x: Heads) -> Float[Array, "R N H d"]:
+    return rearrange(x, "G b N H d -> (G b) N H d")

@@ -26,7 +26,7 @@ from dinojax.kernels.stream_gpu import (
     turn,
     turn_in_place,
 )
-from dinojax.kernels.tiles_gpu import ROWS, WARPGROUP, Ref, per_column, per_row
+from dinojax.kernels.tiles_gpu import ROWS, WARPGROUP, Ref, Transposed, per_column, per_row
 from dinojax.precision import widen
 from dinojax.typing import Array
 
@@ -36,10 +36,10 @@ def backward(
     q: Images,
     k: Images,
     v: Images,
-    tables: Tables | None,
     out: Images,
-    sums: PerQuery,
     d_out: Images,
+    tables: Tables | None,
+    sums: PerQuery,
 ) -> tuple[Images, Images, Images]:
     """Gradients with respect to `q`, `k` and `v`, before RoPE; `sums` are those of `forward`."""
     overlap = jnp.einsum("RNHd,RNHd->RHN", widen(out), widen(d_out))
@@ -90,10 +90,9 @@ def query_gradient(
                 logits, slopes = machine.add_products(
                     [machine.full(ROWS, 0.0)] * 2,
                     [
-                        [(queries.at[me, p], keys.at[slot, w, p]) for p in turned],
-                        [(d_outs.at[me, p], values.at[slot, w, p]) for p in plain],
+                        [(queries.at[me, p], Transposed(keys.at[slot, w, p])) for p in turned],
+                        [(d_outs.at[me, p], Transposed(values.at[slot, w, p])) for p in plain],
                     ],
-                    transposed=True,
                 )
                 weights = jnp.exp2(logits * (scale * LOG2_E) - per_row(top, logits))
                 if last:  # these may even be infinite
@@ -113,8 +112,8 @@ def query_gradient(
     rows = machine.output_rows(tokens)
     return plan.kernel(
         body,
-        heads,
         images,
+        heads,
         out_type=jax.ShapeDtypeStruct((images, rows, heads, width), q.dtype),
         scratch_types=scratch(plan, q.dtype),
     )(q, k, v, d_out, tables, sums, overlaps)[:, :tokens]
@@ -162,25 +161,25 @@ def key_value_gradients(
             for w in range(plan.warpgroups):
                 there = block * plan.warpgroups + w
                 top = machine.read_vector(sums_ref.at[image, head, there], 1)
-                overlap = machine.read_vector(overlaps_ref.at[image, head, there], 1)
-                logits, slopes = machine.add_products(
-                    [machine.full(ROWS, 0.0)] * 2,
-                    [
-                        [(keys.at[me, p], queries.at[slot, w, p]) for p in turned],
-                        [(values.at[me, p], d_outs.at[slot, w, p]) for p in plain],
-                    ],
-                    transposed=True,
+                (logits,) = machine.add_products(
+                    [machine.full(ROWS, 0.0)],
+                    [[(keys.at[me, p], Transposed(queries.at[slot, w, p])) for p in turned]],
                 )
                 weights = jnp.exp2(logits * (scale * LOG2_E) - per_column(top, logits))
-                slopes = (weights * (slopes - per_column(overlap, slopes))).astype(q.dtype)
-                weights = weights.astype(q.dtype)
-                d_values = machine.add_products(
-                    d_values, [[(weights, d_outs.at[slot, w, p])] for p in plain]
+                rounded = weights.astype(q.dtype)
+                *d_values, slopes = machine.add_products(
+                    [*d_values, machine.full(ROWS, 0.0)],
+                    [
+                        *([(rounded, d_outs.at[slot, w, p])] for p in plain),
+                        [(values.at[me, p], Transposed(d_outs.at[slot, w, p])) for p in plain],
+                    ],
                 )
+                overlap = machine.read_vector(overlaps_ref.at[image, head, there], 1)
+                slopes = (weights * (slopes - per_column(overlap, slopes))).astype(q.dtype)
                 d_keys = machine.add_products(
                     d_keys, [[(slopes, queries.at[slot, w, p])] for p in turned]
                 )
-            return d_keys, d_values
+            return d_keys, tuple(d_values)
 
         zeros = (
             tuple(machine.full(plan.turned.width, 0.0) for _ in turned),
@@ -197,13 +196,13 @@ def key_value_gradients(
     rows = machine.output_rows(tokens)
     shape = jax.ShapeDtypeStruct((images, rows, heads, width), q.dtype)
     d_k, d_v = plan.kernel(
-        body, heads, images, out_type=[shape, shape], scratch_types=scratch(plan, q.dtype)
+        body, images, heads, out_type=[shape, shape], scratch_types=scratch(plan, q.dtype)
     )(q, k, v, d_out, tables, sums, overlaps)
     return d_k[:, :tokens], d_v[:, :tokens]
 
 
 def scratch(plan: Plan, dtype) -> list:
-    """Shared memory and barriers of both kernels: own turned and plain tiles, and those of others."""
+    """Shared memory and barriers of both kernels: two own tiles, two arrays that pass by."""
     return [
         plan.own(plan.turned, dtype),
         plan.own(plan.plain, dtype),
@@ -219,6 +218,7 @@ def turn_back(
     """Write a gradient of turned features as one of the features themselves."""
     if tables is not None:
         cos, sin = (plan.machine.read(tables.at[tile, i]) for i in range(2))
-        gradient = list(turn(*gradient, cos, -sin))
+        low, high = gradient
+        gradient = list(turn(low, high, cos, -sin))
     for part, x in enumerate(gradient):
         target[(*at, part)] = x.astype(target.dtype)

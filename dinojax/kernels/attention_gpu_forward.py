@@ -16,7 +16,7 @@ from dinojax.kernels.stream_gpu import (
     tables_of,
     turn_in_place,
 )
-from dinojax.kernels.tiles_gpu import ROWS, WARPGROUP, per_row
+from dinojax.kernels.tiles_gpu import ROWS, WARPGROUP, Transposed, per_row
 from dinojax.typing import Array, Float
 
 LOG2_E = math.log2(math.e)
@@ -50,8 +50,10 @@ def forward(
             sums, top, total = carry
             logits = machine.add_products(
                 [machine.full(ROWS, 0.0) for _ in group],
-                [[(queries.at[me, p], keys.at[slot, w, p]) for p in turned] for w in group],
-                transposed=True,
+                [
+                    [(queries.at[me, p], Transposed(keys.at[slot, w, p])) for p in turned]
+                    for w in group
+                ],
             )
             if last:
                 logits = [without_padding(plan, w, x, -jnp.inf) for w, x in enumerate(logits)]
@@ -87,8 +89,8 @@ def forward(
     rows = machine.output_rows(tokens)
     out, sums = plan.kernel(
         body,
-        heads,
         images,
+        heads,
         out_type=[
             jax.ShapeDtypeStruct((images, rows, heads, width), q.dtype),
             jax.ShapeDtypeStruct((images, heads, plan.tiles, ROWS), jnp.float32),

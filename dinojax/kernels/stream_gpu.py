@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import lax
@@ -22,8 +21,10 @@ from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
 Index = tuple[Array | int, ...]
-GRID = ("head", "block", "image")
-"""Axes of the grid, the first one fastest: images share tables, heads share cache lines."""
+GRID = ("image", "head", "block")
+"""Axes of the grid, the last one fastest: programs of one head read the same keys."""
+MAX_IMAGES = 65535
+"""Of a grid's slowest axis (CUDA C++ Programming Guide, technical specifications)."""
 
 
 class Parts(NamedTuple):
@@ -64,11 +65,11 @@ class Plan:
         shape = (self.slots, self.warpgroups, parts.count)
         return self.machine.tiles(shape, parts.width, dtype)
 
-    def kernel(self, body: Callable, heads: int, images: int, **options: Any) -> Callable:
-        """Run `body` for each head, block and image."""
+    def kernel(self, body: Callable, images: int, heads: int, **options: Any) -> Callable:
+        """Run `body` for each image, head and block."""
         return plgpu.kernel(
             body,
-            grid=(heads, self.blocks, images),
+            grid=(images, heads, self.blocks),
             grid_names=GRID,
             num_threads=self.warpgroups,
             thread_name=WARPGROUP,

@@ -8,7 +8,7 @@ code on a GPU and in a test without one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,12 @@ WARPGROUP = "warpgroup"
 """Axis of the warpgroups of a program; all run the same code, each on its own tile of rows."""
 Ref = Any
 """Memory inside a kernel, or a part of it; Pallas has no public type for both."""
+
+
+class Transposed(NamedTuple):
+    """The second factor of a product, transposed."""
+
+    tile: Ref
 
 
 @dataclass(frozen=True)
@@ -98,32 +104,33 @@ class Machine:
         return plgpu.broadcasted_iota(jnp.int32, shape, 1, layout=plgpu.Layout.WGMMA)
 
     def add_products(
-        self,
-        sums: Sequence[Array],
-        factors: Sequence[Sequence[tuple[Array | Ref, Ref]]],
-        *,
-        transposed: bool = False,
+        self, sums: Sequence[Array], factors: Sequence[Sequence[tuple[Array | Ref, Ref]]]
     ) -> tuple[Array, ...]:
-        """To each sum the products ``a @ b`` (or ``a @ b.T``) of its pairs, exact in float32.
+        """To each sum the products ``a @ b`` of its pairs, summed in float32.
 
-        `b` is in shared memory, `a` there or in registers.
+        `b` is in shared memory, `a` there or in registers; either way one tile.
         """
         if self.interpret:
-            dims = (((1,), (1 if transposed else 0,)), ((), ()))
             return tuple(
-                sum(
-                    (jax.lax.dot_general(widen(a[...]), widen(b[...]), dims) for a, b in pairs),
-                    start=total,
-                )
+                sum((_interpreted_product(a, b) for a, b in pairs), start=total)
                 for total, pairs in zip(sums, factors, strict=True)
             )
 
         def multiply(totals):
             for total, pairs in zip(totals, factors, strict=True):
                 for a, b in pairs:
-                    plgpu.wgmma(total, a, plgpu.transpose_ref(b, (1, 0)) if transposed else b)
+                    turned = isinstance(b, Transposed)
+                    plgpu.wgmma(total, a, plgpu.transpose_ref(b.tile, (1, 0)) if turned else b)
 
-        return pl.run_state(multiply)(tuple(plgpu.ACC.init(total) for total in sums))
+        accumulators = tuple(plgpu.WGMMAAccumulatorRef.init(total) for total in sums)
+        return cast(tuple[Array, ...], pl.run_state(multiply)(accumulators))
+
+
+def _interpreted_product(a: Array | Ref, b: Ref) -> Array:
+    transposed = isinstance(b, Transposed)
+    tile = b.tile if transposed else b
+    dims = (((1,), (1 if transposed else 0,)), ((), ()))
+    return jax.lax.dot_general(widen(a[...]), widen(tile[...]), dims)
 
 
 def per_row(vector: Array, like: Array) -> Array:

@@ -6,6 +6,7 @@ copies over the edge of an array) is in `Machine` and nowhere else, so that a ke
 code on a GPU and in a test without one.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -42,7 +43,10 @@ class Machine:
     def kernel_options(self) -> dict[str, Any]:
         """What `plgpu.kernel` has to know of the machine."""
         if not self.interpret:
-            return {"compiler_params": plgpu.CompilerParams(approx_math=True)}
+            lane = plgpu.LoweringSemantics.Lane
+            return {
+                "compiler_params": plgpu.CompilerParams(approx_math=True, lowering_semantics=lane)
+            }
         # Not exported yet. Reads over the edge are zeros, as those of a GPU's copies.
         from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams
 
@@ -71,20 +75,20 @@ class Machine:
             return tiles.at[index]
         unswizzle, _ = tiles.transforms
         groups = tiles.ref.at[index]
-        return plgpu.transform_ref(groups.reshape(ROWS, groups.shape[-1]), unswizzle)
+        rows = groups.reshape(ROWS, groups.shape[-1])
+        return type(tiles)(rows.ref, (*rows.transforms, unswizzle))
 
     def read(self, tile: Ref) -> Array:
         """A tile, from shared or global memory, as products give and take it."""
         if self.interpret:
             return tile[...]
-        return plgpu.load(tile, (), layout=plgpu.Layout.WGMMA, optimized=False)
+        return _load(tile, plgpu.Layout.WGMMA)
 
     def read_vector(self, vector: Ref, axis: int) -> Array:
         """64 numbers, one per row of a tile (axis 0) or one per column (axis 1)."""
         if self.interpret:
             return vector[...]
-        layout = plgpu.Layout.WGMMA.reduce(1 - axis)
-        return plgpu.load(vector, (), layout=layout, optimized=False)
+        return _load(vector, plgpu.Layout.WGMMA.reduce(1 - axis))
 
     def full(self, width: int, value: float) -> Array:
         """A float32 tile ``[64, width]`` of one value."""
@@ -120,10 +124,16 @@ class Machine:
             for total, pairs in zip(totals, factors, strict=True):
                 for a, b in pairs:
                     turned = isinstance(b, Transposed)
-                    plgpu.wgmma(total, a, plgpu.transpose_ref(b.tile, (1, 0)) if turned else b)
+                    plgpu.wgmma(total, a, b.tile.transpose((1, 0)) if turned else b)
 
         accumulators = tuple(plgpu.WGMMAAccumulatorRef.init(total) for total in sums)
         return cast(tuple[Array, ...], pl.run_state(multiply)(accumulators))
+
+
+def _load(ref: Ref, layout: Any) -> Array:
+    # Newer ones of jax have no index here. From global memory any layout is unoptimised.
+    index = [()] if "idx" in inspect.signature(plgpu.load).parameters else []
+    return plgpu.load(ref, *index, layout=layout, optimized=False)
 
 
 def _interpreted_product(a: Array | Ref, b: Ref) -> Array:

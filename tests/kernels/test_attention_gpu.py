@@ -126,7 +126,7 @@ def test_equals_float64_at_any_length(tokens, width):
 @pytest.mark.slow
 @pytest.mark.parametrize("tables", [0, 1])
 def test_equals_float64_without_a_table_per_group(tables):
-    assert_equals_oracle(case(2, 2, 130, 2, 64, F16, tables=tables))
+    assert_equals_oracle(case(2, 2, 37, 1, 64, F16, tables=tables))
 
 
 @pytest.mark.parametrize("sign", [pytest.param(1, marks=pytest.mark.slow), -1])

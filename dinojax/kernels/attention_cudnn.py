@@ -32,9 +32,9 @@ def supports(q_shape: tuple[int, ...], dtype: DTypeLike, capability: str) -> str
 def cudnn(q: Heads, k: Heads, v: Heads, rope: RopeTables | None) -> Heads:
     """``softmax(turn(q) turn(k)^T / sqrt(d)) v`` for every image and head, on CUDA only.
 
-    To differentiate an odd number of tokens, which those of square images are, jax (0.10.2 to 0.12.0) refuses:
-    it takes a placeholder for a bias, which would have to be even. So these get one more token,
-    with which no query is paired.
+    To differentiate an odd number of tokens, as a square image with its CLS token has, jax (0.10.2
+    to 0.12.0) refuses: it takes a placeholder for a bias, which would have to be even. So these get
+    one more token, with which no query is paired.
     """
     if rope is not None:
         q, k = apply_rope(q, rope), apply_rope(k, rope)

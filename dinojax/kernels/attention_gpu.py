@@ -1,9 +1,8 @@
 """Attention on NVIDIA Hopper with RoPE inside: Pallas kernels in its Mosaic GPU dialect.
 
-Checked in Mosaic's interpreter and compiled for compute capability 9.0 by its own compiler and
-`ptxas`. It has not run on a GPU yet. Other GPUs have no `wgmma`: Mosaic's code for Ampere (8.0)
-does not compile at all (jax 0.10.2: every kernel has an ``elect.sync``), nor is it meant to
-(https://github.com/jax-ml/jax/issues/32123); `attention_cudnn` is for these.
+They were run in Mosaic's interpreter and compiled for compute capability 9.0 down to machine code,
+with jax 0.10.2 and 0.12.0; they have not run on a GPU. Other GPUs have no ``wgmma`` and get cuDNN
+(`attention_cudnn`); `docs/attention_gpu.md` says what stands between these kernels and Ampere.
 """
 
 import functools

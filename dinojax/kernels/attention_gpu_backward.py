@@ -4,10 +4,13 @@ Weights are computed again, once per kernel: one has queries and lets keys pass 
 keys and lets queries pass by. So each sum is in one place, in one order, without atomics.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.typing import DTypeLike
 
 from dinojax.kernels.attention_gpu_forward import (
     LOG2_E,
@@ -66,7 +69,7 @@ def query_gradient(
     turned, plain = range(plan.turned.count), range(plan.plain.count)
     scale = width**-0.5
 
-    def body(
+    def attention_query_gradient(
         q_ref, k_ref, v_ref, do_ref, tables_ref, sums_ref, overlaps_ref, dq_ref,
         queries, d_outs, keys, values, wait,
     ):  # fmt: skip
@@ -111,7 +114,7 @@ def query_gradient(
 
     rows = machine.output_rows(tokens)
     return plan.kernel(
-        body,
+        attention_query_gradient,
         images,
         heads,
         out_type=jax.ShapeDtypeStruct((images, rows, heads, width), q.dtype),
@@ -139,7 +142,7 @@ def key_value_gradients(
     turned, plain = range(plan.turned.count), range(plan.plain.count)
     scale = width**-0.5
 
-    def body(
+    def attention_key_value_gradients(
         q_ref, k_ref, v_ref, do_ref, tables_ref, sums_ref, overlaps_ref, dk_ref, dv_ref,
         keys, values, queries, d_outs, wait,
     ):  # fmt: skip
@@ -196,12 +199,16 @@ def key_value_gradients(
     rows = machine.output_rows(tokens)
     shape = jax.ShapeDtypeStruct((images, rows, heads, width), q.dtype)
     d_k, d_v = plan.kernel(
-        body, images, heads, out_type=[shape, shape], scratch_types=scratch(plan, q.dtype)
+        attention_key_value_gradients,
+        images,
+        heads,
+        out_type=[shape, shape],
+        scratch_types=scratch(plan, q.dtype),
     )(q, k, v, d_out, tables, sums, overlaps)
     return d_k[:, :tokens], d_v[:, :tokens]
 
 
-def scratch(plan: Plan, dtype) -> list:
+def scratch(plan: Plan, dtype: DTypeLike) -> list[Any]:
     """Shared memory and barriers of both kernels: two own tiles, two arrays that pass by."""
     return [
         plan.own(plan.turned, dtype),

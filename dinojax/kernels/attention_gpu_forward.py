@@ -39,7 +39,9 @@ def forward(
     turned, plain = range(plan.turned.count), range(plan.plain.count)
     to_base_2 = width**-0.5 * LOG2_E
 
-    def body(q_ref, k_ref, v_ref, tables_ref, out_ref, sums_ref, queries, out, keys, values, wait):
+    def attention_forward(
+        q_ref, k_ref, v_ref, tables_ref, out_ref, sums_ref, queries, out, keys, values, wait
+    ):
         image, head, me = (lax.axis_index(axis) for axis in ("image", "head", WARPGROUP))
         tile = lax.axis_index("block") * plan.warpgroups + me
         rope = tables_of(tables_ref, images, image)
@@ -88,7 +90,7 @@ def forward(
 
     rows = machine.output_rows(tokens)
     out, sums = plan.kernel(
-        body,
+        attention_forward,
         images,
         heads,
         out_type=[

@@ -14,6 +14,7 @@ from einops import rearrange
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
+from jax.typing import DTypeLike
 
 from dinojax.kernels.rope import RopeTables
 from dinojax.kernels.tiles_gpu import ROWS, WARPGROUP, Machine, Ref
@@ -56,11 +57,11 @@ class Plan:
         """Blocks in shared memory: one in use, one on its way."""
         return min(2, self.blocks)
 
-    def own(self, parts: Parts, dtype) -> Any:
+    def own(self, parts: Parts, dtype: DTypeLike) -> Any:
         """Shared memory for one tile of tokens per warpgroup."""
         return self.machine.tiles((self.warpgroups, parts.count), parts.width, dtype)
 
-    def streamed(self, parts: Parts, dtype) -> Any:
+    def streamed(self, parts: Parts, dtype: DTypeLike) -> Any:
         """Shared memory for the blocks that pass by."""
         shape = (self.slots, self.warpgroups, parts.count)
         return self.machine.tiles(shape, parts.width, dtype)

@@ -93,7 +93,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["dinojax", "dinojax.*"]),
-    package_data={"dinojax.pictures": ["*.js"]},
+    package_data={"dinojax.kernels": ["*.json"], "dinojax.pictures": ["*.js"]},
     install_requires=INSTALL,
     extras_require=EXTRAS,
 )

@@ -107,7 +107,7 @@ def test_a_run_leaves_its_summary(tmp_path):
         ({"student__num_heads": 3}, "num_heads=3"),
         ({"student__init_std": 0.0}, "init_std=0.0"),
         ({"student__remat": "some"}, "remat='some'.*dots"),
-        ({"student__attention_backend": "flash"}, "attention_backend='flash'.*reference"),
+        ({"student__attention_backend": "splash"}, "attention_backend='splash'.*reference"),
         ({"student__norm_layer": "batchnorm"}, "norm_layer='batchnorm'.*layernorm"),
         ({"student__ffn_layer": "gated"}, "ffn_layer='gated'.*swiglu"),
         ({"checkpoint__every_steps": 0}, "checkpoint.every_steps=0"),

@@ -5,11 +5,19 @@ from typing import NamedTuple
 
 from jax.typing import DTypeLike
 
-from dinojax.kernels import attention_reference, attention_tpu
-from dinojax.kernels.on_device import platform
+from dinojax.kernels import (
+    attention_cudnn,
+    attention_gpu,
+    attention_reference,
+    attention_tpu,
+    gpu_choice,
+)
+from dinojax.kernels.on_device import gpu, per_device, platform
 from dinojax.kernels.rope import RopeTables
+from dinojax.mesh import current_batch_shards
 from dinojax.typing import Array, Float
 
+AUTO, REFERENCE = "auto", "reference"
 Heads = Float[Array, "G b N H d"]
 
 
@@ -25,22 +33,44 @@ class Backend(NamedTuple):
     unsupported: Callable[[Sequence[int], DTypeLike, DTypeLike | None], str | None]
 
 
+def _flash(q: Heads, k: Heads, v: Heads, rope: RopeTables | None) -> Heads:
+    def on_one(*given):
+        return attention_gpu.flash(*given, interpret=gpu() is None)
+
+    return per_device(on_one, (q, k, v), rope)
+
+
+def _no_flash(shape: Sequence[int], dtype: DTypeLike, _) -> str | None:
+    found = gpu()
+    capability = attention_gpu.CAPABILITY if found is None else found.capability
+    return attention_gpu.supports(_on_one(shape), dtype, capability)
+
+
+def _cudnn(q: Heads, k: Heads, v: Heads, rope: RopeTables | None) -> Heads:
+    return per_device(attention_cudnn.cudnn, (q, k, v), rope)
+
+
+def _no_cudnn(shape: Sequence[int], dtype: DTypeLike, _) -> str | None:
+    found = gpu()
+    if found is None:
+        return "cuDNN needs a GPU"
+    return attention_cudnn.supports(_on_one(shape), dtype, found.capability)
+
+
 BACKENDS = {
-    "reference": Backend(attention_reference.attend, lambda *_: None),
+    REFERENCE: Backend(attention_reference.attend, lambda *_: None),
     "tpu": Backend(attention_tpu.attend, attention_tpu.unsupported),
+    "cudnn": Backend(_cudnn, _no_cudnn),
+    "flash": Backend(_flash, _no_flash),
 }
-AUTO = "auto"
-PREFERRED = {"tpu": ("tpu", "reference"), "gpu": ("reference",), "cpu": ("reference",)}
-"""Platform -> backends in the order of preference."""
 
 
 def attention(q: Heads, k: Heads, v: Heads, rope: RopeTables | None, backend: str = AUTO) -> Heads:
     """``softmax(rope(q) rope(k)^T / sqrt(d)) v`` of every image and head (arXiv:1706.03762, Eq. 1).
 
     Products in the dtype of the inputs, rotation, logits and softmax in at least float32. `rope`
-    has one table for each group or one for all; None if positions are in the tokens already.
-    "auto" takes the first backend of `PREFERRED` that can; another platform's Pallas kernel is
-    interpreted, which is for tests.
+    has one table for each group or one for all; None if positions are in the tokens already. A
+    Pallas kernel of another kind of chip is interpreted, which is for tests.
 
     Raises:
         ValueError: an unknown backend, or one that does not compute these inputs.
@@ -61,9 +91,19 @@ def check_backend(name: str) -> None:
 
 
 def choose(shape: Sequence[int], dtype: DTypeLike, tables: DTypeLike | None) -> str:
-    """The backend that "auto" means for q of this ``[G, b, N, H, d]``."""
-    return next(
-        name
-        for name in PREFERRED.get(platform(), ("reference",))
-        if BACKENDS[name].unsupported(shape, dtype, tables) is None
-    )
+    """The backend that "auto" means for q of this ``[G, b, N, H, d]``.
+
+    On a TPU its kernel, if that can; on a GPU what was measured to be the fastest
+    (`dinojax.kernels.gpu_choice`).
+    """
+    if platform() == "tpu" and BACKENDS["tpu"].unsupported(shape, dtype, tables) is None:
+        return "tpu"
+    if found := gpu():
+        return gpu_choice.choose(_on_one(shape), dtype, found.kind, found.capability).backend
+    return REFERENCE
+
+
+def _on_one(shape: Sequence[int]) -> tuple[int, ...]:
+    """Of the images on one device, all in one group."""
+    groups, images, *rest = shape
+    return 1, max(groups * images // current_batch_shards(), 1), *rest

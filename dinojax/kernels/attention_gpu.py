@@ -19,6 +19,7 @@ from dinojax.kernels.stream_gpu import MAX_IMAGES, make_plan, pack_tables
 from dinojax.kernels.tiles_gpu import Machine
 from dinojax.typing import Array, Float
 
+CAPABILITY = "9.0"
 HEAD_WIDTHS = (64, 128)
 DTYPES = (jnp.bfloat16, jnp.float16)
 

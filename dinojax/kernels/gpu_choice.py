@@ -18,7 +18,7 @@ from dinojax.kernels import attention_cudnn, attention_gpu
 
 TABLE = Path(__file__).with_name("gpu_choices.json")
 SUPPORTS = {"cudnn": attention_cudnn.supports, "flash": attention_gpu.supports}
-"""Why a backend cannot run a shape; "xla" runs them all."""
+"""Why a backend cannot run a shape; "reference" runs them all."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Measured:
     rows: int
     """Images times heads."""
     milliseconds: dict[str, float]
-    """By backend, of those that can; "xla" always can."""
+    """By backend, of those that can; "reference" always can."""
     date: str
 
     @property
@@ -44,7 +44,7 @@ class Measured:
 
 
 class Choice(NamedTuple):
-    """A backend, "cudnn", "flash" or "xla", and why."""
+    """A backend, "cudnn", "flash" or "reference", and why."""
 
     backend: str
     why: str
@@ -61,7 +61,7 @@ def choose(
 
     The measurement with the nearest number of tokens decides (of several, the one with the nearest
     number of images times heads) among those of this chip, head width and dtype. Without any it is
-    cuDNN, or XLA where cuDNN cannot.
+    cuDNN, or the reference where cuDNN cannot.
     """
     groups, images, tokens, heads, width = q_shape
     name, size = jnp.dtype(dtype).name, groups * images * heads
@@ -75,7 +75,7 @@ def choose(
         return Choice(backend, f"ms with {nearest.tokens} tokens on {nearest.date}: {times}")
     why = [f"{chip} with heads of {width} {name} was not measured"]
     why += [f"{b} cannot: {reason}" for b, reason in refusals.items()]
-    return Choice("xla" if "cudnn" in refusals else "cudnn", "; ".join(why))
+    return Choice("reference" if "cudnn" in refusals else "cudnn", "; ".join(why))
 
 
 def choices_json(known: Iterable[Measured], new: Iterable[Measured]) -> str:

@@ -1,7 +1,7 @@
 """Which kind of chip a computation is traced for, and kernels that run on each device's part."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import PartitionSpec
@@ -12,11 +12,27 @@ from dinojax.typing import Array
 
 
 def platform() -> str:
-    """ "tpu", "gpu" or "cpu": that of the mesh in use, which may be one to compile for only."""
+    """One of tpu, gpu and cpu: that of the mesh in use, which may be one to compile for only."""
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and mesh.abstract_device is not None:
         return mesh.abstract_device.platform
     return jax.default_backend()
+
+
+class Gpu(NamedTuple):
+    """Its name and its CUDA compute capability, e.g. 9.0; 0 of one that has none."""
+
+    kind: str
+    capability: str
+
+
+def gpu() -> Gpu | None:
+    """The GPUs that a computation is traced for, which are all alike; None if it is for others."""
+    if platform() != "gpu":
+        return None
+    device = jax.local_devices()[0]
+    capability = str(getattr(device, "compute_capability", "0"))  # of AMD's it is a name
+    return Gpu(device.device_kind, capability if capability[0].isdigit() else "0")
 
 
 def per_device(call: Callable[..., Any], arrays: tuple[Array, ...], rope: RopeTables | None) -> Any:

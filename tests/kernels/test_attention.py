@@ -17,15 +17,30 @@ class TestReference(AttentionSuite):
 
 
 class TestTpu(AttentionSuite):
-    """Interpreted."""
+    """Interpreted on other devices."""
 
     backend = "tpu"
 
 
+@pytest.mark.slow
+class TestFlash(AttentionSuite):
+    """Interpreted on other devices, which takes long: quick cases are in `test_attention_gpu`."""
+
+    backend = "flash"
+    dtypes = ("bfloat16",)
+
+
+if jax.default_backend() == "gpu":
+
+    class TestCudnn(AttentionSuite):
+        backend = "cudnn"
+        dtypes = ("bfloat16",)
+
+
 def test_unknown_backends_are_refused():
     q, k, v, _, rope = inputs(Case(3), "float32")
-    with pytest.raises(ValueError, match=r"attention_backend='flash' is unknown; .*'reference'"):
-        attention(q, k, v, rope, "flash")
+    with pytest.raises(ValueError, match=r"attention_backend='splash' is unknown; .*'reference'"):
+        attention(q, k, v, rope, "splash")
 
 
 @pytest.mark.parametrize(

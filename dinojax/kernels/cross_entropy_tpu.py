@@ -56,41 +56,83 @@ def cross_entropy(
     Returns:
         The loss, and its gradients by student features and by prototypes, all at least float32.
     """
-    wide, (students, rows, _), columns = widen(student).dtype, student.shape, prototypes.shape[1]
+    wide, (students, rows, width), teachers = widen(student).dtype, student.shape, len(teacher)
     count, r = split_evenly(rows, max(ROWS // students, SUBLANES), SUBLANES)
     parts, n = split_evenly(count, max(_resident_rows(student, teacher) // r, 1), 1)
-    m, k = split_evenly(pl.cdiv(columns, CORES), COLUMNS, LANES)
+    m, k = split_evenly(pl.cdiv(prototypes.shape[1], CORES), COLUMNS, LANES)
+    columns = CORES * m * k
 
     def tiled(x: Float[Array, "V R X"], value: float = 0.0) -> Float[Array, "parts nVr X"]:
         """The rows of a tile side by side, crop-major."""
         filled = fill(x, 1, parts * n * r, value)
         return rearrange(filled, "V (p n r) X -> p (n V r) X", p=parts, n=n)
 
+    def resident(crops: int, numbers: int) -> pl.BlockSpec:
+        once = pl.Buffered(1)  # nothing to fetch behind the first
+        return pl.BlockSpec((n * crops * r, numbers), lambda c, j, i: (0, 0), pipeline_mode=once)
+
+    def passing(height: int) -> pl.BlockSpec:
+        return pl.BlockSpec((height, k), lambda c, j, i: (0, c * m + j))
+
+    item, all_rows = student.dtype.itemsize, n * (students + teachers) * r
+    kernel = pl.pallas_call(
+        functools.partial(_kernel, pairs=pairs, inverse=1 / temperature),
+        (
+            jax.ShapeDtypeStruct((1, columns), wide),
+            jax.ShapeDtypeStruct((CORES, n * students * r, width), wide),
+            jax.ShapeDtypeStruct((width, columns), wide),
+        ),
+        grid=(CORES, m, n),
+        in_specs=[
+            tiles.SCALAR,
+            *(resident(students, width), resident(students, 3)),
+            *(resident(teachers, width), resident(teachers, 1)),
+            *(passing(width), passing(width), passing(1)),
+        ],
+        out_specs=(
+            passing(1),
+            pl.BlockSpec((None, n * students * r, width), lambda c, j, i: (c, 0, 0)),
+            passing(width),
+        ),
+        scratch_shapes=[pltpu.VMEM((students * r, k), student.dtype)],
+        compiler_params=tiles.options("parallel", "arbitrary", "arbitrary"),
+        cost_estimate=pl.CostEstimate(
+            flops=2 * n * (3 * students + teachers) * r * columns * width,
+            transcendentals=all_rows * columns,
+            bytes_accessed=CORES * all_rows * (width * item + LANES * wide.itemsize)
+            + CORES * n * students * r * width * wide.itemsize
+            + columns * (width * (2 * item + wide.itemsize) + 2 * wide.itemsize),
+        ),
+        interpret=interpret,
+        name="cross_entropy",
+    )
     slopes = jnp.broadcast_to(weights.astype(wide) / temperature, (students, rows))
     targets = jnp.asarray(pairs.sum(axis=1, keepdims=True), wide)
-    given = (
-        tiled(student),
-        tiled(jnp.stack([student_sums, targets * slopes, slopes], axis=-1)),
-        tiled(teacher),
-        tiled(teacher_sums[..., None], jnp.inf),  # no targets, whatever the centre
-    )
-    shared = (
-        fill(prototypes, 1, CORES * m * k),
-        fill(target_prototypes, 1, CORES * m * k),
-        fill(center[None].astype(wide), 1, CORES * m * k, jnp.inf),
-    )
-    kernel = _make_kernel(student, teacher, pairs, 1 / temperature, (m, k), (n, r), interpret)
     scalar = tiles.inverse(teacher_temperature, student)
+    shared = (
+        fill(prototypes, 1, columns),
+        fill(target_prototypes, 1, columns),
+        fill(center[None].astype(wide), 1, columns, jnp.inf),
+    )
 
-    def part(sums, given):
-        costs, by_features, by_prototypes = kernel(scalar, *given, *shared)
-        sums = (sums[0] + costs.sum(), sums[1] + by_prototypes)
-        return sums, by_features.sum(axis=0)
+    def part(
+        sums: tuple[Array, Array], rows: tuple[Array, ...]
+    ) -> tuple[tuple[Array, Array], Array]:
+        costs, by_features, by_prototypes = kernel(scalar, *rows, *shared)
+        return (sums[0] + costs.sum(), sums[1] + by_prototypes), by_features.sum(axis=0)
 
-    start = jnp.zeros((), wide), jnp.zeros(shared[0].shape, wide)
-    (value, by_prototypes), by_features = jax.lax.scan(part, start, given)
+    (value, by_prototypes), by_features = jax.lax.scan(
+        part,
+        (jnp.zeros((), wide), jnp.zeros((width, columns), wide)),
+        (
+            tiled(student),
+            tiled(jnp.stack([student_sums, targets * slopes, slopes], axis=-1)),
+            tiled(teacher),
+            tiled(teacher_sums[..., None], jnp.inf),  # no targets, whatever the centre
+        ),
+    )
     by_features = rearrange(by_features, "p (n V r) F -> V (p n r) F", V=students, n=n)
-    return temperature * value, by_features[:, :rows], by_prototypes[:, :columns]
+    return temperature * value, by_features[:, :rows], by_prototypes[:, : prototypes.shape[1]]
 
 
 def _resident_rows(student: Float[Array, "s R F"], teacher: Float[Array, "t R F"]) -> int:
@@ -99,51 +141,6 @@ def _resident_rows(student: Float[Array, "s R F"], teacher: Float[Array, "t R F"
     statistics = LANES * wide
     bytes_per_row = len(student) * (width * (item + 2 * wide) + statistics)
     return RESIDENT_BYTES // (bytes_per_row + len(teacher) * (width * item + statistics))
-
-
-def _make_kernel(student, teacher, pairs, inverse, columns, rows, interpret):
-    """For tiles as (number, length): of each core's columns, of rows."""
-    (m, k), (n, r), width = columns, rows, student.shape[-1]
-    wide, item = widen(student).dtype, student.dtype.itemsize
-    crops, theirs = len(student), len(teacher)
-
-    def resident(crops: int, width: int) -> pl.BlockSpec:
-        return pl.BlockSpec(
-            (n * crops * r, width), lambda p, j, i: (0, 0), pipeline_mode=pl.Buffered(1)
-        )
-
-    def passing(height: int) -> pl.BlockSpec:
-        return pl.BlockSpec((height, k), lambda p, j, i: (0, p * m + j))
-
-    gradients = pl.BlockSpec((None, n * crops * r, width), lambda p, j, i: (p, 0, 0))
-    ours, both = n * crops * r, n * (crops + theirs) * r
-    moved = both * (width * item + LANES * wide.itemsize) + CORES * ours * width * wide.itemsize
-    moved += CORES * m * k * width * (2 * item + wide.itemsize)
-    return pl.pallas_call(
-        functools.partial(_kernel, pairs=pairs, inverse=inverse, rows=r),
-        (
-            jax.ShapeDtypeStruct((1, CORES * m * k), wide),
-            jax.ShapeDtypeStruct((CORES, ours, width), wide),
-            jax.ShapeDtypeStruct((width, CORES * m * k), wide),
-        ),
-        grid=(CORES, m, n),
-        in_specs=[
-            tiles.SCALAR,
-            *(resident(crops, width), resident(crops, 3)),
-            *(resident(theirs, width), resident(theirs, 1)),
-            *(passing(width), passing(width), passing(1)),
-        ],
-        out_specs=(passing(1), gradients, passing(width)),
-        scratch_shapes=[pltpu.VMEM((crops * r, k), student.dtype)],
-        compiler_params=tiles.options("parallel", "arbitrary", "arbitrary"),
-        cost_estimate=pl.CostEstimate(
-            flops=2 * (3 * ours + n * theirs * r) * CORES * m * k * width,
-            transcendentals=both * CORES * m * k,
-            bytes_accessed=moved,
-        ),
-        interpret=interpret,
-        name="cross_entropy",
-    )
 
 
 def _kernel(
@@ -162,14 +159,14 @@ def _kernel(
     *,
     pairs: np.ndarray,
     inverse: float,
-    rows: int,
 ) -> None:
-    _, tile, step = (pl.program_id(axis) for axis in range(3))
-    students, teachers = pairs.shape
-    ours, theirs = (
-        pl.ds(pl.multiple_of(step * count, count), count)
-        for count in (students * rows, teachers * rows)
-    )
+    """`statistics` of a student's row: its logarithm of sums; the slopes at its logits per unit of
+    its own probabilities and of its targets. `slopes` is where those of a tile are put together."""
+    tile, step = pl.program_id(1), pl.program_id(2)
+    (students, teachers), count = pairs.shape, slopes.shape[0]
+    r = count // students
+    ours = pl.ds(pl.multiple_of(step * count, count), count)
+    theirs = pl.ds(pl.multiple_of(step * teachers * r, teachers * r), teachers * r)
 
     @pl.when(step == 0)
     def _():
@@ -178,20 +175,21 @@ def _kernel(
 
     @pl.when(tile == 0)
     def _():
-        by_features[ours, :] = jnp.zeros((students * rows, by_features.shape[-1]), costs.dtype)
+        by_features[ours, :] = jnp.zeros((count, by_features.shape[-1]), by_features.dtype)
 
-    scaled = (multiply(teacher[theirs, :], target_prototypes[...]) - center[...]) * teacher_inverse[0]
-    probs = jnp.split(jnp.exp(scaled - teacher_sums[theirs, :]), teachers)
-    sums = {
-        allowed: sum(probs[t] for t in range(teachers) if allowed[t])
-        for allowed in map(tuple, pairs)
-    }
+    logits = multiply(teacher[theirs, :], target_prototypes[...]) - center[...]
+    probs = jnp.exp(logits * teacher_inverse[0] - teacher_sums[theirs, :])
     log_probs = multiply(student[ours, :], prototypes[...]) * inverse - statistics[ours, :1]
-    for s, allowed in enumerate(map(tuple, pairs)):
-        crop = slice(s * rows, (s + 1) * rows)
-        gains = statistics[pl.ds(step * students * rows + s * rows, rows), :]
-        target = gains[:, 2:] * sums[allowed]
+    rows = [tuple(row) for row in pairs]
+    targets = {
+        row: sum(probs[t * r : (t + 1) * r] for t in range(teachers) if row[t]) for row in rows
+    }
+    for s, row in enumerate(rows):
+        crop = slice(s * r, (s + 1) * r)
+        per_unit = statistics[pl.ds(step * count + s * r, r), 1:]
+        target = per_unit[:, 1:] * targets[row]
         costs[...] -= (target * log_probs[crop]).sum(axis=0, keepdims=True)
-        slopes[crop, :] = (gains[:, 1:2] * jnp.exp(log_probs[crop]) - target).astype(slopes.dtype)
+        slope = per_unit[:, :1] * jnp.exp(log_probs[crop]) - target
+        slopes[crop, :] = slope.astype(slopes.dtype)
     by_features[ours, :] += multiply(slopes[...], prototypes[...], (1, 1))
     by_prototypes[...] += multiply(student[ours, :], slopes[...], (0, 0))

@@ -5,6 +5,7 @@ not by a mask: a centre of infinity is a logit of minus infinity.
 """
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,17 +50,6 @@ def inverse(temperature: Temperature, like: Array) -> Float[Array, " 1"]:
 SCALAR = pl.BlockSpec(memory_space=pltpu.SMEM)
 
 
-def cost(
-    logits: int, width: int, *, products: int, exponentials: int, moved: int
-) -> pl.CostEstimate:
-    """Of kernels that make so many `logits` from `width` numbers each."""
-    return pl.CostEstimate(
-        flops=2 * logits * width * products,
-        transcendentals=logits * exponentials,
-        bytes_accessed=moved,
-    )
-
-
-def options(*axes: str) -> pltpu.CompilerParams:
-    """Grid axes are "parallel" or "arbitrary": one after another, in order."""
+def options(*axes: Literal["parallel", "arbitrary"]) -> pltpu.CompilerParams:
+    """Grid axes are "parallel" or "arbitrary": one tile after another, in order."""
     return pltpu.CompilerParams(dimension_semantics=axes, vmem_limit_bytes=VMEM_BYTES)

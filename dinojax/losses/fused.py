@@ -40,7 +40,7 @@ def fused_dino_loss(
     ignore_diagonal: bool = False,
     interpret: bool = False,
 ) -> Float[Array, ""]:
-    """`dino_loss` of features ``[s, B, F]`` and ``[t, B, F]``, without a gradient to the teacher."""
+    """`dino_loss` of features ``[s, B, F]`` and ``[t, B, F]``, without a gradient to the latter."""
     (students, images, _), teachers = student.features.shape, teacher.features.shape[0]
     pairs = crop_pairs(students, teachers, ignore_diagonal=ignore_diagonal)
     weights = jnp.full(images, 1 / (images * pairs.sum()), teacher.center.dtype)
@@ -142,12 +142,12 @@ def fused_sinkhorn_center(
     real: Bool[Array, "Z R"] | None = None,
     interpret: bool = False,
 ) -> Float[Array, " K"]:
-    """`sinkhorn_center` in two products an iteration, one for its rows and one for its columns.
+    """`sinkhorn_center` in two products an iteration, for its columns and its rows; no gradient.
 
     In log space: columns and rows get their shares in turns. The first iteration starts with
     columns and the loss ends the last with its rows, so each is one product short.
     """
-    columns = _columns(Rows(features, prototypes))
+    features, columns = jax.lax.stop_gradient((features, _columns(Rows(features, prototypes))))
     axis = current_tensor_axis(columns.shape[1])
     real = jnp.ones(features.shape[:2], bool) if real is None else real
     share = jnp.log(real.sum() / columns.shape[1])

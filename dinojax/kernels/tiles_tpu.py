@@ -37,9 +37,15 @@ def fill(x: Array, axis: int, size: int, value: float = 0.0) -> Array:
 
 def multiply(a: Float[Array, "..."], b: Float[Array, "..."], axes: tuple[int, int] = (1, 0)):
     """Matrix product over one axis of each, summed in at least float32."""
-    sums = jnp.promote_types(a.dtype, jnp.float32)
-    dimensions = (((axes[0],), (axes[1],)), ((), ()))
-    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=sums)
+    # One pass over 16-bit factors is exact, and all that the compiler has for them.
+    once = jax.lax.Precision.DEFAULT if a.dtype.itemsize < 4 else None
+    return jax.lax.dot_general(
+        a,
+        b,
+        (((axes[0],), (axes[1],)), ((), ())),
+        precision=once,
+        preferred_element_type=widen(a).dtype,
+    )
 
 
 def inverse(temperature: Temperature, like: Array) -> Float[Array, " 1"]:

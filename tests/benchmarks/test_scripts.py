@@ -6,6 +6,7 @@ import sys
 import attention
 import floor
 import forward
+import losses
 import measure
 import pytest
 import train_step
@@ -48,6 +49,21 @@ def test_attention(rows, tmp_path):
     peer = next(row for row in found if row["backend"] == "peer cudnn")
     assert "error" in peer, "a peer that cannot run says why and stops nobody"
     assert [row["tokens"] for row in json.loads(choices.read_text())] == [5, 9]
+
+
+@pytest.mark.slow
+def test_losses(rows):
+    sizes = ("--images=2", "--prototypes=32", "--width=8", "--dtype=float32", "--chunk=16")
+    found = rows(losses, *sizes, "--backends=whole,chunked,fused")
+    assert len(found) == 5 * 3
+    for row in found:
+        if row["backend"] == "fused":
+            assert "error" in row, "kernels of TPUs"
+            continue
+        assert row.keys() >= FIGURES
+        products = 3 * row["students"] + row["teachers"]
+        flops = 2 * row["rows"] * 8 * 32 * products
+        assert row["flops_per_s"] * row["ms"] / 1e3 == pytest.approx(flops)
 
 
 @pytest.mark.slow

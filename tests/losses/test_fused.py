@@ -46,4 +46,9 @@ def test_eight_devices():
             found = program(*arguments)
     for ours, alone in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, alone, rtol=0, atol=1e-12 * np.abs(alone).max())
-    print(collectives(program.as_text()))
+    moved = collectives(program.as_text())
+    assert {kind for kind, _ in moved} == {"all-reduce"}
+    rows, columns = 16 // 4, K // 2  # of a device
+    sums_of_rows = {(crops * rows,) for crops in (1, 2, 3)}
+    gradients = {(F, columns), (3, rows, F), (rows, F)}
+    assert {shape for _, shape in moved} == {(), (columns,), *sums_of_rows, *gradients}

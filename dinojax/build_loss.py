@@ -8,9 +8,16 @@ from dinojax.build_model import build_frozen_model, build_model
 from dinojax.build_recovery import build_watch
 from dinojax.build_schedules import build_schedule, build_schedules
 from dinojax.config import Config
+from dinojax.kernels.on_device import platform
 from dinojax.losses.chunked import chunked_dino_loss, chunked_ibot_loss
+from dinojax.losses.fused import fused_dino_loss, fused_ibot_loss
 from dinojax.losses.matching import standardize
-from dinojax.ssl.accumulation import AccumulatedLoss, moving_centers, sinkhorn_centers
+from dinojax.ssl.accumulation import (
+    AccumulatedLoss,
+    fused_sinkhorn_centers,
+    moving_centers,
+    sinkhorn_centers,
+)
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.loss import Loss, LossGradients
@@ -25,7 +32,12 @@ TEACHER_NORMS = {"standardize": standardize, "none": lambda features: features}
 def build_step_loss(config: Config) -> LossGradients:
     """What the train step takes its gradients from."""
     whole = config.train.micro_batches == 1 and config.train.prototype_chunk is None
-    return build_loss(config) if whole else build_accumulated_loss(config)
+    return build_loss(config) if whole and not fused() else build_accumulated_loss(config)
+
+
+def fused() -> bool:
+    """Whether kernels make logits tile by tile: on TPUs, whatever `train.prototype_chunk` says."""
+    return platform() == "tpu"
 
 
 def build_loss(config: Config) -> Loss | FeatureLoss:
@@ -45,19 +57,17 @@ def build_loss(config: Config) -> Loss | FeatureLoss:
 
 
 def build_accumulated_loss(config: Config) -> AccumulatedLoss | FeatureLoss:
-    """The same in less memory, in parts of the batch and of its logits."""
+    """The same in less memory, in parts of the batch and without all of its logits."""
     model, frozen = build_model(config), build_frozen_model(config)
     if isinstance(model, MatchingModel):
         return _build_feature_loss(config, model, config.train.micro_batches)
     assert not isinstance(frozen, MatchingModel)
     chunk = config.train.prototype_chunk
-    centerings = {
-        "sinkhorn_knopp": partial(sinkhorn_centers, chunk=chunk),
-        "softmax": moving_centers,
-    }
+    sinkhorn = fused_sinkhorn_centers if fused() else partial(sinkhorn_centers, chunk=chunk)
+    centerings = {"sinkhorn_knopp": sinkhorn, "softmax": moving_centers}
     objective = build_objective(config)._replace(
-        dino=partial(chunked_dino_loss, chunk=chunk),
-        ibot=partial(chunked_ibot_loss, chunk=chunk),
+        dino=fused_dino_loss if fused() else partial(chunked_dino_loss, chunk=chunk),
+        ibot=fused_ibot_loss if fused() else partial(chunked_ibot_loss, chunk=chunk),
         watch=build_watch(config, chunked=True),
     )
     return AccumulatedLoss(

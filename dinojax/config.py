@@ -51,7 +51,7 @@ class TrainConfig:
     """Parts of the batch that the student sees one after another, for one and the same update."""
     prototype_chunk: int | None = None
     """Rows of prototype logits, of student and teacher together, that exist at a time per device.
-    None: all of a micro-batch."""
+    None: all of a micro-batch. On TPUs none exist: kernels make and use them tile by tile."""
     seed: int = 0
     precision: str = "bfloat16"
     centering: str = "sinkhorn_knopp"

@@ -11,7 +11,7 @@ of a batch. `BatchLayout` asks the sharding which, and is the only place that kn
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -109,6 +109,24 @@ def current_batch_shards() -> int:
     """Inside jit: `batch_shards` of the mesh in use; 1 without one."""
     shape = jax.sharding.get_abstract_mesh().shape
     return math.prod(shape.get(axis, 1) for axis in BATCH_AXES)
+
+
+def current_tensor_axis(size: int) -> str | None:
+    """Inside jit: the name of the mesh's tensor axis if it splits an axis of this size."""
+    parts = jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
+    return "tensor" if parts > 1 and size % parts == 0 else None
+
+
+def on_each_device(
+    fn: Callable[..., Any], in_specs: PyTree, out_specs: PyTree
+) -> Callable[..., Any]:
+    """Inside jit: `fn` of what lies on a device, for kernels, which no partitioner can split.
+
+    Without a mesh it is `fn` itself.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return fn
+    return jax.shard_map(fn, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

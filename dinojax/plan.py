@@ -48,9 +48,9 @@ def make_plan(
             f"--compile needs a TPU topology, and {topology.name} is not; leave it out: GPUs are "
             "planned without a compiler"
         )
-    choice = choose_mesh(config, topology.devices, topology.chip.hbm_bytes)
+    choice = choose_mesh(config, topology.devices, topology.chip.hbm_bytes, fused=topology.is_tpu)
     state = jax.eval_shape(build_init(config))
-    largest = largest_resolution(config, choice.shape, state)
+    largest = largest_resolution(config, choice.shape, state, fused=topology.is_tpu)
     flops = mean_image_flops(config)
     images = config.train.steps * config.train.batch_size
     plan = {
@@ -60,7 +60,7 @@ def make_plan(
         "mesh": choice.shape._asdict(),
         "mesh_reason": choice.reason,
         "flops": flops,
-        "stages": high_points(largest, choice.shape, state),
+        "stages": high_points(largest, choice.shape, state, fused=topology.is_tpu),
         "rates": predict_rates(topology, flops.total, images),
         "checkpoint_bytes": trees.byte_count(without_teacher(state)),
         "images": images,
@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
     print(json.dumps(plan.to_json(), indent=1) if given.json else plan.to_text())
     if not plan.fits:
         hbm = topology.chip.hbm_bytes
-        message = shortfall(config, MeshShape(**plan.mesh), plan.memory, hbm)
+        message = shortfall(config, MeshShape(**plan.mesh), plan.memory, hbm, fused=topology.is_tpu)
         if plan.memory.total <= hbm:
             message = f"the compiler needs {plan.hbm_bytes / GIB:.2f} of {hbm / GIB:.2f} GiB"
         print(f"dinojax.plan: {message}", file=sys.stderr)

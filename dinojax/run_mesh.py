@@ -5,6 +5,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from dinojax import mesh as meshes
+from dinojax.build_loss import fused
 from dinojax.config import Config
 from dinojax.planning.mesh_choice import choose_mesh, shortfall
 from dinojax.planning.topologies import chip_of
@@ -20,8 +21,8 @@ def run_mesh(config: Config) -> Mesh:
     chip = chip_of(devices[0].device_kind)
     hbm = None if chip is None else chip.hbm_bytes
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    choice = choose_mesh(config, len(devices), hbm, slices)
+    choice = choose_mesh(config, len(devices), hbm, slices, fused=fused())
     logging.info("mesh %s: %s", dict(choice.shape._asdict()), choice.reason)
     if hbm is not None and choice.memory.total > hbm:
-        logging.warning("%s", shortfall(config, choice.shape, choice.memory, hbm))
+        logging.warning("%s", shortfall(config, choice.shape, choice.memory, hbm, fused=fused()))
     return meshes.make_mesh(*choice.shape)

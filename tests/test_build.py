@@ -6,13 +6,17 @@ import jax
 import numpy as np
 import pytest
 
+from dinojax import build_loss as loss_building
 from dinojax import trees
 from dinojax.build import build_init, build_train_step
 from dinojax.build_inputs import build_inputs
-from dinojax.build_loss import build_loss
+from dinojax.build_loss import build_loss, build_step_loss
 from dinojax.config import Config, default_config, parse_config
+from dinojax.losses.fused import fused_dino_loss, fused_ibot_loss
 from dinojax.shrink import shrink
+from dinojax.ssl.accumulation import AccumulatedLoss, fused_sinkhorn_centers
 from dinojax.ssl.inputs import StepInputs
+from dinojax.ssl.loss import Loss
 from dinojax.ssl.state import TrainState
 from dinojax.validation import validate
 
@@ -72,6 +76,24 @@ def test_free_keys_do_not_change_the_step(free, start, expected):
         scale = np.abs(value).max()
         assert scale > 0 or "mask" in name, name
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5 * scale, err_msg=name)
+
+
+def test_on_tpus_kernels_make_the_logits(monkeypatch, start):
+    given, (state, _) = small(), start
+    assert isinstance(build_step_loss(given), Loss)
+    monkeypatch.setattr(loss_building, "platform", lambda: "tpu")
+    loss = build_step_loss(given)
+    assert isinstance(loss, AccumulatedLoss)
+    assert loss.centering is fused_sinkhorn_centers
+    assert (loss.objective.dino, loss.objective.ibot) == (fused_dino_loss, fused_ibot_loss)
+    count, side = given.train.batch_size, given.data.canvas_px
+    batch = {
+        "canvas": jax.ShapeDtypeStruct((count, side, side, 3), np.uint8),
+        "size": jax.ShapeDtypeStruct((count, 2), np.int32),
+    }
+    make_inputs = build_inputs(given)
+    grads, *_ = jax.eval_shape(lambda b: loss.gradients(state, b, make_inputs), batch)
+    assert trees.flatten(grads).keys() == trees.flatten(state.student).keys()
 
 
 @pytest.mark.parametrize("chunk", [None, 8])

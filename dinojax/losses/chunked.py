@@ -138,10 +138,14 @@ def _with_gradients(
     return value.sum(), Rows(by_features[:, :rows], by_prototypes.sum(axis=0))
 
 
-def _backward(temperature, size, gradients: Rows, cotangent):
+def _backward(temperature, size, gradients: Rows, cotangent: Float[Array, ""]):
     del temperature, size
-    scaled = jax.tree.map(lambda g: (cotangent * g).astype(g.dtype), gradients)
-    return scaled, None, None, None
+    return scale_gradients(gradients, cotangent), None, None, None
+
+
+def scale_gradients(gradients: Rows, cotangent: Float[Array, ""]) -> Rows:
+    """Of a loss, taken in its forward pass, in the dtypes of what they are by."""
+    return jax.tree.map(lambda g: (cotangent * g).astype(g.dtype), gradients)
 
 
 _cross_entropy.defvjp(_with_gradients, _backward)

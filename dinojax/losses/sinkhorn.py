@@ -18,7 +18,7 @@ def sinkhorn_knopp(
 ) -> Float[Array, "*R K"]:
     """Targets with rows that sum to one and prototypes used about equally over all rows (Eq. 3).
 
-    Rows that are not `real` have no part in it; their targets mean nothing, but are finite.
+    Rows that are not `real` have no part in it; their targets are 0.
 
     All leading axes together are the rows, over the whole batch. Row and column scales are found by
     matrix-vector products on a matrix that is exponentiated once: each of its rows and each of its
@@ -34,13 +34,12 @@ def sinkhorn_knopp(
     """
     rows = tuple(range(logits.ndim - 1))
     shifted = widen(logits)
-    if real is None:
-        shifted = shifted - shifted.max(axis=rows)
-    else:
-        mask = real[..., None]
-        highest = jnp.where(mask, shifted, -jnp.inf).max(axis=rows)
-        shifted = jnp.where(mask, shifted - highest, 0)
+    if real is not None:
+        shifted = jnp.where(real[..., None], shifted, -jnp.inf)
+    shifted = shifted - shifted.max(axis=rows)
     peak = shifted.max(axis=-1)
+    if real is not None:
+        peak = jnp.where(real, peak, 0)
     kernel = jnp.exp((shifted - peak[..., None]) / temperature)
     dot = functools.partial(jnp.tensordot, precision=jax.lax.Precision.HIGHEST)
 
@@ -51,7 +50,8 @@ def sinkhorn_knopp(
     count = row.size if real is None else real.sum()
     share = count / column.size  # anything else would make the scales drift apart
     for _ in range(iterations):
-        used = row if real is None else jnp.where(real, row, 0)
-        column = share / dot(used, kernel, axes=len(rows))
+        column = share / dot(row, kernel, axes=len(rows))
         row = 1 / dot(kernel, column, axes=1)
+        if real is not None:
+            row = jnp.where(real, row, 0)
     return row[..., None] * kernel * column

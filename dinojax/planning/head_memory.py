@@ -11,12 +11,16 @@ from dinojax.ssl.matching import MatchingModel
 from dinojax.ssl.prepare import GLOBAL_VIEWS
 
 
-def output_bytes(config: Config, images: int, tensor: int) -> int:
-    """Of teacher and student, with gradients; of a step of `images` on this device."""
+def output_bytes(config: Config, images: int, tensor: int, *, fused: bool = False) -> int:
+    """Of teacher and student, with gradients; of a step of `images` on this device.
+
+    `fused`: logits never leave the kernels that make them, as on TPUs.
+    """
     model = build_model(config)
     if isinstance(model, MatchingModel):
         return _features(config, model, images // config.train.micro_batches)
-    return _logits(config, images, tensor)
+    gradients = _prototype_gradients(config, tensor)
+    return gradients if fused else _logits(config, images, tensor)
 
 
 def kept_for_students(config: Config, images: int) -> int:
@@ -66,10 +70,14 @@ def _logits(config: Config, images: int, tensor: int) -> int:
         return images * dino * (4 * GLOBAL_VIEWS + 2 * item * crops) + masked * ibot * 3 * item
     rows = ((GLOBAL_VIEWS + crops) * images // parts, 2 * masked // parts)
     rows = tuple(min(taken, chunk or taken) for taken in rows)
-    gradients = 4 * (
-        config.dino.head.bottleneck_dim * dino + config.ibot.head.bottleneck_dim * ibot
-    )
+    gradients = _prototype_gradients(config, tensor)
     return max(rows[0] * dino, rows[1] * ibot) * (4 + 4 + item) + gradients
+
+
+def _prototype_gradients(config: Config, tensor: int) -> int:
+    """In float32, as the losses that take them in the forward pass keep them."""
+    heads = config.dino.head, config.ibot.head
+    return sum(4 * head.bottleneck_dim * (head.n_prototypes // tensor) for head in heads)
 
 
 def _item(config: Config) -> int:

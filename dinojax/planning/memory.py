@@ -56,22 +56,26 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def predict_memory(config: Config, shape: MeshShape, state: TrainState | Students) -> Memory:
+def predict_memory(
+    config: Config, shape: MeshShape, state: TrainState | Students, *, fused: bool = False
+) -> Memory:
     """The highest of `high_points`."""
-    return max(high_points(config, shape, state).values(), key=lambda memory: memory.total)
+    points = high_points(config, shape, state, fused=fused)
+    return max(points.values(), key=lambda memory: memory.total)
 
 
 def high_points(
-    config: Config, shape: MeshShape, state: TrainState | Students
+    config: Config, shape: MeshShape, state: TrainState | Students, *, fused: bool = False
 ) -> dict[str, Memory]:
     """A step's four, of a configuration of one resolution (`dinojax.resolutions`).
 
     The views; the teachers' forward passes; the losses, with all that the student's forward pass
     keeps; the backward pass of the last layer, with all gradients laid out. `state`: shapes of
-    `build_init`. Several students are there at once and take their steps in turn.
+    `build_init`. Several students are there at once and take their steps in turn. `fused`: see
+    `output_bytes`.
     """
     if isinstance(state, Students):
-        return _of_students(config, shape, state)
+        return _of_students(config, shape, state, fused)
     mesh = AbstractMesh(shape, MESH_AXES)
     student = sharded_bytes(mesh, state.student)
     several = config.train.micro_batches > 1
@@ -95,7 +99,7 @@ def high_points(
         # Seen last by the TPU compiler's programs, which take the other teachers first.
         frozen_heads, theirs = _weight_copies(mesh, state.frozen_teacher, precision)
         teachers = kept._replace(logits=frozen_heads)
-    outputs = output_bytes(config, images_per_device(config, shape), shape.tensor)
+    outputs = output_bytes(config, images_per_device(config, shape), shape.tensor, fused=fused)
     return {
         "views": base._replace(views=crops + view_workspace(config, shape)),
         "teachers": teachers._replace(layer=teacher_workspace(config, shape) + theirs),
@@ -106,9 +110,12 @@ def high_points(
     }
 
 
-def _of_students(config: Config, shape: MeshShape, state: Students) -> dict[str, Memory]:
+def _of_students(
+    config: Config, shape: MeshShape, state: Students, fused: bool
+) -> dict[str, Memory]:
     ones = [
-        high_points(one, shape, state.one(name)) for name, one in student_configs(config).items()
+        high_points(one, shape, state.one(name), fused=fused)
+        for name, one in student_configs(config).items()
     ]
     there = {
         name: sum(getattr(one["views"], name) for one in ones)

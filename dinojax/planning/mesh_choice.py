@@ -34,18 +34,29 @@ class Choice(NamedTuple):
     reason: str
 
 
-def largest_resolution(config: Config, shape: MeshShape, state: TrainState | Students) -> Config:
+def largest_resolution(
+    config: Config, shape: MeshShape, state: TrainState | Students, *, fused: bool = False
+) -> Config:
     """The resolution that is predicted to need the most memory."""
-    return max(resolutions(config), key=lambda one: predict_memory(one, shape, state).total)
+    return max(
+        resolutions(config), key=lambda one: predict_memory(one, shape, state, fused=fused).total
+    )
 
 
-def choose_mesh(config: Config, devices: int, hbm_bytes: int | None, slices: int = 1) -> Choice:
+def choose_mesh(
+    config: Config,
+    devices: int,
+    hbm_bytes: int | None,
+    slices: int = 1,
+    *,
+    fused: bool = False,
+) -> Choice:
     """Sizes of the axes; 0 in `config.mesh` means chosen here.
 
     Of the meshes whose shards the groups fill: the one with the fewest parts over tensor, then over
     fsdp, for which the predicted memory is at most `ROOM` of `hbm_bytes`; where there is none, the
     one that needs least, if that fits. With unknown memory, nothing more is split than it must be.
-    Only data spans TPU `slices`.
+    Only data spans TPU `slices`. `fused`: see `head_memory.output_bytes`.
 
     Raises:
         ValueError: an impossible configuration; sizes that do not fit the devices or the groups; no
@@ -53,16 +64,17 @@ def choose_mesh(config: Config, devices: int, hbm_bytes: int | None, slices: int
     """
     check_config(config)
     state = jax.eval_shape(build_init(config))
+
+    def memory_on(shape: MeshShape) -> Memory:
+        largest = largest_resolution(config, shape, state, fused=fused)
+        return predict_memory(largest, shape, state, fused=fused)
+
     given = config.mesh
     open_axes = [name for name in ("fsdp", "tensor") if getattr(given, name) == 0]
     if not open_axes:
         shape = _fixed(config, devices)
         check_mesh(config, batch_shards=shape.batch_shards, tensor=shape.tensor)
-        return Choice(
-            shape,
-            predict_memory(largest_resolution(config, shape, state), shape, state),
-            "given by the configuration",
-        )
+        return Choice(shape, memory_on(shape), "given by the configuration")
     tried: list[Choice] = []
     refused: ValueError | None = None
     for shape in _candidates(config, devices):
@@ -73,7 +85,7 @@ def choose_mesh(config: Config, devices: int, hbm_bytes: int | None, slices: int
         except ValueError as error:
             refused = refused or error
             continue
-        memory = predict_memory(largest_resolution(config, shape, state), shape, state)
+        memory = memory_on(shape)
         reason = f"the least sharding for {config.train.batch_size} images on {devices} devices"
         if hbm_bytes is None:
             return Choice(shape, memory, f"{reason}; their memory is unknown")
@@ -90,10 +102,12 @@ def choose_mesh(config: Config, devices: int, hbm_bytes: int | None, slices: int
     best = min(tried, key=lambda choice: choice.memory.total)
     if best.memory.total <= hbm_bytes:
         return best._replace(reason="needs the least memory of all, and most of what is there")
-    raise ValueError(shortfall(config, best.shape, best.memory, hbm_bytes))
+    raise ValueError(shortfall(config, best.shape, best.memory, hbm_bytes, fused=fused))
 
 
-def shortfall(config: Config, shape: MeshShape, memory: Memory, hbm_bytes: int) -> str:
+def shortfall(
+    config: Config, shape: MeshShape, memory: Memory, hbm_bytes: int, *, fused: bool = False
+) -> str:
     """What is missing, of what, and which keys give it."""
     parts = sorted(memory._asdict().items(), key=lambda item: -item[1])[:3]
     largest = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts)
@@ -101,16 +115,16 @@ def shortfall(config: Config, shape: MeshShape, memory: Memory, hbm_bytes: int) 
         f"train.batch_size={config.train.batch_size} is predicted to need "
         f"{memory.total / GIB:.2f} GiB per device on data={shape.data} x fsdp={shape.fsdp} x "
         f"tensor={shape.tensor}: {(memory.total - hbm_bytes) / GIB:.2f} GiB more than its "
-        f"{hbm_bytes / GIB:.2f} (largest: {largest}); {_remedies(config)}"
+        f"{hbm_bytes / GIB:.2f} (largest: {largest}); {_remedies(config, fused)}"
     )
 
 
-def _remedies(config: Config) -> str:
+def _remedies(config: Config, fused: bool) -> str:
     keys = []
     if config.student.remat != "full":
         keys.append("student.remat='full'")
     keys.append(f"train.micro_batches={2 * config.train.micro_batches}")
-    if config.train.prototype_chunk is None:
+    if config.train.prototype_chunk is None and not fused:
         keys.append("train.prototype_chunk=4096")
     return f"use {', '.join(keys)}, more devices or fewer images"
 

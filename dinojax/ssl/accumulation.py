@@ -17,6 +17,7 @@ from dinojax.losses.centering import mean_of_rows, update_center
 from dinojax.losses.chunked import Rows, TeacherRows
 from dinojax.losses.chunked_sinkhorn import sinkhorn_center
 from dinojax.losses.chunks import per_shard
+from dinojax.losses.fused import fused_sinkhorn_center
 from dinojax.models.head import DinoHead
 from dinojax.precision import widen
 from dinojax.ssl.forward import (
@@ -67,6 +68,30 @@ def sinkhorn_centers(
     chunk: int | None = None,
 ) -> tuple[Centers, None]:
     """As `sinkhorn_centering`; by default a micro-batch's logits exist at a time."""
+    del centers
+
+    def solve(rows: Float[Array, "Z R F"], *given, **options) -> Float[Array, " K"]:
+        size = rows.shape[1] // len(features.cls) if chunk is None else chunk
+        return sinkhorn_center(rows, *given, chunk=size, **options)
+
+    return _solved(solve, features, prototypes, temperature), None
+
+
+def fused_sinkhorn_centers(
+    features: Bottlenecks, prototypes: Prototypes, temperature: Float[Array, ""], centers: None
+) -> tuple[Centers, None]:
+    """The same by TPU kernels."""
+    del centers
+    return _solved(fused_sinkhorn_center, features, prototypes, temperature), None
+
+
+def _solved(
+    solve: Callable[..., Float[Array, " K"]],
+    features: Bottlenecks,
+    prototypes: Prototypes,
+    temperature: Float[Array, ""],
+) -> Centers:
+    """One problem of all CLS tokens and one of all masked patches, `solve` as `sinkhorn_center`."""
 
     def center(
         x: Float[Array, "m G n F"],
@@ -75,13 +100,12 @@ def sinkhorn_centers(
     ) -> Float[Array, " K"]:
         rows = per_shard("m (Z g) n F -> Z (m g n) F", x)
         real = None if real is None else per_shard("m (Z g) n -> Z (m g n)", real)
-        size = rows.shape[1] // len(x) if chunk is None else chunk
-        return sinkhorn_center(rows, columns, temperature, chunk=size, real=real)
+        return solve(rows, columns, temperature, real=real)
 
     return Centers(
         center(features.cls, prototypes.dino),
         center(features.patches, prototypes.ibot, features.real),
-    ), None
+    )
 
 
 def moving_centers(
@@ -118,7 +142,7 @@ class Seen(NamedTuple):
 class AccumulatedLoss(NamedTuple):
     """Takes the place of `Loss`; the update is the same for every number of micro-batches.
 
-    The objective's cross-entropies are those of `losses.chunked`.
+    The objective's cross-entropies are those of `losses.chunked` or `losses.fused`.
     """
 
     model: SslModel

@@ -1,4 +1,7 @@
-"""Chunked cross-entropies and Sinkhorn-Knopp against the plain ones on the same logits."""
+"""Chunked and fused cross-entropies and Sinkhorn-Knopp against the plain ones on the same logits.
+
+The kernels of the fused ones are interpreted.
+"""
 
 from functools import partial
 from typing import Any
@@ -16,13 +19,18 @@ from dinojax.losses.chunked import Rows, TeacherRows, chunked_dino_loss, chunked
 from dinojax.losses.chunked_sinkhorn import sinkhorn_center
 from dinojax.losses.chunks import per_shard, to_chunks
 from dinojax.losses.dino import dino_loss
+from dinojax.losses.fused import fused_dino_loss, fused_ibot_loss, fused_sinkhorn_center
 from dinojax.losses.ibot import ibot_loss
 from dinojax.losses.sinkhorn import sinkhorn_knopp
 
 F, K, TEMPERATURE = 6, 40, 0.05
-CHUNKS = [None, 1, 13, 1000]
-"""All rows, one at a time, a number that divides nothing, more than there are."""
+CHUNKS = [None, 1, 13, 1000, "fused"]
+"""All rows, one at a time, a number that divides nothing, more than there are; no rows at all."""
 LIMITS = {"float64": 1e-12, "float32": 2e-6}
+WIDTHS = [
+    (chunk, dtype) for chunk in CHUNKS for dtype in LIMITS if (chunk, dtype) != ("fused", "float32")
+]
+"""Kernels in float32 are tested with more tiles, in tests/kernels."""
 
 
 def random(*shape: int, seed: int = 0, unit: bool = True, dtype: str = "float64") -> np.ndarray:
@@ -38,6 +46,8 @@ def dino(
         probs = softmax_center(teacher @ columns, center, TEMPERATURE)
         return dino_loss(student @ prototypes, probs, **options)
     rows = TeacherRows(teacher, columns, center, TEMPERATURE)
+    if chunk == "fused":
+        return fused_dino_loss(Rows(student, prototypes), rows, interpret=True, **options)
     return chunked_dino_loss(Rows(student, prototypes), rows, chunk=chunk, **options)
 
 
@@ -48,7 +58,15 @@ def ibot(student, prototypes, teacher, columns, center, chunk: Any = "plain"):
         probs = softmax_center(teacher @ columns, center, TEMPERATURE)
         return ibot_loss(student @ prototypes, probs, weights, **options)
     rows = TeacherRows(teacher, columns, center, TEMPERATURE)
+    if chunk == "fused":
+        return fused_ibot_loss(Rows(student, prototypes), rows, weights, interpret=True, **options)
     return chunked_ibot_loss(Rows(student, prototypes), rows, weights, chunk=chunk, **options)
+
+
+def center_by(chunk: Any):
+    if chunk == "fused":
+        return partial(fused_sinkhorn_center, interpret=True)
+    return partial(sinkhorn_center, chunk=chunk)
 
 
 CASES = {
@@ -74,8 +92,7 @@ def scaled(loss, **options):
     return jax.jit(jax.value_and_grad(lambda *given: 3 * loss(*given, **options), argnums=(0, 1)))
 
 
-@pytest.mark.parametrize("dtype", LIMITS)
-@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize(("chunk", "dtype"), WIDTHS)
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients(case, chunk, dtype):
     loss, given = arguments(case, dtype)
@@ -87,12 +104,14 @@ def test_values_and_gradients(case, chunk, dtype):
         np.testing.assert_allclose(ours, plain, rtol=0, atol=LIMITS[dtype] * np.abs(plain).max())
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_prototype_gradients_of_bf16_rows_are_summed_in_float32(case):
+@pytest.mark.parametrize(
+    ("case", "chunk"), [*((case, 13) for case in CASES), ("dino, no diagonal", "fused")]
+)
+def test_prototype_gradients_of_bf16_rows_are_summed_in_float32(case, chunk):
     loss, given = arguments(case, "float32")
     features, prototypes, *rest = given
     rounded = jnp.asarray(features, jnp.bfloat16)
-    _, (by_features, by_prototypes) = scaled(loss, chunk=13)(rounded, prototypes, *rest)
+    _, (by_features, by_prototypes) = scaled(loss, chunk=chunk)(rounded, prototypes, *rest)
     assert by_features.dtype == jnp.bfloat16 and by_prototypes.dtype == jnp.float32
     _, (_, expected) = scaled(loss)(rounded, prototypes, *rest)
     # Their sum is exact; the slopes at the logits were rounded to bf16, as in `kernels.linear`.
@@ -105,21 +124,20 @@ def test_teacher_has_no_gradient():
     np.testing.assert_array_equal(gradient, 0)
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
-@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize(("chunk", "dtype"), WIDTHS)
 def test_one_center_holds_all_of_sinkhorn_knopp(chunk, dtype):
     with jax.enable_x64(dtype == "float64"):
         features = jnp.asarray(random(1, 50, F, dtype=dtype))
         columns = jnp.asarray(random(F, K, seed=1, dtype=dtype))
-        center = jax.jit(partial(sinkhorn_center, chunk=chunk))(features, columns, TEMPERATURE)
+        center = jax.jit(center_by(chunk))(features, columns, TEMPERATURE)
         found = softmax_center(features @ columns, center, TEMPERATURE)
         expected = jax.jit(sinkhorn_knopp)(features @ columns, TEMPERATURE)
     assert np.asarray(expected).max() > 0.5
     np.testing.assert_allclose(found, expected, rtol=0, atol=10 * LIMITS[dtype])
 
 
-@pytest.mark.parametrize("reach", [30.0, 750.0])
-def test_far_logits_in_float32(reach):
+@pytest.mark.parametrize(("reach", "chunk"), [(30.0, 13), (750.0, 13), (750.0, "fused")])
+def test_far_logits_in_float32(reach, chunk):
     """Hundreds of temperatures apart, some prototypes below all others for every row."""
     with jax.enable_x64(True):
         features, columns = random(1, 50, F), random(F, K, seed=1) * reach * TEMPERATURE
@@ -127,7 +145,7 @@ def test_far_logits_in_float32(reach):
         columns = columns.astype(np.float32).astype(np.float64)
         expected = sinkhorn_knopp(jnp.asarray(features @ columns), TEMPERATURE)
     narrow = [jnp.asarray(x, jnp.float32) for x in (features, columns)]
-    center = jax.jit(partial(sinkhorn_center, chunk=13))(*narrow, TEMPERATURE)
+    center = jax.jit(center_by(chunk))(*narrow, TEMPERATURE)
     found = softmax_center(narrow[0] @ narrow[1], center, TEMPERATURE)
     assert np.isfinite(found).all()
     rounding = np.spacing(np.float32(reach * TEMPERATURE)) / TEMPERATURE

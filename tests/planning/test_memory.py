@@ -9,6 +9,7 @@ from recipe_files import recipe_dict
 from dinojax import build
 from dinojax import mesh as meshes
 from dinojax.config import default_config, parse_config
+from dinojax.planning.head_memory import output_bytes
 from dinojax.planning.memory import Memory, high_points, predict_memory
 from dinojax.planning.mesh_choice import largest_resolution
 from dinojax.planning.streams import MeshShape
@@ -75,6 +76,16 @@ def test_levers_pull():
     assert at_losses((1, 8, 2)).logits < at_losses((1, 8, 1)).logits
     more = predict(train__batch_size=4096)
     assert more.activations == 2 * predict().activations
+
+
+def test_fused_losses_keep_the_gradients_of_prototypes_alone():
+    given, shape = config(), MeshShape(1, 16, 2)
+    state = jax.eval_shape(build.build_init(given))
+    images, prototypes = 2048 // 16, 65_536 // 2
+    gradients = output_bytes(given, images, 2, fused=True)
+    assert gradients == 2 * 4 * 256 * prototypes
+    whole, fused = (high_points(given, shape, state, fused=x)["losses"] for x in (False, True))
+    assert whole.logits - fused.logits == output_bytes(given, images, 2) - gradients
 
 
 def test_full_remat_keeps_the_layers_inputs_only():

@@ -1,0 +1,187 @@
+"""The cross-entropies and Sinkhorn-Knopp of `chunked` by TPU kernels: no logits in HBM at all.
+
+Kernels see what lies on one device. Here is what devices have to tell each other: with prototypes
+over the mesh's tensor axis the logarithms of sums over a row and the gradients of features, and
+over the batch's axes those of columns. Gradients of prototypes leave one by one for each device and
+are summed outside, to where the optimizer's moments lie.
+
+As in `chunked` the gradient is taken in the forward pass.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from jax.sharding import PartitionSpec
+
+from dinojax.kernels.cross_entropy_tpu import cross_entropy
+from dinojax.kernels.log_sums_tpu import column_log_sums, row_log_sums
+from dinojax.losses.chunked import Rows, TeacherRows, scale_gradients
+from dinojax.losses.dino import crop_pairs
+from dinojax.mesh import BATCH_AXES, current_tensor_axis, gather, on_each_device
+from dinojax.typing import Array, Bool, Float
+
+
+class _Options(NamedTuple):
+    temperature: float
+    pairs: tuple[tuple[float, ...], ...]
+    interpret: bool
+
+
+def fused_dino_loss(
+    student: Rows,
+    teacher: TeacherRows,
+    *,
+    temperature: float = 0.1,
+    ignore_diagonal: bool = False,
+    interpret: bool = False,
+) -> Float[Array, ""]:
+    """`dino_loss` of features ``[s, B, F]`` and ``[t, B, F]``, without a gradient to the latter."""
+    (students, images, _), teachers = student.features.shape, teacher.features.shape[0]
+    pairs = crop_pairs(students, teachers, ignore_diagonal=ignore_diagonal)
+    weights = jnp.full(images, 1 / (images * pairs.sum()), teacher.center.dtype)
+    options = _Options(temperature, tuple(map(tuple, pairs.tolist())), interpret)
+    return _cross_entropy(options, student, teacher, weights)
+
+
+def fused_ibot_loss(
+    student: Rows,
+    teacher: TeacherRows,
+    weights: Float[Array, "G M"],
+    *,
+    images: int,
+    temperature: float = 0.1,
+    interpret: bool = False,
+) -> Float[Array, ""]:
+    """`ibot_loss` of features ``[G, M, F]``, without a gradient to the teacher or the weights."""
+    ours, theirs = (rearrange(x.features, "G M F -> 1 (G M) F") for x in (student, teacher))
+    return _cross_entropy(
+        _Options(temperature, ((1.0,),), interpret),
+        student._replace(features=ours),
+        teacher._replace(features=theirs),
+        weights.reshape(-1) / images,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _cross_entropy(
+    options: _Options, student: Rows, teacher: TeacherRows, weights: Float[Array, " R"]
+) -> Float[Array, ""]:
+    """Sum over rows and student crops of weight times cross-entropy with the sum of the teachers.
+
+    Features are ``[s, R, F]`` and ``[t, R, F]``.
+    """
+    return _with_gradients(options, student, teacher, weights)[0]
+
+
+def _with_gradients(options, student, teacher, weights) -> tuple[Float[Array, ""], Rows]:
+    prototypes, target_prototypes = (_columns(x) for x in (student, teacher))
+    axis = current_tensor_axis(prototypes.shape[1])
+
+    def on_device(ours, prototypes, theirs, target_prototypes, center, temperature, weights):
+        def sums(features, *softmax):
+            flat = rearrange(features, "V R F -> (V R) F")
+            rows = row_log_sums(flat, *softmax, interpret=options.interpret)
+            return _log_sum_over(axis, rows).reshape(features.shape[:2])
+
+        value, by_features, by_prototypes = cross_entropy(
+            ours,
+            prototypes,
+            sums(ours, prototypes, jnp.zeros_like(center), options.temperature),
+            theirs,
+            target_prototypes,
+            center,
+            temperature,
+            sums(theirs, target_prototypes, center, temperature),
+            weights,
+            pairs=np.asarray(options.pairs),
+            temperature=options.temperature,
+            interpret=options.interpret,
+        )
+        if axis is not None:
+            value, by_features = jax.lax.psum((value, by_features), axis)
+        return value[None], by_features.astype(ours.dtype), by_prototypes[None]
+
+    rows, columns = PartitionSpec(None, BATCH_AXES), PartitionSpec(None, axis)
+    batch, center = PartitionSpec(BATCH_AXES), PartitionSpec(axis)
+    value, by_features, by_prototypes = on_each_device(
+        on_device,
+        (rows, columns, rows, columns, center, PartitionSpec(), batch),
+        (batch, rows, PartitionSpec(BATCH_AXES, None, axis)),
+    )(
+        student.features,
+        prototypes,
+        teacher.features,
+        target_prototypes,
+        teacher.center,
+        jnp.asarray(teacher.temperature, teacher.center.dtype),
+        weights,
+    )
+    by_prototypes = by_prototypes.sum(axis=0).astype(student.prototypes.dtype)
+    return value.sum(), Rows(by_features, by_prototypes)
+
+
+def _backward(options: _Options, gradients: Rows, cotangent: Float[Array, ""]):
+    del options
+    return scale_gradients(gradients, cotangent), None, None
+
+
+_cross_entropy.defvjp(_with_gradients, _backward)
+
+
+def fused_sinkhorn_center(
+    features: Float[Array, "Z R F"],
+    prototypes: Float[Array, "F K"],
+    temperature: float | Float[Array, ""],
+    *,
+    iterations: int = 3,
+    real: Bool[Array, "Z R"] | None = None,
+    interpret: bool = False,
+) -> Float[Array, " K"]:
+    """`sinkhorn_center` in two products an iteration, for its columns and its rows; no gradient.
+
+    In log space: columns and rows get their shares in turns. The first iteration starts with
+    columns and the loss ends the last with its rows, so each is one product short.
+    """
+    features, columns = jax.lax.stop_gradient((features, _columns(Rows(features, prototypes))))
+    axis = current_tensor_axis(columns.shape[1])
+    real = jnp.ones(features.shape[:2], bool) if real is None else real
+    share = jnp.log(real.sum() / columns.shape[1])
+
+    def on_device(x, real, columns, temperature, share):
+        (x,), (real,) = x, real
+
+        def center_of(offsets: Float[Array, " R"]) -> Float[Array, " K"]:
+            offsets = jnp.where(real, offsets, jnp.inf)
+            used = column_log_sums(x, columns, offsets, temperature, interpret=interpret)
+            return temperature * (_log_sum_over(BATCH_AXES, used) - share)
+
+        center = center_of(jnp.zeros(x.shape[0], share.dtype))
+        for _ in range(iterations - 1):
+            rows = row_log_sums(x, columns, center, temperature, interpret=interpret)
+            center = center_of(_log_sum_over(axis, rows))
+        return center
+
+    batch, scalar = PartitionSpec(BATCH_AXES), PartitionSpec()
+    return on_each_device(
+        on_device,
+        (batch, batch, PartitionSpec(None, axis), scalar, scalar),
+        PartitionSpec(axis),
+    )(features, real, columns, jnp.asarray(temperature, share.dtype), share)
+
+
+def _columns(rows: Rows | TeacherRows) -> Float[Array, "F K"]:
+    columns = rows.prototypes.astype(rows.features.dtype)
+    return gather(columns, tensor_axis=-1, pinned=True)
+
+
+def _log_sum_over(axes: str | Sequence[str] | None, sums: Float[Array, "..."]) -> Array:
+    """Logarithm of the sum of what `sums` are logarithms of, over axes of the mesh, if any."""
+    if axes is None or jax.sharding.get_abstract_mesh().empty:
+        return sums
+    peak = jax.lax.pmax(sums, axes)
+    return peak + jnp.log(jax.lax.psum(jnp.exp(sums - peak), axes))

@@ -1,0 +1,54 @@
+"""The losses by kernels on eight devices: what is summed where, and that nothing else travels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from collectives import collectives
+from jax.sharding import NamedSharding, PartitionSpec
+
+from dinojax import mesh as meshes
+from dinojax.losses.chunked import Rows, TeacherRows
+from dinojax.losses.fused import fused_dino_loss, fused_ibot_loss, fused_sinkhorn_center
+
+F, K, TEMPERATURE = 6, 48, 0.05
+
+
+def random(*shape: int, seed: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+def loss(features, prototypes, columns, real):
+    """Of teacher features in the place of the student's; patches of the first crops."""
+    rows = features[0].reshape(meshes.current_batch_shards(), -1, F)
+    given = {"real": real.reshape(rows.shape[:2]), "interpret": True}
+    center = fused_sinkhorn_center(rows, columns, TEMPERATURE, **given)
+    teacher = TeacherRows(features[:2], columns, center, TEMPERATURE)
+    patches = teacher._replace(features=features[:1])
+    cls = fused_dino_loss(Rows(features, prototypes), teacher, interpret=True)
+    weights = jnp.where(real, 0.5, 0)[None]
+    patch = Rows(features[1:2], prototypes)
+    return cls + fused_ibot_loss(patch, patches, weights, images=7, interpret=True)
+
+
+def test_eight_devices():
+    with jax.enable_x64(True):
+        features, real = random(3, 16, F, seed=0), np.arange(16) % 5 != 1
+        given = (random(F, K, seed=1), random(F, K, seed=2), real)
+        step = jax.value_and_grad(loss, argnums=(0, 1))
+        expected = jax.jit(step)(features, *given)
+        mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
+        split = NamedSharding(mesh, PartitionSpec(None, meshes.BATCH_AXES))
+        columns = NamedSharding(mesh, PartitionSpec(None, "tensor"))
+        with jax.set_mesh(mesh):
+            placed = [jax.device_put(x, columns) for x in given[:2]]
+            arguments = (jax.device_put(features, split), *placed, real)
+            program = jax.jit(step).lower(*arguments).compile()
+            found = program(*arguments)
+    for ours, alone in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(ours, alone, rtol=0, atol=1e-12 * np.abs(alone).max())
+    moved = collectives(program.as_text())
+    assert {kind for kind, _ in moved} == {"all-reduce"}
+    rows, columns = 16 // 4, K // 2  # of a device
+    sums_of_rows = {(crops * rows,) for crops in (1, 2, 3)}
+    gradients = {(F, columns), (3, rows, F), (rows, F)}
+    assert {shape for _, shape in moved} == {(), (columns,), *sums_of_rows, *gradients}

@@ -32,7 +32,7 @@ SETTINGS = {
 }
 FIGURES = (
     "images_per_s",
-    "gflops_per_s",
+    "flops_per_s",
     "fastest_step_s",
     "rss_after_warmup_mb",
     "peak_rss_mb",

@@ -1,4 +1,4 @@
-"""What the step benchmarks share: flags, the clock, memory and the JSON line. Imports no framework.
+"""What the benchmarks share: flags, clocks, memory, tables and JSON lines. Imports no framework.
 
 Memory is the high-water mark of the resident set as the kernel keeps it: `peak_rss_mb` of the whole
 process (imports, compilation, initialisation), `rss_after_warmup_mb` of the timed steps alone.
@@ -6,11 +6,13 @@ process (imports, compilation, initialisation), `rss_after_warmup_mb` of the tim
 
 import argparse
 import json
+import math
 import os
 import resource
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ def step_arguments(description: str | None) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--preset", default="vits16")
+    parser.add_argument("--depth", type=int, default=None, help="None: that of the preset")
     parser.add_argument("--global_px", type=int, default=112)
     parser.add_argument("--local_px", type=int, default=48)
     parser.add_argument("--local_crops", type=int, default=8)
@@ -62,18 +65,68 @@ def foreign_cpu_s() -> float:
     return busy - time.process_time()
 
 
+def seconds_per_call(
+    call: Callable[[], Any], wait: Callable[[Any], Any], *, repeats: int = 7, repeat_s: float = 0.1
+) -> float:
+    """Median over `repeats` of the time of one call, of as many in a row as take `repeat_s`.
+
+    `wait` takes what a call returns and comes back when the device is done with it. It is asked
+    once per repeat, so that an asynchronous device is kept busy while the next call is dispatched.
+    """
+    wait(call())  # compiles
+    start = time.perf_counter()
+    wait(call())
+    once = time.perf_counter() - start
+    calls = min(max(math.ceil(repeat_s / once), 1), 1000)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for _ in range(calls - 1):
+            call()
+        wait(call())
+        seconds.append((time.perf_counter() - start) / calls)
+    return statistics.median(seconds)
+
+
+class Cases:
+    """One row per case: of a Markdown table on stderr, and one JSON line on stdout.
+
+    Printed as soon as it is known: what is interrupted has reported what it measured.
+    """
+
+    def __init__(self, *columns: str):
+        self._columns = columns
+        self._show(columns)
+        self._show(["---"] * len(columns))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """`row` may have more keys than there are columns, and fewer: nothing is known of those."""
+        print(json.dumps(row), flush=True)
+        self._show([_cell(row.get(column)) for column in self._columns])
+
+    def _show(self, cells: Sequence[str]) -> None:
+        print("|", " | ".join(cells), "|", file=sys.stderr, flush=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
 def report(
     args: argparse.Namespace,
     step: Callable[[], float],
     *,
-    flops: Callable[[], float],
+    figures: Callable[[float], dict[str, Any]],
     compile_s: float,
     warmup: int = 1,
     **more: Any,
 ) -> None:
-    """Time `step`, which returns the loss once all its work is done, and print the JSON line.
+    """Time `step`, which returns the loss once all its work is done, and print table and JSON line.
 
-    `flops` of one step are asked for at the very end.
+    `figures` are asked for at the very end, for the seconds of a step: what they need has no part
+    in memory and time.
     """
     for _ in range(warmup):
         step()
@@ -93,12 +146,14 @@ def report(
         "step_s": median,
         "fastest_step_s": min(seconds),
         "images_per_s": args.batch / median,
-        "gflops_per_s": flops() / median / 1e9,
         "busy_cores": (time.process_time() - cpu) / wall,
         "foreign_cores": (foreign_cpu_s() - foreign) / wall,
         "compile_s": compile_s,
         "peak_rss_mb": max(peak, steps_peak),
         "rss_after_warmup_mb": steps_peak,
         "loss": loss,
+        **figures(median),
     }
-    print(json.dumps(result), flush=True)
+    sizes = ("preset", "global_px", "local_px", "batch", "prototypes", "dtype", "backend")
+    speed = ("step_s", "images_per_s", "flops_per_s", "mfu", "floor_ms", "share_of_floor")
+    Cases(*sizes, *speed).add(result)

@@ -2,14 +2,17 @@
 
     python benchmarks/torch_step.py --global_px=112 --local_px=48 --prototypes=4096 [--compile]
 
-The method of the DINOv3 reference without its framework (one process, float32 on CPU): both crop
-sizes in one pass, iBOT head on masked patches only, Sinkhorn-Knopp targets, KoLeo, per-submodule
-clipping, AdamW with parameter groups, moving-average teacher. Parameter names are the reference's.
+The method of the DINOv3 reference without its framework (one process, on a GPU if there is one):
+both crop sizes in one pass, iBOT head on masked patches only, Sinkhorn-Knopp targets, KoLeo,
+per-submodule clipping, AdamW with parameter groups, moving-average teacher. With
+``--dtype=bfloat16`` the models run under autocast; master weights, logits and losses are float32.
+Parameter names are the reference's.
 ``tests/parity/test_torch_step.py`` proves that it computes what ours computes. Crops are ready-made
 tensors here; ours cuts and distorts them inside the step. Needs the extra `parity`.
 """
 
 import copy
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -62,7 +65,7 @@ def rotate(x: Tensor, rope: Rope) -> Tensor:
     prefix, patches = x.split([x.shape[2] - sin.shape[0], sin.shape[0]], dim=2)
     first, second = patches.chunk(2, dim=-1)
     turned = torch.cat([-second, first], dim=-1)
-    return torch.cat([prefix, patches * cos + turned * sin], dim=2)
+    return torch.cat([prefix, (patches * cos + turned * sin).to(x.dtype)], dim=2)
 
 
 class Attention(nn.Module):
@@ -141,9 +144,10 @@ class Vit(nn.Module):
 
     def rope(self, side: int) -> Rope:
         """Sine and cosine per patch of a square grid, the same for all layers."""
-        axis = (torch.arange(side) + 0.5) / side * 2 - 1
+        device = self.cls_token.device
+        axis = (torch.arange(side, device=device) + 0.5) / side * 2 - 1
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), dim=-1).flatten(0, 1)
-        periods = 100 ** (torch.arange(self.head_dim // 4) / (self.head_dim // 4))
+        periods = 100 ** (torch.arange(self.head_dim // 4, device=device) / (self.head_dim // 4))
         angles = (2 * math.pi * grid[..., None] / periods).flatten(1).tile(2)
         return angles.sin(), angles.cos()
 
@@ -235,23 +239,37 @@ def koleo_loss(features: Tensor) -> Tensor:
     return -torch.log(F.pairwise_distance(unit, unit[nearest], eps=1e-8) + 1e-8).mean()
 
 
-def losses(student: Any, teacher: Any, batch: Batch, teacher_temp: float) -> dict[str, Tensor]:
+def widen(x: Tensor) -> Tensor:
+    """At least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def losses(
+    student: Any, teacher: Any, batch: Batch, teacher_temp: float, autocast: bool
+) -> dict[str, Tensor]:
     """Every term and the total, under our metrics' names."""
     rows = len(batch.global_crops)
     images = rows // GLOBAL_CROPS
+    half = functools.partial(
+        torch.autocast, batch.global_crops.device.type, torch.bfloat16, enabled=autocast
+    )
 
     def masked(patches: Tensor) -> Tensor:
-        return patches.flatten(0, 1)[batch.indices]
+        return patches.flatten(0, 1).index_select(0, batch.indices)
 
     with torch.no_grad():
-        [(cls, patches)] = teacher["backbone"]([batch.global_crops], None)
-        cls_targets = sinkhorn(teacher["dino_head"](cls), teacher_temp)
-        patch_targets = sinkhorn(teacher["ibot_head"](masked(patches)), teacher_temp)
-        cls_targets = cls_targets.unflatten(0, (GLOBAL_CROPS, images))
-    crops = [batch.global_crops, batch.local_crops]
-    (cls, patches), (local_cls, _) = student["backbone"](crops, batch.masks)
-    logits = student["dino_head"](torch.cat([cls, local_cls])).unflatten(0, (-1, images))
-    patch_logits = student["ibot_head"](masked(patches))
+        with half():
+            [(cls, patches)] = teacher["backbone"]([batch.global_crops], None)
+            logits, patch_logits = teacher["dino_head"](cls), teacher["ibot_head"](masked(patches))
+        cls_targets = sinkhorn(widen(logits), teacher_temp).unflatten(0, (GLOBAL_CROPS, images))
+        patch_targets = sinkhorn(widen(patch_logits), teacher_temp)
+    with half():
+        crops = [batch.global_crops, batch.local_crops]
+        (cls, patches), (local_cls, _) = student["backbone"](crops, batch.masks)
+        logits = student["dino_head"](torch.cat([cls, local_cls]))
+        patch_logits = student["ibot_head"](masked(patches))
+    logits = widen(logits).unflatten(0, (-1, images))
+    cls, patch_logits = widen(cls), widen(patch_logits)
 
     local = dino_loss(logits[GLOBAL_CROPS:], cls_targets, False)
     whole = dino_loss(logits[:GLOBAL_CROPS], cls_targets, True)
@@ -291,20 +309,28 @@ def make_optimizer(model: nn.ModuleDict, *, layerwise_decay: float = 0.9, patch_
     )
 
 
-def train_step(student: Any, teacher: Any, optimizer: Any, batch: Batch, rates: Rates):
+def train_step(
+    student: Any,
+    teacher: Any,
+    optimizer: Any,
+    batch: Batch,
+    rates: Rates,
+    *,
+    autocast: bool = False,
+) -> dict[str, float]:
     """One update of student and teacher; the losses before it."""
     for group in optimizer.param_groups:
         group["lr"] = (rates.last_layer_lr if group["last"] else rates.lr) * group["multiplier"]
         group["weight_decay"] = rates.weight_decay * group["decayed"]
     optimizer.zero_grad(set_to_none=True)
-    terms = losses(student, teacher, batch, rates.teacher_temp)
+    terms = losses(student, teacher, batch, rates.teacher_temp, autocast)
     terms["total_loss"].backward()
     for module in student.values():
         nn.utils.clip_grad_norm_(module.parameters(), 3.0)
     optimizer.step()
     with torch.no_grad():
-        for average, weight in zip(teacher.parameters(), student.parameters(), strict=True):
-            average.lerp_(weight, 1 - rates.momentum)
+        averages, weights = list(teacher.parameters()), list(student.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - rates.momentum)  # type: ignore[attr-defined]
     return {name: float(term.detach()) for name, term in terms.items()}
 
 
@@ -330,23 +356,25 @@ def main() -> None:
     parser = measure.step_arguments(__doc__)
     parser.add_argument("--compile", action="store_true", help="compile layers, heads, Sinkhorn")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     preset = get_preset(args.preset).model
-    if args.dtype != "float32" or preset.get("ffn_layer", "mlp") != "mlp":
-        parser.error("only float32 and presets with a plain MLP are written here")
+    if preset.get("ffn_layer", "mlp") != "mlp":
+        parser.error(f"preset={args.preset} has a gated FFN; only a plain MLP is written here")
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     student = make_model(
         width=preset["embed_dim"],
-        depth=preset["depth"],
+        depth=args.depth or preset["depth"],
         heads=preset["num_heads"],
         prototypes=args.prototypes,
-    )
+    ).to(args.device)
     teacher = copy.deepcopy(student).requires_grad_(False)
     optimizer = make_optimizer(student)
     batch = random_batch(
         args.batch, args.global_px, args.local_px, args.local_crops, preset["patch_size"]
     )
+    batch = Batch(*(x.to(args.device) for x in batch))
     if args.compile:
         global sinkhorn
         sinkhorn = torch.compile(sinkhorn)
@@ -355,23 +383,29 @@ def main() -> None:
             for module in (*backbone.blocks, model["dino_head"], model["ibot_head"]):
                 module.compile()
 
-    def step() -> float:
-        return train_step(student, teacher, optimizer, batch, Rates())["total_loss"]
+    half = args.dtype == "bfloat16"
 
-    def flops() -> float:
-        # After the measurement: imports JAX, whose memory is not PyTorch's.
+    def step() -> float:
+        terms = train_step(student, teacher, optimizer, batch, Rates(), autocast=half)
+        return terms["total_loss"]
+
+    def figures(seconds: float) -> dict[str, Any]:
+        # After the measurement: JAX takes memory and threads when it first finds its devices.
+        import jax
         from train_step import build_flops, step_config
 
-        return float(build_flops(step_config(args)))
+        jax.config.update("jax_platforms", "cpu")
+        found: dict[str, Any] = {"flops_per_s": build_flops(step_config(args)) / seconds}
+        if args.device != "cpu":
+            found["device_peak_mb"] = torch.cuda.max_memory_allocated() / 2**20
+        return found
 
     compile_s = 0.0
     if args.compile:
         start = time.perf_counter()
         step()
         compile_s = time.perf_counter() - start
-    measure.report(
-        args, step, flops=flops, compile_s=compile_s, warmup=2, backend="torch", devices=1
-    )
+    measure.report(args, step, figures=figures, compile_s=compile_s, warmup=2, backend="torch")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
     python benchmarks/train_step.py --preset=vits16 --global_px=112 --local_px=48 --local_crops=8 \
         --batch=4 --prototypes=4096 --dtype=float32 --steps=5
 
-The last line is one JSON object. Views are part of the step; decoding is not. Compiled programs are
-kept in `--cache_dir`: the second run of a setting shows memory and start-up without compilation.
-With `--steps=0` nothing is run: the compiler's count of temporary memory alone.
+A table on stderr; the last line is one JSON object. Views are part of the step; decoding is not.
+`mfu` is the share of a device's measured peak that the model's FLOPs reach; bytes are those of the
+state, read and written once, the least that a step moves. Compiled programs are kept in
+`--cache_dir`: the second run of a setting shows memory and start-up without compilation. With
+`--steps=0` nothing is run: the compiler's count of temporary memory alone.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from typing import Any
 import jax
 import measure
 import numpy as np
+from floor import Work, device_name, measured_floor, size_of
 
 from dinojax import mesh as meshes
 from dinojax.build import build_init, build_train_step
@@ -56,6 +59,7 @@ def step_config(
     """The default configuration with the sizes of the benchmark."""
     config = default_config()
     config.student.arch = args.preset
+    config.student.depth = args.depth
     config.student.remat = remat
     config.student.drop_path_rate = drop_path_rate
     config.crops.global_crops_size = args.global_px
@@ -86,6 +90,12 @@ def temporary_mb(program: Any) -> float | None:
     """Memory of a compiled program beside its arguments and results, in MiB per device."""
     memory = program.memory_analysis()
     return None if memory is None else memory.temp_size_in_bytes / 2**20
+
+
+def device_peak_mb() -> float | None:
+    """Highest memory in use on one device so far, in MiB; None where the device does not tell."""
+    stats = jax.devices()[0].memory_stats()
+    return stats and stats["peak_bytes_in_use"] / 2**20
 
 
 def main() -> None:
@@ -133,14 +143,25 @@ def main() -> None:
             state, metrics = jax.block_until_ready(train_step(state, batch))
             return float(metrics["total_loss"])
 
+        def figures(seconds: float) -> dict[str, Any]:
+            """Of one device."""
+            nonlocal state
+            peak_mb = device_peak_mb()
+            moved = 2 * size_of([leaf.addressable_data(0) for leaf in jax.tree.leaves(state)])
+            state = None  # room for the arrays that measure the floor
+            floor = measured_floor(args.dtype)
+            work = Work(build_flops(config) / jax.device_count(), moved)
+            mfu = work.flops / seconds / floor.flops
+            return {"device_peak_mb": peak_mb, "mfu": mfu, **floor.figures(work, seconds)}
+
         measure.report(
             args,
             step,
-            flops=lambda: float(build_flops(config)),
+            figures=figures,
             compile_s=compile_s,
             **memory,
             backend=jax.default_backend(),
-            devices=jax.device_count(),
+            device=device_name(),
         )
 
 

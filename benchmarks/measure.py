@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+REPEATS, REPEAT_S = 7, 0.1
+"""How often a call is timed, and how long each time: as many calls in a row as take so long."""
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -65,10 +67,8 @@ def foreign_cpu_s() -> float:
     return busy - time.process_time()
 
 
-def seconds_per_call(
-    call: Callable[[], Any], wait: Callable[[Any], Any], *, repeats: int = 7, repeat_s: float = 0.1
-) -> float:
-    """Median over `repeats` of the time of one call, of as many in a row as take `repeat_s`.
+def seconds_per_call(call: Callable[[], Any], wait: Callable[[Any], Any]) -> float:
+    """Median time of a call, once it is compiled.
 
     `wait` takes what a call returns and comes back when the device is done with it. It is asked
     once per repeat, so that an asynchronous device is kept busy while the next call is dispatched.
@@ -77,9 +77,9 @@ def seconds_per_call(
     start = time.perf_counter()
     wait(call())
     once = time.perf_counter() - start
-    calls = min(max(math.ceil(repeat_s / once), 1), 1000)
+    calls = min(max(math.ceil(REPEAT_S / once), 1), 1000)
     seconds = []
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         start = time.perf_counter()
         for _ in range(calls - 1):
             call()

@@ -5,6 +5,7 @@ No axes of tokens are merged on the way: 197 tokens an image do not fill whole t
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,17 +52,27 @@ def _matmul_bwd(axes, input_axes, tensor_axis, pinned, saved, grad):
     # Under FSDP or data parallelism the partial weight gradients are summed over devices in the
     # dtype this product returns: asking for the master dtype keeps that reduction in float32
     # (`reduce_dtype: fp32` of the DINOv3 recipes) although the operands are bf16.
-    grad_weight = jax.lax.dot_general(
-        x,
-        grad,
-        ((free, tuple(range(len(free)))), ((), ())),
-        preferred_element_type=weight.dtype,
-    )
+    product = functools.partial(jax.lax.dot_general, preferred_element_type=weight.dtype)
+
+    def as_they_are(x, grad):
+        sums = product(x, grad, ((free, tuple(range(len(free)))), ((), ())))
+        return sums.reshape(weight.shape)
+
+    def by_rows(x, grad):
+        rows = math.prod(x.shape[axis] for axis in free)
+        inputs = jnp.moveaxis(x, axes, range(len(free), x.ndim)).reshape(rows, -1)
+        return product(inputs, grad.reshape(rows, -1), (((0,), (0,)), ((), ()))).reshape(
+            weight.shape
+        )
+
+    # A sum over several axes XLA would transpose for on a CPU: one element after the other, with
+    # the whole of the activation function before it in the same loop.
+    grad_weight = jax.lax.platform_dependent(x, grad, cpu=by_rows, default=as_they_are)
     whole = _whole(x, weight, axes, input_axes, tensor_axis, pinned)
     outputs = (tuple(range(len(free), grad.ndim)), tuple(range(len(axes), whole.ndim)))
     grad_x = jnp.tensordot(grad, whole, axes=outputs)
     grad_x = jnp.moveaxis(grad_x, range(len(free), x.ndim), axes)
-    return grad_x, grad_weight.reshape(weight.shape)
+    return grad_x, grad_weight
 
 
 _matmul.defvjp(_matmul_fwd, _matmul_bwd)

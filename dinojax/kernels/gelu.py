@@ -14,8 +14,8 @@ def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
     """``x (1 + erf(x / sqrt 2)) / 2``, in at least float32 between its input and its result.
 
     As PyTorch computes it. `jax.nn.gelu` has erfc instead, with an exponential and a quotient more
-    and right digits where the result vanishes: here its error is half a unit in the last place of
-    `x`. It also keeps arrays of twice the size and more for its gradient.
+    and right digits where the result vanishes: here the error is a unit or two in the last place of
+    `x`. It also keeps several arrays as large for its gradient.
     """
     wide = widen(x)
     return (wide * _cdf(wide)).astype(x.dtype)

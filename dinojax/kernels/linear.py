@@ -74,8 +74,10 @@ def _weight_gradient(x, grad, axes: tuple[int, ...], dtype: DTypeLike) -> Float[
         rows = math.prod(grad.shape[: len(free)])
         inputs = jnp.moveaxis(x, axes, range(len(free), x.ndim))
         sums = product(inputs.reshape(rows, -1), grad.reshape(rows, -1), (((0,), (0,)), ((), ())))
-        return sums.reshape(*inputs.shape[len(free) :], *grad.shape[len(free) :])
+        return sums.reshape(*inputs.shape[len(free) :], grad.shape[-1])
 
+    if grad.ndim > len(free) + 1:  # one of several axes of outputs may lie over the mesh's tensor
+        return as_they_are(x, grad)
     # A processor sums over one axis as it lies. For several XLA would transpose `x`, in one loop
     # with the activation function that `x` comes from: neither is vectorised then.
     return jax.lax.platform_dependent(x, grad, cpu=by_rows, default=as_they_are)

@@ -8,15 +8,16 @@ backends, whose lines repeat their times; with `--rope` all of them rotate q and
 call. FLOPs are those of the two products forward and the four backward, bytes those of the arrays
 that go in and come out: what a kernel computes again or keeps on the way is its own affair.
 
-`--write_choices=FILE` writes which backend was fastest with gradients, for each shape.
+`--write_choices=FILE` adds what our backends take with gradients for each shape to a table like
+`dinojax/kernels/gpu_choices.json`, from which "auto" chooses; models rotate, so with `--rope`.
 """
 
 import argparse
+import datetime
 import functools
-import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ import measure
 from einops import rearrange
 from floor import Floor, Work, device_name, measured_floor, seconds_of
 
-from dinojax.kernels.attention import attention
+from dinojax.kernels.attention import BACKENDS, REFERENCE, attention
+from dinojax.kernels.gpu_choice import Measured, choices_json, read_choices
+from dinojax.kernels.on_device import platform
 from dinojax.kernels.rope import RopeTables, apply_rope, rope_periods, rope_tables
 
 Attend = Callable[..., jax.Array]
@@ -34,6 +37,10 @@ Attend = Callable[..., jax.Array]
 LENGTHS = (41, 54, 201, 261, 1029, 2309)
 """Tokens of crops of 96 px (patches of 16), 98 (14), 224 (16), 224 (14), 512 and 768 px."""
 PASSES = ("forward", "forward+backward")
+OF_PLATFORM = {"tpu": ("tpu",), "gpu": ("cudnn", "flash")}
+"""Backends beside the reference that are not interpreted there."""
+PEER = "peer "
+"""Before the names of peers in rows."""
 
 
 def of_images(function: Callable[..., jax.Array]) -> Attend:
@@ -51,8 +58,13 @@ def of_images(function: Callable[..., jax.Array]) -> Attend:
 
 def our_backends(q: Any, rope: RopeTables | None) -> dict[str, Attend]:
     """What this device has for these arguments, by name: the one place that knows our kernels."""
-    del q, rope
-    return {"xla": of_images(attention)}
+    inputs = (q.shape, q.dtype, None if rope is None else rope.sin.dtype)
+    names = (REFERENCE, *OF_PLATFORM.get(platform(), ()))
+    return {
+        name: functools.partial(attention, backend=name)
+        for name in names
+        if BACKENDS[name].unsupported(*inputs) is None
+    }
 
 
 def cudnn() -> Attend:
@@ -157,7 +169,7 @@ def measure_case(
             found = figures(lambda name=name: of_jax(JAX_PEERS[name]()))
         if "ms" in found:
             peers[name] = found["ms"]
-        yield {**case, "backend": f"peer {name}", **found}
+        yield {**case, "backend": PEER + name, **found}
     for name, attend in our_backends(arrays[0], rope).items():
         if args.backends and name not in args.backends:
             continue
@@ -167,14 +179,17 @@ def measure_case(
         yield {**case, "backend": name, **found, "peers_ms": peers}
 
 
-def choices(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The fastest of our backends with gradients for each number of tokens."""
-    best: dict[int, dict[str, Any]] = {}
+def choices(rows: Iterable[dict[str, Any]], date: str) -> list[Measured]:
+    """Of each shape with gradients."""
+    found: dict[tuple[int, ...], Measured] = {}
     for row in rows:
-        if row["pass"] == PASSES[True] and "ms" in row and "peers_ms" in row:
-            best[row["tokens"]] = min(row, best.get(row["tokens"], row), key=lambda r: r["ms"])
-    keys = ("device", "tokens", "head_dim", "dtype", "rope", "backend", "ms")
-    return [{key: row[key] for key in keys} for row in best.values()]
+        if row["pass"] != PASSES[True] or "ms" not in row or row["backend"].startswith(PEER):
+            continue
+        groups, images, tokens, heads, width = row["shape"]
+        chip, size = jax.devices()[0].device_kind, groups * images * heads
+        entry = Measured(chip, width, row["dtype"], tokens, size, {}, date)
+        found.setdefault(row["shape"], entry).milliseconds[row["backend"]] = row["ms"]
+    return list(found.values())
 
 
 def names(known: tuple[str, ...]) -> Callable[[str], list[str]]:
@@ -202,7 +217,7 @@ def main() -> None:
     parser.add_argument("--rope", action="store_true", help="rotate q and k, too")
     parser.add_argument("--backends", default="", help="only these of ours; default: all")
     parser.add_argument("--peers", type=names(PEERS), default=[], help=f"some of {PEERS}")
-    parser.add_argument("--write_choices", type=Path, help="file for the fastest of each shape")
+    parser.add_argument("--write_choices", type=Path, help="file for the times of ours")
     args = parser.parse_args()
     args.backends = [name for name in args.backends.split(",") if name]
     # Read when the device is first used: PyTorch needs some of the memory.
@@ -217,7 +232,9 @@ def main() -> None:
                 cases.add(row)
                 rows.append(row)
     if args.write_choices:
-        args.write_choices.write_text(json.dumps(choices(rows), indent=1) + "\n")
+        today = datetime.date.today().isoformat()
+        known = read_choices(args.write_choices) if args.write_choices.exists() else ()
+        args.write_choices.write_text(choices_json(known, choices(rows, today)))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ No axes of tokens are merged on the way: 197 tokens an image do not fill whole t
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,21 +48,39 @@ def _matmul_fwd(x, weight, *options):
 
 def _matmul_bwd(axes, input_axes, tensor_axis, pinned, saved, grad):
     x, weight = saved
-    free = tuple(axis for axis in range(x.ndim) if axis not in axes)
-    # Under FSDP or data parallelism the partial weight gradients are summed over devices in the
-    # dtype this product returns: asking for the master dtype keeps that reduction in float32
-    # (`reduce_dtype: fp32` of the DINOv3 recipes) although the operands are bf16.
-    grad_weight = jax.lax.dot_general(
-        x,
-        grad,
-        ((free, tuple(range(len(free)))), ((), ())),
-        preferred_element_type=weight.dtype,
-    )
+    rows = x.ndim - len(axes)
+    grad_weight = _weight_gradient(x, grad, axes, weight.dtype)
     whole = _whole(x, weight, axes, input_axes, tensor_axis, pinned)
-    outputs = (tuple(range(len(free), grad.ndim)), tuple(range(len(axes), whole.ndim)))
+    outputs = (tuple(range(rows, grad.ndim)), tuple(range(len(axes), whole.ndim)))
     grad_x = jnp.tensordot(grad, whole, axes=outputs)
-    grad_x = jnp.moveaxis(grad_x, range(len(free), x.ndim), axes)
+    grad_x = jnp.moveaxis(grad_x, range(rows, x.ndim), axes)
     return grad_x, grad_weight.reshape(weight.shape)
+
+
+def _weight_gradient(x, grad, axes: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:
+    """Products of `axes` of `x` with the outputs, the last axes of `grad`, summed over all others.
+
+    Under FSDP or data parallelism the partial weight gradients are summed over devices in the dtype
+    that this product returns: asking for the master dtype keeps that reduction in float32
+    (`reduce_dtype: fp32` of the DINOv3 recipes) although the operands are bf16.
+    """
+    free = tuple(axis for axis in range(x.ndim) if axis not in axes)
+    product = functools.partial(jax.lax.dot_general, preferred_element_type=dtype)
+
+    def as_they_are(x, grad):
+        return product(x, grad, ((free, tuple(range(len(free)))), ((), ())))
+
+    def by_rows(x, grad):
+        rows = math.prod(grad.shape[: len(free)])
+        inputs = jnp.moveaxis(x, axes, range(len(free), x.ndim))
+        sums = product(inputs.reshape(rows, -1), grad.reshape(rows, -1), (((0,), (0,)), ((), ())))
+        return sums.reshape(*inputs.shape[len(free) :], grad.shape[-1])
+
+    if grad.ndim > len(free) + 1:  # one of several axes of outputs may lie over the mesh's tensor
+        return as_they_are(x, grad)
+    # A processor sums over one axis as it lies. For several XLA would transpose `x`, in one loop
+    # with the activation function that `x` comes from: neither is vectorised then.
+    return jax.lax.platform_dependent(x, grad, cpu=by_rows, default=as_they_are)
 
 
 _matmul.defvjp(_matmul_fwd, _matmul_bwd)

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from dinojax.kernels.depthwise import depthwise_conv
+from dinojax.kernels.gelu import gelu
 from dinojax.kernels.linear import linear
 from dinojax.models.block import LayerScale
 from dinojax.models.dense import Dense
@@ -102,7 +102,7 @@ class ConvNeXtBlock(nn.Module):
 
         out = []
         for x, (gain,) in zip(maps, gains, strict=True):
-            branch = reduce(jax.nn.gelu(expand(norm(dwconv(x))), approximate=False))
+            branch = reduce(gelu(expand(norm(dwconv(x)))))
             branch = branch if scale is None else scale(branch)
             if gain is not None:
                 branch = branch * gain.astype(branch.dtype)[:, None, None, None]

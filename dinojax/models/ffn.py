@@ -5,6 +5,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 
+from dinojax.kernels.gelu import gelu
 from dinojax.models.dense import INIT_STD, Dense
 from dinojax.precision import Precision
 from dinojax.typing import Array, Float
@@ -42,7 +43,7 @@ class Mlp(nn.Module):
         dense = partial(
             Dense, precision=self.precision, use_bias=self.use_bias, init_std=self.init_std
         )
-        x = jax.nn.gelu(dense((self.hidden,), tensor_axis=-1, name="fc1")(x), approximate=False)
+        x = gelu(dense((self.hidden,), tensor_axis=-1, name="fc1")(x))
         return dense((width,), tensor_axis=-2, name="fc2")(x)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from dinojax.kernels.gelu import gelu
 from dinojax.kernels.linear import linear
 from dinojax.models.dense import INIT_STD, Dense
 from dinojax.precision import Precision, unit_rows, widen
@@ -49,7 +50,7 @@ class DinoHead(nn.Module):
     def to_bottleneck(self, x: Float[Array, "... D"]) -> Float[Array, "... bottleneck"]:
         """The L2-normalised input of the prototype layer."""
         for index, dense in enumerate(self.mlp):
-            x = dense(x if index == 0 else jax.nn.gelu(x, approximate=False))
+            x = dense(x if index == 0 else gelu(x))
         return unit_rows(x, 1e-12).astype(x.dtype)
 
     def to_logits(self, bottleneck: Float[Array, "... bottleneck"]) -> Float[Array, "... K"]:

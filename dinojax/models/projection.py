@@ -1,8 +1,8 @@
 """From a student's features to a teacher's, for losses between features."""
 
 import flax.linen as nn
-import jax
 
+from dinojax.kernels.gelu import gelu
 from dinojax.models.dense import Dense
 from dinojax.precision import Precision
 from dinojax.typing import Array, Float
@@ -21,5 +21,5 @@ class Projection(nn.Module):
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... width"]:
         for index, dense in enumerate(self.mlp):
-            x = dense(x if index == 0 else jax.nn.gelu(x, approximate=False))
+            x = dense(x if index == 0 else gelu(x))
         return x

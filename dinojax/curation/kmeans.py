@@ -1,0 +1,150 @@
+"""Lloyd's k-means of rows in chunks, on the mesh; the result is the same bits on any mesh.
+
+An iteration is a fold: `add` each chunk to `Totals`, then `update`. Chunks may come from files, so
+the data need not fit the devices. The squared distance is Euclidean, as in the released code of
+arXiv:2405.15613; on unit rows it orders centres as the cosine to their directions nearly does.
+
+Labels are exact (`assign`) and sums are integers (`exact_sums`). Therefore neither the number of
+devices nor tiles, nor how rows are divided into chunks, nor a stop in between changes a centre.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from dinojax.curation.assign import (
+    Dtypes,
+    assign_block,
+    fast_dtypes,
+    shared_evenly,
+)
+from dinojax.curation.exact_sums import carried, power_above, segment_digits, to_float
+from dinojax.curation.parts import (
+    CENTER_AXIS,
+    CENTERS,
+    ROWS,
+    WHOLE,
+    Chunk,
+    Chunks,
+    blocks,
+    on_parts,
+    own_valid,
+    place_among,
+    total,
+)
+from dinojax.mesh import gather
+from dinojax.precision import widen
+from dinojax.typing import Array, Float, Int
+
+
+class State(NamedTuple):
+    """All there is to store between two iterations."""
+
+    centers: Float[Array, "K D"]
+    scale: Float[Array, ""]
+    """A power of two above every coordinate of the rows."""
+    inertia: Float[Array, ""]
+    """Sum of squared distances to the centres before the last update; infinite before the first."""
+    gain: Float[Array, ""]
+    """The share by which inertia fell in the last iteration, infinite before the second; above 0
+    unless all centres stayed."""
+    iteration: Int[Array, ""]
+
+
+class Totals(NamedTuple):
+    """What an iteration has summed so far, by centre."""
+
+    digits: Int[Array, "3 K C"]
+    """Of the coordinates and, in the last column, of squared distances."""
+    counts: Int[Array, " K"]
+
+
+def begin(centers: Float[Array, "K D"], largest: Float[Array, ""]) -> State:
+    """Before the first iteration; `largest` of `largest_coordinate`."""
+    infinite = jnp.asarray(jnp.inf, centers.dtype)
+    start = jnp.zeros((), jnp.int32)
+    return State(centers, power_above(largest), infinite, infinite, start)
+
+
+@jax.jit
+def largest_coordinate(chunk: Chunk) -> Float[Array, ""]:
+    """Without its sign."""
+    return widen(jnp.abs(chunk.rows).max())
+
+
+def lloyd(
+    chunks: Chunks, state: State, iterations: int, *, tolerance: float = 0.0
+) -> Iterator[State]:
+    """The state after each further iteration, until it is the `iterations`-th from the beginning.
+
+    Ends earlier once the inertia falls by no more than `tolerance` of itself, and where no centre
+    moves.
+    """
+    while int(state.iteration) < iterations and float(state.gain) > tolerance:
+        totals = no_totals(state.centers)
+        for chunk in chunks():
+            totals = add(totals, chunk, state)
+        state = update(state, totals)
+        yield state
+
+
+def no_totals(centers: Float[Array, "K D"]) -> Totals:
+    count, width = centers.shape
+    return Totals(jnp.zeros((3, count, width + 1), jnp.int32), jnp.zeros(count, jnp.int32))
+
+
+def add(totals: Totals, chunk: Chunk, state: State, dtypes: Dtypes | None = None) -> Totals:
+    """`totals` and what `chunk` brings."""
+    return _add(totals, chunk, state, fast_dtypes() if dtypes is None else dtypes)
+
+
+@functools.partial(jax.jit, static_argnames="dtypes", donate_argnames="totals")
+def _add(totals: Totals, chunk: Chunk, state: State, dtypes: Dtypes) -> Totals:
+    scales, clusters = column_scales(state), len(state.centers)
+
+    def of_part(rows: Float[Array, "n D"], count: Array, centers: Float[Array, "k D"]) -> tuple:
+        first = place_among(CENTER_AXIS) * len(centers)
+
+        def of_block(sums: Totals, given: tuple[Array, Array]) -> tuple[Totals, None]:
+            rows, valid = given
+            label, distance = assign_block(rows, centers, dtypes)
+            own = valid & (label >= first) & (label < first + len(centers))
+            segment = jnp.where(own, label - first, len(centers))
+            values = jnp.concatenate([widen(rows), distance[:, None]], axis=1)
+            digits = segment_digits(values, scales, segment, len(centers))
+            counts = jax.ops.segment_sum(jnp.ones_like(segment), segment, len(centers))
+            return Totals(carried(sums.digits + digits), sums.counts + counts), None
+
+        given = blocks(rows), blocks(own_valid(len(rows), count))
+        return tuple(total(jax.lax.scan(of_block, no_totals(centers), given)[0]))
+
+    split = PartitionSpec(None, CENTER_AXIS), CENTERS
+    run = on_parts(of_part, (ROWS, WHOLE, CENTERS), split)
+    digits, counts = run(chunk.rows, chunk.count, shared_evenly(state.centers))
+    digits = carried(totals.digits + digits[:, :clusters])
+    return Totals(digits, totals.counts + counts[:clusters])
+
+
+@jax.jit
+def update(state: State, totals: Totals) -> State:
+    """Centres become the means of their rows; one without rows stays where it is."""
+    sums = to_float(totals.digits, column_scales(state))
+    means = sums[:, :-1] / jnp.maximum(totals.counts, 1)[:, None]
+    centers = jnp.where(totals.counts[:, None] > 0, means, state.centers)
+    inertia = gather(sums[:, -1]).sum()  # in one order, however the centres are split
+    # Near the end the inertia, which is rounded, may seem not to fall.
+    least = jnp.finfo(inertia.dtype).tiny
+    gain = jnp.where(jnp.isinf(state.inertia), jnp.inf, 1 - inertia / state.inertia)
+    gain = jnp.where((centers == state.centers).all(), 0, jnp.maximum(gain, least))
+    return State(centers, state.scale, inertia, gain, state.iteration + 1)
+
+
+def column_scales(state: State) -> Float[Array, " C"]:
+    """Of coordinates, and of the squared distance between any two rows."""
+    width = state.centers.shape[1]
+    widest = power_above(4 * width * jnp.square(state.scale))
+    return jnp.append(jnp.full(width, state.scale), widest)

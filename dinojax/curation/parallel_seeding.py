@@ -41,7 +41,7 @@ class Winners(NamedTuple):
     """The earliest first."""
 
     time: Float[Array, " w"]
-    """Infinite: no row; fewer than asked for had any odds."""
+    """Infinite: there is none, because fewer rows than asked for have any odds."""
     rows: Float[Array, "w D"]
 
 
@@ -52,19 +52,18 @@ def parallel_seeds(
 
     There may be up to 2**32 rows; more would share places, and waiting times.
     """
-    anyone = lottery(chunks(), None, 1, jax.random.fold_in(key, 0))
-    candidates = np.asarray(anyone.rows)
-    found = [assign(chunk, anyone.rows) for chunk in chunks()]
+    candidates = lottery(chunks(), None, 1, jax.random.fold_in(key, 0)).rows
+    found = [assign(chunk, candidates) for chunk in chunks()]
     for number in range(1, rounds + 1):
         odds = [one.distance for one in found]
         winners = lottery(chunks(), odds, oversampling * count, jax.random.fold_in(key, number))
-        new = np.asarray(winners.rows)[np.isfinite(winners.time)]
-        if len(new) == 0:
-            break  # every row is one of the candidates
-        for place_, chunk in enumerate(chunks()):
-            found[place_] = closer(found[place_], assign(chunk, jnp.asarray(new)), len(candidates))
-        candidates = np.concatenate([candidates, new])
-    pool = place(candidates)
+        # Where there are too few, copies of the first candidate, to which no row is nearer.
+        drawn = jnp.isfinite(winners.time)[:, None]
+        new = jnp.where(drawn, winners.rows, candidates[0])
+        for at, chunk in enumerate(chunks()):
+            found[at] = closer(found[at], assign(chunk, new), len(candidates))
+        candidates = jnp.concatenate([candidates, new])
+    pool = place(np.asarray(candidates))
     weights = jnp.zeros(len(pool.rows))
     for one, chunk in zip(found, chunks(), strict=True):
         weights += members(one.label, chunk.count, len(weights))
@@ -74,17 +73,25 @@ def parallel_seeds(
 def lottery(
     chunks: Iterable[Chunk], odds: Sequence[Float[Array, " n"]] | None, wanted: int, key: Key
 ) -> Winners:
-    """At most `wanted` rows of all chunks; None: with equal odds."""
+    """`wanted` rows of all chunks; None: with equal odds."""
     best, before = None, 0
     for number, chunk in enumerate(chunks):
         own = jnp.ones(len(chunk.rows)) if odds is None else odds[number]
         some = chunk_winners(chunk, own, before, wanted, key)
         best = some if best is None else jax.tree.map(lambda *x: jnp.concatenate(x), best, some)
-        first = jnp.argsort(best.time)[:wanted]
-        best = Winners(best.time[first], best.rows[first])
+        best = earliest(best, wanted)
         before += int(chunk.count)
     assert best is not None  # there is data
     return best
+
+
+@functools.partial(jax.jit, static_argnames="wanted")
+def earliest(winners: Winners, wanted: int) -> Winners:
+    """The first `wanted` of them; those that are missing come last."""
+    order = jnp.argsort(winners.time)[:wanted]
+    filling = (0, wanted - len(order))
+    time = jnp.pad(winners.time[order], filling, constant_values=jnp.inf)
+    return Winners(time, jnp.pad(winners.rows[order], (filling, (0, 0))))
 
 
 @functools.partial(jax.jit, static_argnames="wanted")

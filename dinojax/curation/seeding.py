@@ -29,12 +29,18 @@ from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int, Key
 
 
-@functools.partial(jax.jit, static_argnames="count")
 def plus_plus(
     chunk: Chunk, count: int, key: Key, weights: Float[Array, " n"] | None = None
 ) -> Float[Array, "K D"]:
     """`count` of the rows, far from each other. Copies of drawn rows where too few differ."""
     weights = jnp.ones(len(chunk.rows)) if weights is None else weights
+    return _plus_plus(chunk, weights, key, count)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def _plus_plus(
+    chunk: Chunk, weights: Float[Array, " n"], key: Key, count: int
+) -> Float[Array, "K D"]:
     candidates = 2 + int(math.log(count))
 
     def of_part(

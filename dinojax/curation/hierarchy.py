@@ -20,6 +20,7 @@ from jaxtyping import Int
 
 from dinojax.curation import kmeans
 from dinojax.curation.assign import assign
+from dinojax.curation.draws import first_of_each
 from dinojax.curation.parts import Chunks, place
 from dinojax.curation.seeding import plus_plus
 from dinojax.typing import Array, Float, Key
@@ -108,7 +109,8 @@ def cluster(
     for number in range(0 if start is None else start.round, level.rounds + 1):
         sample = rows
         if previous is not None:
-            sample = rows[nearest_of_each(*assign_all(rows, previous, chunk), level.kept)]
+            label, distance = assign_all(rows, previous, chunk)
+            sample = rows[first_of_each(label, distance, level.kept)]
         chunks = chunks_of(sample, chunk)
         if start is not None and number == start.round:
             state = start.state
@@ -155,17 +157,3 @@ def assign_all(
         found.append((np.asarray(label)[: one.count], np.asarray(distance)[: one.count]))
     labels, distances = zip(*found, strict=True)
     return np.concatenate(labels), np.concatenate(distances)
-
-
-def nearest_of_each(
-    label: Int[np.ndarray, " n"], distance: Float[np.ndarray, " n"], kept: int
-) -> Int[np.ndarray, " m"]:
-    """Indices, ascending, of the `kept` rows of each label with the least distance."""
-    order = np.lexsort((distance, label))
-    return np.sort(order[rank_within(label[order]) < kept])
-
-
-def rank_within(group: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Of each element of sorted groups, how many of its group come before it."""
-    first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-    return np.arange(len(group)) - np.repeat(first, np.diff(np.r_[first, len(group)]))

@@ -44,7 +44,10 @@ def test_seeds_are_rows_and_as_good_as_scikit_learns(seeds):
 
 @pytest.mark.parametrize(
     "seeds, sizes",
-    [(greedy_seeds, (4, 2, 1)), (parallel_seeds, (2, 1, 4))],
+    [
+        (greedy_seeds, (4, 2, 1)),
+        pytest.param(parallel_seeds, (2, 1, 4), marks=pytest.mark.slow),
+    ],
 )
 def test_devices_change_no_bit(seeds, sizes):
     whole = seeded(seeds, ROWS, 30)
@@ -67,9 +70,8 @@ def test_too_few_different_rows_are_repeated(seeds, rows, distinct):
     assert {tuple(row) for row in found} == {tuple(row) for row in ROWS[:distinct]}
 
 
-@each
-def test_one_centre_is_any_row(seeds):
-    found = {tuple(seeded(seeds, ROWS[:4], 1, key)[0]) for key in range(30)}
+def test_one_centre_is_any_row():
+    found = {tuple(seeded(greedy_seeds, ROWS[:4], 1, key)[0]) for key in range(30)}
     assert found == {tuple(row) for row in ROWS[:4]}
 
 

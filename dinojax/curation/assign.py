@@ -33,8 +33,9 @@ from dinojax.typing import Array, Float, Int
 
 CENTER_TILE = 4096
 """A device holds the scores of a block of rows with so many centres at a time."""
-PACKET = 64
-"""Rows of a block that are not settled are looked at again so many at a time."""
+PACKET, LAST_PACKET = 128, 8
+"""Rows of a block that are not settled are looked at again so many at a time: by products, and by
+the definition, which few rows need and which costs much more."""
 UNIT = 2.0**-24
 """Relative rounding error of float32."""
 
@@ -105,10 +106,11 @@ def nearest(
         ).index
     best, bound = by_products(rows, centers, dtypes[0])
     open_rows = ~(best.second - best.value > 2 * bound)
+    packet = PACKET if dtypes[1:] else LAST_PACKET
 
     def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
         label, open_rows = state
-        at = jnp.nonzero(open_rows, size=PACKET, fill_value=len(rows))[0]
+        at = jnp.nonzero(open_rows, size=packet, fill_value=len(rows))[0]
         part = rows.at[at].get(mode="fill", fill_value=0)
         label = label.at[at].set(nearest(part, centers, dtypes[1:]), mode="drop")
         return label, open_rows.at[at].set(False, mode="drop")

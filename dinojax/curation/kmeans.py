@@ -14,16 +14,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
+from dinojax.curation import exact_sums
 from dinojax.curation.assign import (
     Dtypes,
     assign_block,
     fast_dtypes,
     shared_evenly,
 )
-from dinojax.curation.exact_sums import carried, power_above, segment_digits, to_float
 from dinojax.curation.parts import (
+    BLOCK,
     CENTER_AXIS,
     CENTERS,
     ROWS,
@@ -58,8 +58,8 @@ class State(NamedTuple):
 class Totals(NamedTuple):
     """What an iteration has summed so far, by centre."""
 
-    digits: Int[Array, "3 K C"]
-    """Of the coordinates and, in the last column, of squared distances."""
+    sums: exact_sums.Digits
+    """``[K, D + 1]``: of the coordinates and, in the last column, of squared distances."""
     counts: Int[Array, " K"]
 
 
@@ -67,7 +67,7 @@ def begin(centers: Float[Array, "K D"], largest: Float[Array, ""]) -> State:
     """Before the first iteration; `largest` of `largest_coordinate`."""
     infinite = jnp.asarray(jnp.inf, centers.dtype)
     start = jnp.zeros((), jnp.int32)
-    return State(centers, power_above(largest), infinite, infinite, start)
+    return State(centers, exact_sums.power_above(largest), infinite, infinite, start)
 
 
 @jax.jit
@@ -94,7 +94,7 @@ def lloyd(
 
 def no_totals(centers: Float[Array, "K D"]) -> Totals:
     count, width = centers.shape
-    return Totals(jnp.zeros((3, count, width + 1), jnp.int32), jnp.zeros(count, jnp.int32))
+    return Totals(exact_sums.zeros((count, width + 1)), jnp.zeros(count, jnp.int32))
 
 
 def add(totals: Totals, chunk: Chunk, state: State, dtypes: Dtypes | None = None) -> Totals:
@@ -106,33 +106,36 @@ def add(totals: Totals, chunk: Chunk, state: State, dtypes: Dtypes | None = None
 def _add(totals: Totals, chunk: Chunk, state: State, dtypes: Dtypes) -> Totals:
     scales, clusters = column_scales(state), len(state.centers)
 
-    def of_part(rows: Float[Array, "n D"], count: Array, centers: Float[Array, "k D"]) -> tuple:
+    def of_part(rows: Float[Array, "n D"], count: Array, centers: Float[Array, "k D"]) -> Totals:
         first = place_among(CENTER_AXIS) * len(centers)
 
-        def of_block(sums: Totals, given: tuple[Array, Array]) -> tuple[Totals, None]:
-            rows, valid = given
+        def of_block(totals: Totals, given: tuple[Array, Array, Array]) -> tuple[Totals, None]:
+            number, rows, valid = given
             label, distance = assign_block(rows, centers, dtypes)
             own = valid & (label >= first) & (label < first + len(centers))
             segment = jnp.where(own, label - first, len(centers))
             values = jnp.concatenate([widen(rows), distance[:, None]], axis=1)
-            digits = segment_digits(values, scales, segment, len(centers))
-            counts = jax.ops.segment_sum(jnp.ones_like(segment), segment, len(centers))
-            return Totals(carried(sums.digits + digits), sums.counts + counts), None
+            sums = exact_sums.add_rows(totals.sums, values, scales, segment)
+            full = number % (exact_sums.ROWS // BLOCK) == exact_sums.ROWS // BLOCK - 1
+            sums = jax.lax.cond(full, exact_sums.carried, lambda sums: sums, sums)
+            return Totals(sums, totals.counts.at[segment].add(1, mode="drop")), None
 
-        given = blocks(rows), blocks(own_valid(len(rows), count))
-        return tuple(total(jax.lax.scan(of_block, no_totals(centers), given)[0]))
+        parts = blocks(rows)
+        given = jnp.arange(len(parts)), parts, blocks(own_valid(len(rows), count))
+        own, _ = jax.lax.scan(of_block, no_totals(centers), given)
+        return total(own._replace(sums=exact_sums.carried(own.sums)))
 
-    split = PartitionSpec(None, CENTER_AXIS), CENTERS
-    run = on_parts(of_part, (ROWS, WHOLE, CENTERS), split)
-    digits, counts = run(chunk.rows, chunk.count, shared_evenly(state.centers))
-    digits = carried(totals.digits + digits[:, :clusters])
-    return Totals(digits, totals.counts + counts[:clusters])
+    run = on_parts(of_part, (ROWS, WHOLE, CENTERS), CENTERS)
+    found = run(chunk.rows, chunk.count, shared_evenly(state.centers))
+    found = jax.tree.map(lambda x: x[:clusters], found)
+    sums = exact_sums.added(totals.sums, exact_sums.carried(found.sums))
+    return Totals(sums, totals.counts + found.counts)
 
 
 @jax.jit
 def update(state: State, totals: Totals) -> State:
     """Centres become the means of their rows; one without rows stays where it is."""
-    sums = to_float(totals.digits, column_scales(state))
+    sums = exact_sums.to_float(totals.sums, column_scales(state))
     means = sums[:, :-1] / jnp.maximum(totals.counts, 1)[:, None]
     centers = jnp.where(totals.counts[:, None] > 0, means, state.centers)
     inertia = gather(sums[:, -1]).sum()  # in one order, however the centres are split
@@ -146,5 +149,5 @@ def update(state: State, totals: Totals) -> State:
 def column_scales(state: State) -> Float[Array, " C"]:
     """Of coordinates, and of the squared distance between any two rows."""
     width = state.centers.shape[1]
-    widest = power_above(4 * width * jnp.square(state.scale))
+    widest = exact_sums.power_above(4 * width * jnp.square(state.scale))
     return jnp.append(jnp.full(width, state.scale), widest)

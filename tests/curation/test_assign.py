@@ -66,6 +66,7 @@ def test_neither_tiles_nor_packets_matter(monkeypatch):
     whole = labels(rows, centers)
     monkeypatch.setattr(module, "CENTER_TILE", 7)  # the fifth is not full
     monkeypatch.setattr(module, "PACKET", 23)
+    monkeypatch.setattr(module, "LAST_PACKET", 3)
     padded = jnp.asarray(np.pad(rows, ((0, 1), (0, 0))))
     tiled = jax.jit(nearest, static_argnums=2)(padded, jnp.asarray(centers), BOTH)
     np.testing.assert_array_equal(tiled[:-1], whole[0])

@@ -102,6 +102,14 @@ def test_equal_rows_have_one_cluster():
     assert (np.asarray(assign(place(rows), jnp.asarray(state.centers)).label)[:40] == 0).all()
 
 
+def test_more_rows_than_an_int32_could_sum():
+    """70,000 times nearly 2**15, which is 2**31.1, in one cluster."""
+    rows = np.full((70_000, 1), 0.99, np.float32)
+    (state, *_) = states(rows=rows, centers=np.zeros((1, 1), np.float32), iterations=1)
+    assert state.centers[0, 0] == pytest.approx(0.99, rel=1e-7)
+    assert state.inertia == pytest.approx(70_000 * 0.99**2, rel=1e-6)
+
+
 def test_filling_never_counts():
     """1023 zeros are added to a single row, and a centre lies at zero."""
     centers = np.stack([np.zeros(5), np.ones(5)]).astype(np.float32)

@@ -155,7 +155,7 @@ def norm(x: Float[Array, "n D"]) -> Float[Array, " n"]:
 
 def smallest(measure: Callable[[Array], Array], rows: int, centers: Float[Array, "K D"]) -> Best:
     """Of what `measure` makes of tiles of the centres, ``[rows, k]``; of equal ones the first."""
-    size = min(CENTER_TILE, len(centers))
+    size = -(-len(centers) // -(-len(centers) // CENTER_TILE))
     padded = jnp.pad(centers, ((0, -len(centers) % size), (0, 0)))
     tiles = rearrange(padded, "(t k) d -> t k d", k=size)
     column = jnp.arange(size)

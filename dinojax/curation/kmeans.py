@@ -17,7 +17,6 @@ import jax.numpy as jnp
 
 from dinojax.curation import exact_sums
 from dinojax.curation.assign import (
-    Dtypes,
     assign_block,
     fast_dtypes,
     shared_evenly,
@@ -97,13 +96,9 @@ def no_totals(centers: Float[Array, "K D"]) -> Totals:
     return Totals(exact_sums.zeros((count, width + 1)), jnp.zeros(count, jnp.int32))
 
 
-def add(totals: Totals, chunk: Chunk, state: State, dtypes: Dtypes | None = None) -> Totals:
+@functools.partial(jax.jit, donate_argnames="totals")
+def add(totals: Totals, chunk: Chunk, state: State) -> Totals:
     """`totals` and what `chunk` brings."""
-    return _add(totals, chunk, state, fast_dtypes() if dtypes is None else dtypes)
-
-
-@functools.partial(jax.jit, static_argnames="dtypes", donate_argnames="totals")
-def _add(totals: Totals, chunk: Chunk, state: State, dtypes: Dtypes) -> Totals:
     scales, clusters = column_scales(state), len(state.centers)
 
     def of_part(rows: Float[Array, "n D"], count: Array, centers: Float[Array, "k D"]) -> Totals:
@@ -111,7 +106,7 @@ def _add(totals: Totals, chunk: Chunk, state: State, dtypes: Dtypes) -> Totals:
 
         def of_block(totals: Totals, given: tuple[Array, Array, Array]) -> tuple[Totals, None]:
             number, rows, valid = given
-            label, distance = assign_block(rows, centers, dtypes)
+            label, distance = assign_block(rows, centers, fast_dtypes())
             own = valid & (label >= first) & (label < first + len(centers))
             segment = jnp.where(own, label - first, len(centers))
             values = jnp.concatenate([widen(rows), distance[:, None]], axis=1)

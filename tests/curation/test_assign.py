@@ -64,7 +64,7 @@ def test_products_are_as_wrong_as_they_say(dtype):
 def test_neither_tiles_nor_packets_matter(monkeypatch):
     rows, centers = hard()
     whole = labels(rows, centers)
-    monkeypatch.setattr(module, "CENTER_TILE", 7)  # the fifth is not full
+    monkeypatch.setattr(module, "CENTER_TILE", 8)  # the fourth is not full
     monkeypatch.setattr(module, "PACKET", 23)
     monkeypatch.setattr(module, "LAST_PACKET", 3)
     padded = jnp.asarray(np.pad(rows, ((0, 1), (0, 0))))

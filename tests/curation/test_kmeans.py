@@ -15,7 +15,7 @@ from dinojax.curation import kmeans
 from dinojax.curation.assign import assign
 from dinojax.curation.parts import place
 
-ROWS, MEANS = blobs(centers=14, rows=1500)
+ROWS, MEANS = blobs(centers=14, rows=1000)
 FIRST = ROWS[:14]
 
 
@@ -64,7 +64,7 @@ def test_inertia_never_rises(whole):
 
 @pytest.mark.parametrize("chunks, sizes", [(3, None), (2, (2, 1, 4))])
 def test_the_division_of_work_changes_no_bit(whole, chunks, sizes):
-    """1500 rows in 3 chunks, and in 2 on 8 devices, of which 4 share the 14 centres."""
+    """1000 rows in 3 chunks, and in 2 on 8 devices, of which 4 share the 14 centres."""
     found = states(chunks=chunks, sizes=sizes)
     jax.tree.map(np.testing.assert_array_equal, whole, found)
 
@@ -112,9 +112,9 @@ def test_more_rows_than_an_int32_could_sum():
 
 def test_filling_never_counts():
     """1023 zeros are added to a single row, and a centre lies at zero."""
-    centers = np.stack([np.zeros(5), np.ones(5)]).astype(np.float32)
+    centers = np.repeat(np.float32([0, 1, 9]), [1, 1, 12])[:, None] * np.ones(5, np.float32)
     (state, *_) = states(rows=np.full((1, 5), 2, np.float32), centers=centers)
-    np.testing.assert_array_equal(state.centers, [[0] * 5, [2] * 5])
+    np.testing.assert_array_equal(state.centers[:2], [[0] * 5, [2] * 5])
     assert state.inertia == 5
 
 

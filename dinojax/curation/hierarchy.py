@@ -22,11 +22,11 @@ from dinojax.curation import kmeans
 from dinojax.curation.assign import assign
 from dinojax.curation.draws import first_of_each
 from dinojax.curation.parts import Chunks, place
-from dinojax.curation.seeding import plus_plus
+from dinojax.curation.seeding import greedy_seeds
 from dinojax.typing import Array, Float, Key
 
 Seeds = Callable[[Chunks, int, Key], Float[Array, "K D"]]
-"""Where k-means begins: `greedy_seeds` or `parallel_seeding.parallel_seeds`."""
+"""Where k-means begins: `seeding.greedy_seeds` or `parallel_seeding.parallel_seeds`."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ def climb(
     levels: Sequence[Level],
     key: Key,
     *,
-    seeds: Seeds | None = None,
+    seeds: Seeds = greedy_seeds,
     chunk: int = 2**20,
 ) -> list[Clusters]:
     """The levels from the finest on; each clusters the centres of the one before, unweighted."""
     found = []
     for number, level in enumerate(levels):
         own = jax.random.fold_in(key, number)
-        *_, last = cluster(rows, level, own, seeds=seeds or greedy_seeds, chunk=chunk)
+        *_, last = cluster(rows, level, own, seeds=seeds, chunk=chunk)
         centers = np.asarray(last.state.centers)
         found.append(Clusters(centers, *assign_all(rows, centers, chunk)))
         rows = centers
@@ -122,21 +122,6 @@ def cluster(
             state = improved
             yield Progress(number, previous, state)
         previous = np.asarray(state.centers)
-
-
-def greedy_seeds(chunks: Chunks, count: int, key: Key) -> Float[Array, "K D"]:
-    """By `plus_plus`.
-
-    Raises:
-        ValueError: the rows come in more than one chunk.
-    """
-    every = list(chunks())
-    if len(every) > 1:
-        raise ValueError(
-            f"k-means++ needs all rows at once, and they come in {len(every)} chunks; use larger "
-            "chunks or parallel_seeds"
-        )
-    return plus_plus(every[0], count, key)
 
 
 def chunks_of(rows: Float[np.ndarray, "n D"], chunk: int) -> Chunks:

@@ -19,6 +19,7 @@ from dinojax.curation.parts import (
     ROWS,
     WHOLE,
     Chunk,
+    Chunks,
     block_sums,
     blocks,
     on_parts,
@@ -27,6 +28,21 @@ from dinojax.curation.parts import (
 )
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int, Key
+
+
+def greedy_seeds(chunks: Chunks, count: int, key: Key) -> Float[Array, "K D"]:
+    """By `plus_plus`.
+
+    Raises:
+        ValueError: the rows come in more than one chunk.
+    """
+    every = list(chunks())
+    if len(every) > 1:
+        raise ValueError(
+            f"k-means++ needs all rows at once, and they come in {len(every)} chunks; use larger "
+            "chunks or parallel_seeds"
+        )
+    return plus_plus(every[0], count, key)
 
 
 def plus_plus(

@@ -7,8 +7,9 @@ from clouds import brute_labels
 from sklearn.neighbors import KernelDensity
 
 from dinojax.curation.balance import balanced_sample
-from dinojax.curation.hierarchy import Level, climb, cluster, greedy_seeds
+from dinojax.curation.hierarchy import Level, climb, cluster
 from dinojax.curation.parallel_seeding import parallel_seeds
+from dinojax.curation.seeding import greedy_seeds
 from dinojax.typing import Array
 
 KEY = jax.random.key(0)

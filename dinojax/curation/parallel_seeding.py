@@ -1,0 +1,135 @@
+"""k-means|| (arXiv:1203.6402): where k-means begins, in a few passes for any number of centres.
+
+In each round every row not yet a candidate takes part in a lottery whose odds are its squared
+distance to the nearest candidate, and `oversampling` times `count` rows win at once. In the end
+candidates count as often as rows are nearest to them, and k-means++ chooses among these.
+
+Against the paper: a round has a fixed number of winners, not one that is fixed on average. Each row
+draws an exponential waiting time, keyed by its place in the data, at the rate of its odds, and the
+earliest win (Efraimidis and Spirakis, 2006). So winners depend neither on chunks nor on devices.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dinojax.curation.assign import Assigned, assign
+from dinojax.curation.parts import (
+    ROWS,
+    WHOLE,
+    Chunk,
+    Chunks,
+    on_parts,
+    own_valid,
+    place,
+    place_among,
+    row_at,
+    stacked,
+)
+from dinojax.curation.seeding import plus_plus
+from dinojax.mesh import BATCH_AXES
+from dinojax.precision import widen
+from dinojax.prng import slot_keys
+from dinojax.typing import Array, Float, Int, Key
+
+
+class Winners(NamedTuple):
+    """The earliest first."""
+
+    time: Float[Array, " w"]
+    """Infinite: there is none, because fewer rows than asked for have any odds."""
+    rows: Float[Array, "w D"]
+
+
+def parallel_seeds(
+    chunks: Chunks, count: int, key: Key, *, rounds: int = 5, oversampling: int = 2
+) -> Float[Array, "K D"]:
+    """`count` of the rows, far from each other. Copies of drawn rows where too few differ.
+
+    There may be up to 2**32 rows; more would share places, and waiting times.
+    """
+    candidates = lottery(chunks(), None, 1, jax.random.fold_in(key, 0)).rows
+    found = [assign(chunk, candidates) for chunk in chunks()]
+    for number in range(1, rounds + 1):
+        odds = [one.distance for one in found]
+        winners = lottery(chunks(), odds, oversampling * count, jax.random.fold_in(key, number))
+        # Where there are too few, copies of the first candidate, to which no row is nearer.
+        drawn = jnp.isfinite(winners.time)[:, None]
+        new = jnp.where(drawn, winners.rows, candidates[0])
+        for at, chunk in enumerate(chunks()):
+            found[at] = closer(found[at], assign(chunk, new), len(candidates))
+        candidates = jnp.concatenate([candidates, new])
+    pool = place(np.asarray(candidates))
+    weights = jnp.zeros(len(pool.rows))
+    for one, chunk in zip(found, chunks(), strict=True):
+        weights += members(one.label, chunk.count, len(weights))
+    return plus_plus(pool, count, jax.random.fold_in(key, rounds + 1), weights)
+
+
+def lottery(
+    chunks: Iterable[Chunk], odds: Sequence[Float[Array, " n"]] | None, wanted: int, key: Key
+) -> Winners:
+    """`wanted` rows of all chunks; None: with equal odds."""
+    best, before = None, 0
+    for number, chunk in enumerate(chunks):
+        own = jnp.ones(len(chunk.rows)) if odds is None else odds[number]
+        some = chunk_winners(chunk, own, before, wanted, key)
+        best = some if best is None else jax.tree.map(lambda *x: jnp.concatenate(x), best, some)
+        best = earliest(best, wanted)
+        before += int(chunk.count)
+    assert best is not None  # there is data
+    return best
+
+
+@functools.partial(jax.jit, static_argnames="wanted")
+def earliest(winners: Winners, wanted: int) -> Winners:
+    """The first `wanted` of them; those that are missing come last."""
+    order = jnp.argsort(winners.time)[:wanted]
+    filling = (0, wanted - len(order))
+    time = jnp.pad(winners.time[order], filling, constant_values=jnp.inf)
+    return Winners(time, jnp.pad(winners.rows[order], (filling, (0, 0))))
+
+
+@functools.partial(jax.jit, static_argnames="wanted")
+def chunk_winners(
+    chunk: Chunk, odds: Float[Array, " n"], before: Int[Array, ""] | int, wanted: int, key: Key
+) -> Winners:
+    """Of one chunk, which `before` rows precede."""
+
+    def of_part(
+        rows: Float[Array, "n D"], count: Array, odds: Float[Array, " n"], before: Array
+    ) -> Winners:
+        first = place_among(BATCH_AXES) * len(rows)
+        keys = slot_keys(key, jnp.arange(len(rows)) + first + before)
+        waiting = jax.vmap(jax.random.exponential)(keys)
+        odds = jnp.where(own_valid(len(rows), count), odds, 0)
+        # In logarithms: quotients by small odds would be infinite.
+        time = jnp.where(odds > 0, jnp.log(waiting) - jnp.log(odds), jnp.inf)
+        near, at = jax.lax.top_k(-time, min(wanted, len(rows)))
+        every, places = stacked(near).reshape(-1), stacked(at + first).reshape(-1)
+        near, at = jax.lax.top_k(every, min(wanted, len(every)))
+        return Winners(-near, widen(row_at(rows, places[at])))
+
+    given = (ROWS, WHOLE, ROWS, WHOLE)
+    return on_parts(of_part, given, WHOLE)(chunk.rows, chunk.count, odds, jnp.asarray(before))
+
+
+@jax.jit
+def closer(before: Assigned, new: Assigned, first: Int[Array, ""] | int) -> Assigned:
+    """The nearest of the candidates before and of new ones, whose labels count from `first`."""
+    nearer = new.distance < before.distance
+    return Assigned(
+        jnp.where(nearer, new.label + first, before.label),
+        jnp.where(nearer, new.distance, before.distance),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="candidates")
+def members(label: Int[Array, " n"], count: Int[Array, ""], candidates: int) -> Float[Array, " w"]:
+    """How many rows of a chunk are nearest to each candidate."""
+    valid = jnp.arange(len(label)) < count
+    return jax.ops.segment_sum(valid.astype(jnp.int32), label, candidates).astype(float)

@@ -48,12 +48,12 @@ def first_weights(
 def _attend(
     q: Float[Array, "B M H d"], k: Float[Array, "B N H d"], v: Float[Array, "B N H d"]
 ) -> Float[Array, "B M H d"]:
-    scale = q.shape[-1] ** -0.5
-    logits = jnp.einsum(
-        "bqhd,bkhd->bhqk", q * jnp.asarray(scale, q.dtype), k, preferred_element_type=widen(q).dtype
-    )
+    q = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+    # Each head's rows together first: a processor multiplies them as they lie, forwards and back.
+    q, k, v = (rearrange(x, "B N H d -> B H N d") for x in (q, k, v))
+    logits = jnp.matmul(q, k.mT, preferred_element_type=widen(q).dtype)
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+    return rearrange(weights @ v, "B H M d -> B M H d")
 
 
 def _attend_in_blocks(

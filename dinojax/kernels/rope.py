@@ -117,11 +117,15 @@ def apply_rope(
     Products are at least float32; with bf16 tables each is rounded to bf16, as in the reference.
     """
     round_ = _rounding(tables.sin.dtype)
-    sin, cos = (widen(t)[:, None, :, None, :] for t in tables)
-    wide = round_(widen(x))
-    half = wide.shape[-1] // 2
-    turned = jnp.concatenate([-wide[..., half:], wide[..., :half]], axis=-1)
-    return round_(round_(wide * cos) + round_(turned * sin)).astype(x.dtype)
+    (low_sin, high_sin), (low_cos, high_cos) = (
+        jnp.split(widen(t)[:, None, :, None, :], 2, axis=-1) for t in tables
+    )
+    low, high = jnp.split(round_(widen(x)), 2, axis=-1)
+    low, high = (
+        round_(round_(low * low_cos) - round_(high * low_sin)),
+        round_(round_(high * high_cos) + round_(low * high_sin)),
+    )
+    return jnp.concatenate([low, high], axis=-1).astype(x.dtype)
 
 
 def _unit_linspace(count: int, dtype: DTypeLike) -> Float[Array, " F"]:

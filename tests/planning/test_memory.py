@@ -113,9 +113,9 @@ def test_near_what_was_compiled(shape, overrides, compiled):
     ("name", "shape", "overrides", "compiled"),
     [
         ("dinov2_vitg14", (32, 2, 1), {}, 20.82),
-        ("dinov3_vitl16_in1k", (16, 2, 2), {}, 13.75),
+        ("dinov3_vitl16_in1k", (16, 2, 2), {}, 13.60),
         ("dinov3_vit7b16_gram_anchor", (4, 32, 1), {}, 20.50),
-        ("dinov3_vit7b16_high_res_adapt", (4, 32, 1), {}, 73.63),
+        ("dinov3_vit7b16_high_res_adapt", (4, 32, 1), {}, 63.67),
         (
             "dinov3_vitl16_lvd1689m_distilled",
             (1, 64, 1),

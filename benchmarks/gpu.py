@@ -56,6 +56,8 @@ def correctness() -> Iterator[Chain]:
     for path in ("tests/kernels", "tests/losses", "tests/models/test_golden_vit.py"):
         name = Path(path).stem
         yield [Case(f"correctness-{name}", ("-m", "pytest", path, "-q", "-p", "no:cacheprovider"))]
+    suite = ("tests/kernels/test_attention.py", "-m", "slow or not slow")
+    yield [Case("correctness-attention", ("-m", "pytest", *suite, "-q", "-p", "no:cacheprovider"))]
 
 
 def attention() -> Iterator[Chain]:

@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser = measure.step_arguments(__doc__)
     parser.add_argument("--canvas_px", type=int, default=None, help="None: 8/7 of global_px")
     parser.add_argument("--remat", default="dots")
+    parser.add_argument("--attention", default=None, help="a backend; default: the best here")
     parser.add_argument("--micro_batches", type=int, default=1)
     parser.add_argument("--prototype_chunk", type=int, default=None)
     parser.add_argument("--moments_dtype", default=None)
@@ -50,6 +51,7 @@ def step_config(
     args: argparse.Namespace,
     *,
     remat: str = "none",
+    attention: str | None = None,
     drop_path_rate: float = 0.0,
     canvas_px: int | None = None,
     micro_batches: int = 1,
@@ -60,6 +62,7 @@ def step_config(
     config = default_config()
     config.student.arch = args.preset
     config.student.depth = args.depth
+    config.student.attention_backend = attention
     config.student.remat = remat
     config.student.drop_path_rate = drop_path_rate
     config.crops.global_crops_size = args.global_px
@@ -106,6 +109,7 @@ def main() -> None:
     config = step_config(
         args,
         remat=args.remat,
+        attention=args.attention,
         drop_path_rate=args.drop_path_rate,
         canvas_px=args.canvas_px,
         micro_batches=args.micro_batches,

@@ -59,7 +59,7 @@ EXTRAS = {
         "onnxruntime>=1.20,<2",
     ],
     # python -m dinojax.curate: the search for copies and neighbours, what hangs together, tables.
-    "curation": ["faiss-cpu>=1.10,<2", "scipy>=1.14,<2", "duckdb>=1.2,<3"],
+    "curation": ["faiss-cpu>=1.10,<2", "scipy>=1.14,<2"],
     "hub": ["huggingface_hub>=0.30,<3"],  # dinojax.load("dinov3_vits16") from the hub
     "onnx": ["onnx>=1.17,<2"],  # python -m dinojax.export_torch --format=onnx
     "tiff": ["imagecodecs>=2025.3.30,<2027"],  # LZW and ZSTD in TIFF of other than 1 or 3 channels

@@ -175,6 +175,7 @@ def test_nan_after_normalisation_is_named(run):
     assert "teacher modules" not in {one.stage for one in others}
 
 
+@pytest.mark.slow
 def test_an_infinite_gradient_is_named(run):
     """Also when the run has deleted the checkpoint: the bundle has its own."""
     moved = run.parent / "moved"
@@ -189,6 +190,7 @@ def test_an_infinite_gradient_is_named(run):
     )
 
 
+@pytest.mark.slow
 def test_an_exponent_bit_of_a_weight(run, tmp_path):
     """The last checkpoint with one bit flipped and digests to match, as if memory had failed."""
     workdir = tmp_path / "run"

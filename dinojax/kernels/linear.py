@@ -151,12 +151,11 @@ def linear(
 ) -> Float[Array, "..."]:
     """``x @ weight + bias`` over `axes` of `x`, ascending, with inputs cast to `compute`.
 
-    `weight` may have several axes for the outputs, e.g. ``[D, 3, H, d]`` for fused q, k, v, and
-    `input_axes` for the inputs, e.g. ``[p, q, C, D]`` for patches: the numbers of `axes` in their
-    order, however these divide them. `tensor_axis` is the one, from the end, that lies over the
-    mesh's tensor axis (`mesh.TENSOR_RULES`); `pinned` is for weights outside of a scan, see
-    `mesh.gather`. Gradients with respect to `weight` and `bias` have
-    their own dtype, whatever `compute` is.
+    `weight` may have several axes for the outputs and `input_axes` for the inputs, e.g.
+    ``[p, q, C, D]`` for patches: the numbers of `axes` in their order, however these divide them.
+    `tensor_axis` is the one, from the end, that lies over the mesh's tensor axis
+    (`mesh.TENSOR_RULES`); `pinned` is for weights outside of a scan, see `mesh.gather`. Gradients
+    with respect to `weight` and `bias` have their own dtype, whatever `compute` is.
     """
     summed = tuple(axis % x.ndim for axis in axes)
     y: Any = _matmul(x.astype(compute), weight, summed, input_axes, tensor_axis, pinned)

@@ -109,6 +109,7 @@ def assert_same_parameters(module, params: dict) -> None:
         )
 
 
+@pytest.mark.slow
 def test_losses_and_parameters_after_each_step(torch_step):
     import torch
 

@@ -199,7 +199,6 @@ def check(deviations: dict[str, float], limit: float) -> None:
 
 
 @on_every_mesh
-@pytest.mark.slow
 def test_views_masks_and_draws_are_identical(precision, mesh):
     one, many = one_and_many(precision, mesh)
     assert {"global_crops", "local_crops", "masks", "mask_indices"} <= one.inputs.keys()

@@ -7,6 +7,7 @@ import ml_collections
 
 from dinojax.config_parse import parse, to_config_dict
 from dinojax.curation.cluster_stage import ClusterOptions
+from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.sample_stage import SampleOptions
 
 
@@ -16,6 +17,7 @@ class CurationConfig:
 
     seed: int = 0
     """Of all draws: where k-means begins, and which records are taken."""
+    dedup: DedupOptions = DedupOptions()
     cluster: ClusterOptions = ClusterOptions()
     sample: SampleOptions = SampleOptions()
 

@@ -20,11 +20,13 @@ from ml_collections import config_flags
 from dinojax.config_curation import CurationConfig, parse_config
 from dinojax.config_parse import quote_keywords
 from dinojax.curation.cluster_stage import cluster_stage
+from dinojax.curation.dedup_stage import dedup_stage
 from dinojax.curation.sample_stage import sample_stage
 from dinojax.mesh import make_mesh
 from dinojax.runtime.lock import locked
 
 STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
+    "dedup": lambda given, work: dedup_stage(given.dedup, given.seed, work / "dedup"),
     "cluster": lambda given, work: cluster_stage(given.cluster, given.seed, work / "cluster"),
     "sample": lambda given, work: sample_stage(
         given.sample, given.seed, work / "sample", work / "cluster"

@@ -13,6 +13,7 @@ from dinojax.config_curation import CurationConfig, default_config, parse_config
 from dinojax.curate import curate
 from dinojax.curation import cluster_stage, tree
 from dinojax.curation.cluster_stage import ClusterOptions
+from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.embeddings import RowsOptions
 from dinojax.curation.sample_stage import SampleOptions
 from dinojax.curation.seeding import greedy_seeds
@@ -71,6 +72,15 @@ def test_the_sample_is_balanced_and_training_reads_it(done):
     classes = report["balance"]["classes"]
     assert classes["before"]["divergence"] > 0.5 and classes["after"]["effective"] == 4.0
     assert {"level_1", "level_2", "classes"} == report["balance"].keys()
+
+
+def test_what_dedup_keeps_can_be_clustered(config, folder, tmp_path):
+    """Within the classes all are alike by this threshold, and one of each stays."""
+    given = dataclasses.replace(config, dedup=DedupOptions(RowsOptions(str(folder))))
+    assert curate("dedup", given, tmp_path)["rows_out"] == len(SIZES)
+    kept = RowsOptions(str(folder), ids=str(tmp_path / "dedup" / "kept.parquet"))
+    with pytest.raises(ValueError, match=r"wants 24 clusters of 4 rows; use at most 4"):
+        curate("cluster", changed(config, "cluster", rows=kept), tmp_path)
 
 
 def test_the_report_of_the_clusters(done):
@@ -177,6 +187,17 @@ def test_mistakes(config, tmp_path):
             curate(stage, other, tmp_path)
         assert message in str(error.value)
     assert not list(tmp_path.iterdir())  # nothing was claimed
+
+
+def test_features_that_say_nothing(tmp_path):
+    """Such as those of an untrained ViT."""
+    rows = 1 + 1e-5 * np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    part = Rows([f"r{i}" for i in range(50)], np.zeros(50, np.int32), {"cls": rows})
+    (tmp_path / "rows").mkdir()
+    write_parquet(tmp_path / "rows" / "a.parquet", [part])
+    options = ClusterOptions(RowsOptions(str(tmp_path / "rows")), clusters=(4, 2))
+    with pytest.raises(ValueError, match=r"cluster.rows hardly differ: they vary by .*e-1. of"):
+        curate("cluster", CurationConfig(cluster=options), tmp_path / "work")
 
 
 def test_configurations():

@@ -19,6 +19,7 @@ from dinojax.curation.stage_folder import claim, finish
 from dinojax.curation.tree import centers_path, grow, read_tree, tree_path
 
 SEEDING: dict[str, Seeds] = {"greedy": greedy_seeds, "parallel": parallel_seeds}
+LEAST_SPREAD, LOOKED_AT = 1e-6, 2**14
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
     start = time.perf_counter()
     found = read_embeddings(options.rows, "cluster.rows")
     _check_counts(levels, len(found.rows))
+    _check_spread(found.rows)
     report = claim(folder, _inputs(options, seed, found))
     if report is not None:
         return report
@@ -118,6 +120,17 @@ def _check_counts(levels: list[Level], rows: int) -> None:
                 f"rows; use at most {rows}, better a tenth"
             )
         rows = level.clusters
+
+
+def _check_spread(rows: np.ndarray) -> None:
+    """What differs by less drowns in the rounding of distances."""
+    some = rows[:LOOKED_AT].astype(np.float64)  # a random part: rows are in the order of a hash
+    spread = some.var(axis=0).sum() / max(np.square(some).sum(axis=1).mean(), 1e-300)
+    if spread < LEAST_SPREAD:
+        raise ValueError(
+            f"cluster.rows hardly differ: they vary by {spread:.1e} of their squared length, which "
+            f"must be at least {LEAST_SPREAD}; embed with a trained backbone"
+        )
 
 
 def _inputs(options: ClusterOptions, seed: int, found: Embeddings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import ml_collections
 from dinojax.config_parse import parse, to_config_dict
 from dinojax.curation.cluster_stage import ClusterOptions
 from dinojax.curation.dedup_stage import DedupOptions
+from dinojax.curation.retrieve_stage import RetrieveOptions
 from dinojax.curation.sample_stage import SampleOptions
 
 
@@ -20,6 +21,7 @@ class CurationConfig:
     dedup: DedupOptions = DedupOptions()
     cluster: ClusterOptions = ClusterOptions()
     sample: SampleOptions = SampleOptions()
+    retrieve: RetrieveOptions = RetrieveOptions()
 
 
 def default_config() -> Any:

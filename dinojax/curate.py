@@ -21,6 +21,7 @@ from dinojax.config_curation import CurationConfig, parse_config
 from dinojax.config_parse import quote_keywords
 from dinojax.curation.cluster_stage import cluster_stage
 from dinojax.curation.dedup_stage import dedup_stage
+from dinojax.curation.retrieve_stage import retrieve_stage
 from dinojax.curation.sample_stage import sample_stage
 from dinojax.mesh import make_mesh
 from dinojax.runtime.lock import locked
@@ -30,6 +31,9 @@ STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
     "cluster": lambda given, work: cluster_stage(given.cluster, given.seed, work / "cluster"),
     "sample": lambda given, work: sample_stage(
         given.sample, given.seed, work / "sample", work / "cluster"
+    ),
+    "retrieve": lambda given, work: retrieve_stage(
+        given.retrieve, given.seed, work / "retrieve", work / "cluster"
     ),
 }
 """By name, in the order in which they may follow each other."""

@@ -83,6 +83,14 @@ def test_what_dedup_keeps_can_be_clustered(config, folder, tmp_path):
         curate("cluster", changed(config, "cluster", rows=kept), tmp_path)
 
 
+def test_retrieval_asks_the_clusters(done, config, folder, tmp_path):
+    """Seeds that are the pool hit every cluster."""
+    (tmp_path / "cluster").symlink_to(done[0] / "cluster")
+    given = changed(config, "retrieve", seeds=RowsOptions(str(folder)), by="clusters")
+    report = curate("retrieve", changed(given, "retrieve", least_seeds=1), tmp_path)
+    assert report["rows_out"] == sum(SIZES) and report["collision_rate"] == 0
+
+
 def test_the_report_of_the_clusters(done):
     work, report, _ = done
     fine, coarse = report["levels"]

@@ -57,9 +57,9 @@ def test_what_lists_do_not_hold_is_missing():
 
 
 def test_comparison_is_exact_and_ties_are_in_the_banks_order():
-    bank = np.float32([[1, 0], [0, 2], [3, 0], [1, 1]])
+    bank = np.asarray([[1, 0], [0, 2], [3, 0], [1, 1]], np.float32)
     proposed = np.asarray([[3, 2, MISSING, 0]])
-    found = compare(bank, np.float32([[5, 0]]), proposed, 3)
+    found = compare(bank, np.asarray([[5, 0]], np.float32), proposed, 3)
     assert found.index.tolist() == [[0, 2, 3]]
     np.testing.assert_allclose(found.similarity, [[1, 1, 0.5**0.5]], rtol=1e-6)
 

@@ -94,7 +94,8 @@ def test_retrieval_asks_the_clusters(done, config, folder, tmp_path):
 def test_the_report_of_the_clusters(done):
     work, report, _ = done
     fine, coarse = report["levels"]
-    assert (fine["clusters"], coarse["clusters"]) == (24, 4) and report["rows_in"] == 300
+    assert (fine["clusters"], coarse["clusters"]) == (24, 4)
+    assert report["rows_in"] == report["rows_out"] == 300
     assert coarse["records"] == {"least": 10, "median": 25, "most": 240}
     assert report["seconds"]["all"] > report["seconds"]["read"] > 0
     assert report == json.loads((work / "cluster" / "report.json").read_text())
@@ -187,6 +188,7 @@ def test_mistakes(config, tmp_path):
         ("cluster", changed(config, "cluster", clusters=()), "cluster.clusters is empty"),
         ("cluster", changed(config, "cluster", seeding="x"), "use one of 'greedy', 'parallel'"),
         ("cluster", changed(config, "cluster", chunk_rows=0), "chunk_rows=0 must be at least 1"),
+        ("cluster", changed(config, "cluster", chunk_rows=299), "needs all 300 rows in one chunk"),
         ("cluster", changed(config, "cluster", iterations=0), "iterations=0 must be at least 1"),
         ("sample", changed(config, "sample", target=None), "sample.target=None must be at least 1"),
         ("sample", changed(config, "sample", multiplicity=0), "multiplicity=0 must be at least 1"),
@@ -219,7 +221,7 @@ def test_configurations():
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert parse_config(module.get_config()).sample.target == 512
+    assert parse_config(module.get_config()).sample.target == 100
 
 
 def _with(values):

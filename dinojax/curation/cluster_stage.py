@@ -55,7 +55,7 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
     levels = levels_of(options)
     start = time.perf_counter()
     found = read_embeddings(options.rows, "cluster.rows")
-    _check_counts(levels, len(found.rows))
+    _check_counts(levels, len(found.rows), options)
     _check_spread(found.rows)
     report = claim(folder, _inputs(options, seed, found))
     if report is not None:
@@ -79,6 +79,7 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
         folder,
         {
             "rows_in": len(found.rows),
+            "rows_out": len(found.rows),
             "levels": [_level(sizes) for sizes in _sizes(folder, len(levels))],
             "seconds": {"read": read_s, "all": time.perf_counter() - start},
         },
@@ -87,7 +88,8 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
 
 
 def levels_of(options: ClusterOptions) -> list[Level]:
-    """
+    """What k-means is to do, the finest level first.
+
     Raises:
         ValueError: numbers outside their range, or not as many of each.
     """
@@ -112,7 +114,13 @@ def levels_of(options: ClusterOptions) -> list[Level]:
     ]
 
 
-def _check_counts(levels: list[Level], rows: int) -> None:
+def _check_counts(levels: list[Level], rows: int, options: ClusterOptions) -> None:
+    if options.seeding == "greedy" and rows > options.chunk_rows:
+        raise ValueError(
+            f"cluster.seeding='greedy' needs all {rows} rows in one chunk, and "
+            f"cluster.chunk_rows={options.chunk_rows}; use cluster.seeding='parallel', or "
+            f"cluster.chunk_rows={rows} where the devices hold them"
+        )
     for number, level in enumerate(levels, 1):
         if level.clusters > rows:
             raise ValueError(

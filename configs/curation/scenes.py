@@ -5,7 +5,7 @@ Stages:   dedup, cluster, sample, retrieve
 Before:   the features of pool, test images and seeds in runs/pool, runs/test and runs/seeds
 Cost:     seconds each on a CPU
 
-The thresholds are those of the features of a small backbone, which are more alike than those of a
+The thresholds are for the features of a small backbone, which are more alike than those of a
 copy detector; choose yours by looking at what they join.
 """
 
@@ -18,7 +18,7 @@ def get_config() -> Any:
     config = default_config()
     config.dedup.rows.folder = "runs/pool"
     config.dedup.references = ("runs/test",)
-    config.dedup.threshold = config.dedup.reference_threshold = 0.995
+    config.dedup.threshold = config.dedup.reference_threshold = 0.85
 
     config.cluster.rows.folder = "runs/pool"
     config.cluster.rows.ids = "runs/curated/dedup/kept.parquet"

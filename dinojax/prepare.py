@@ -18,7 +18,8 @@ from dinojax.data.manifest import MANIFEST, PARTS, Manifest, read_manifest
 from dinojax.data.open import open_source
 from dinojax.data.shard_writer import estimate_bytes
 from dinojax.data.stored import Encoding
-from dinojax.prepare_folder import begin_or_continue, check_same, finish, locked, write_shards
+from dinojax.prepare_folder import begin_or_continue, check_same, finish, write_shards
+from dinojax.runtime.lock import locked
 
 OPTIONS = (
     *("shards", "shard_mb", "max_side_px", "quality", "channels"),
@@ -78,7 +79,7 @@ def prepare(
     }
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
+    with locked(folder, "dinojax.prepare"):
         if not (folder / MANIFEST).exists():
             begin_or_continue(folder, plan)
             reports = write_shards(records, folder, plan, bad_budget, num_threads)

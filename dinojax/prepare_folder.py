@@ -4,11 +4,7 @@ A shard counts when its report is there, the folder when its manifest is. Both a
 so a process may be killed anywhere.
 """
 
-import contextlib
-import fcntl
 import json
-import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,31 +24,6 @@ from dinojax.data.tfds_export import shard_name, write_tfds_metadata
 from dinojax.runtime.atomic import replace_text
 
 SHOWN = 3
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder against a second process; the lock ends with this one.
-
-    Raises:
-        ValueError: another process holds it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # file systems without locks
-            _lock(handle, folder)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(
-            f"out={folder} is being written by another dinojax.prepare; wait for it"
-        ) from None
 
 
 def begin_or_continue(folder: Path, plan: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ quantised rows must never meet a threshold: it would then miss a third of the du
 exact search finds. So an approximate index only proposes rows, which are compared anew.
 """
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +26,18 @@ TRAINING_ROWS = 64
 """For each of its lists, so many rows of the bank are what an index learns from."""
 MISSING = -1
 """The index of a neighbour that was not found; its cosine is -1."""
+
+
+def search_by(index: str | None, seed: int) -> Search:
+    """`by_faiss` with this index; None: `by_mesh`.
+
+    Raises:
+        ValueError: FAISS is wanted and not installed.
+    """
+    if index is None:
+        return by_mesh
+    _import_faiss()
+    return functools.partial(by_faiss, index=index, seed=seed)
 
 
 def by_mesh(

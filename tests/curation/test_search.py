@@ -6,7 +6,7 @@ import pytest
 
 from dinojax import mesh
 from dinojax.curation import search
-from dinojax.curation.search import MISSING, by_faiss, by_mesh, compare
+from dinojax.curation.search import MISSING, by_faiss, by_mesh, compare, search_by
 
 RNG = np.random.default_rng(0)
 BANK = RNG.normal(size=(3000, 32)).astype(np.float32) * RNG.uniform(1, 9, (3000, 1)).astype("f")
@@ -57,14 +57,24 @@ def test_what_lists_do_not_hold_is_missing():
 
 
 def test_comparison_is_exact_and_ties_are_in_the_banks_order():
-    bank = np.float32([[1, 0], [0, 2], [3, 0], [1, 1]])
+    bank = np.asarray([[1, 0], [0, 2], [3, 0], [1, 1]], np.float32)
     proposed = np.asarray([[3, 2, MISSING, 0]])
-    found = compare(bank, np.float32([[5, 0]]), proposed, 3)
+    found = compare(bank, np.asarray([[5, 0]], np.float32), proposed, 3)
     assert found.index.tolist() == [[0, 2, 3]]
     np.testing.assert_allclose(found.similarity, [[1, 1, 0.5**0.5]], rtol=1e-6)
 
 
+def test_by_name():
+    pytest.importorskip("faiss")
+    assert search_by(None, 0) is by_mesh
+    found = search_by("IVF16,Flat", 3)(BANK, QUERIES, 5)
+    expected = by_faiss(BANK, QUERIES, 5, index="IVF16,Flat", seed=3)
+    np.testing.assert_array_equal(found.index, expected.index)
+
+
 def test_without_faiss(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with pytest.raises(ValueError, match=r"pip install 'dinojax\[curation\]'"):
+        search_by("Flat", 0)
     with pytest.raises(ValueError, match=r"pip install 'dinojax\[curation\]'"):
         by_faiss(BANK, QUERIES, 3)

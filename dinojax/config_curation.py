@@ -1,0 +1,38 @@
+"""The configuration of ``dinojax.curate``: a section per stage."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_collections
+
+from dinojax.config_parse import parse, to_config_dict
+from dinojax.curation.cluster_stage import ClusterOptions
+from dinojax.curation.dedup_stage import DedupOptions
+from dinojax.curation.retrieve_stage import RetrieveOptions
+from dinojax.curation.sample_stage import SampleOptions
+
+
+@dataclass(frozen=True)
+class CurationConfig:
+    """Stages read their own section and no other."""
+
+    seed: int = 0
+    """Of all draws: where k-means begins, and which records are taken."""
+    dedup: DedupOptions = DedupOptions()
+    cluster: ClusterOptions = ClusterOptions()
+    sample: SampleOptions = SampleOptions()
+    retrieve: RetrieveOptions = RetrieveOptions()
+
+
+def default_config() -> Any:
+    """The defaults as a locked ConfigDict, for files to change."""
+    return to_config_dict(CurationConfig()).lock()
+
+
+def parse_config(config: ml_collections.ConfigDict) -> CurationConfig:
+    """Typed configuration from a file.
+
+    Raises:
+        ValueError: an unknown key (with the nearest known one) or a value of the wrong type.
+    """
+    return parse(CurationConfig, config.to_dict())

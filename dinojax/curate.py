@@ -1,0 +1,78 @@
+"""From features to a balanced pretraining set, stage by stage:
+
+``python -m dinojax.curate cluster --config=configs/curation/scenes.py --workdir=runs/curated``.
+
+A stage leaves Parquet tables and ``report.json`` in ``WORKDIR/STAGE``: ids, never images. Run the
+same command again: a finished stage stays, an interrupted one goes on (docs/curation.md).
+"""
+
+import difflib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from dinojax.config_curation import CurationConfig, parse_config
+from dinojax.config_parse import quote_keywords
+from dinojax.curation.cluster_stage import cluster_stage
+from dinojax.curation.dedup_stage import dedup_stage
+from dinojax.curation.retrieve_stage import retrieve_stage
+from dinojax.curation.sample_stage import sample_stage
+from dinojax.mesh import make_mesh
+from dinojax.runtime.lock import locked
+
+STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
+    "dedup": lambda given, work: dedup_stage(given.dedup, given.seed, work / "dedup"),
+    "cluster": lambda given, work: cluster_stage(given.cluster, given.seed, work / "cluster"),
+    "sample": lambda given, work: sample_stage(
+        given.sample, given.seed, work / "sample", work / "cluster"
+    ),
+    "retrieve": lambda given, work: retrieve_stage(
+        given.retrieve, given.seed, work / "retrieve", work / "cluster"
+    ),
+}
+"""By name, in the order in which they may follow each other."""
+
+
+def curate(stage: str, config: CurationConfig, workdir: Path) -> dict[str, Any]:
+    """Do what is left of a stage, on all devices of this process; its report.
+
+    Raises:
+        ValueError: an unknown stage, options or rows that do not fit, a folder of other inputs, or
+            another process that writes there.
+        FileNotFoundError: rows or the stage before are not there.
+    """
+    if stage not in STAGES:
+        near = difflib.get_close_matches(stage, STAGES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(STAGES)}"
+        raise ValueError(f"stage {stage!r} is unknown; {hint}")
+    workdir.mkdir(parents=True, exist_ok=True)
+    with locked(workdir, "dinojax.curate"), jax.set_mesh(make_mesh()):
+        return STAGES[stage](config, workdir)
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) != 2:
+        raise app.UsageError(f"give one stage, of {', '.join(STAGES)}, not {list(argv[1:])}")
+    given = flags.FLAGS
+    try:
+        report = curate(argv[1], parse_config(given.config), Path(given.workdir))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"dinojax.curate: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    shown = {key: value for key, value in report.items() if key not in ("inputs", "outputs")}
+    print(json.dumps(shown, indent=1))
+
+
+if __name__ == "__main__":
+    sys.argv[:] = quote_keywords(sys.argv)
+    config_flags.DEFINE_config_file("config", lock_config=True)
+    flags.DEFINE_string("workdir", None, "Where the stages live, each in a folder of its name.")
+    flags.mark_flags_as_required(["config", "workdir"])
+    logging.set_verbosity(logging.INFO)
+    app.run(main)

@@ -1,0 +1,166 @@
+"""The stage ``cluster``: features on disk to a tree of clusters (`dinojax.curation.tree`)."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from dinojax.curation.balance import flat_sizes
+from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings, unit
+from dinojax.curation.evenness import evenness
+from dinojax.curation.hierarchy import Level, Seeds
+from dinojax.curation.parallel_seeding import parallel_seeds
+from dinojax.curation.seeding import greedy_seeds
+from dinojax.curation.stage_folder import claim, finish
+from dinojax.curation.tree import centers_path, grow, read_tree, tree_path
+
+SEEDING: dict[str, Seeds] = {"greedy": greedy_seeds, "parallel": parallel_seeds}
+LEAST_SPREAD, LOOKED_AT = 1e-6, 2**14
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Hierarchical k-means with resampling (`dinojax.curation.hierarchy`)."""
+
+    rows: RowsOptions = RowsOptions()
+    unit_rows: bool = False
+    """Bring rows to length 1 first. The released code of arXiv:2405.15613 does not."""
+    clusters: tuple[int, ...] = (1000, 100)
+    """Of each level, the finest first; each clusters the centres of the one before."""
+    rounds: tuple[int, ...] = (0, 9)
+    """Of resampling in each level, after the plain one."""
+    kept: tuple[int, ...] = (1, 5)
+    """Rows per cluster in these; about half of what a cluster holds in the mean."""
+    iterations: int = 50
+    """Of Lloyd's algorithm in each round."""
+    tolerance: float = 0.0
+    """Ends a round early once the inertia falls by less than this share."""
+    seeding: str = "greedy"
+    """"greedy": k-means++, for up to some 20,000 clusters of rows in one chunk. "parallel":
+    k-means||, for more."""
+    chunk_rows: int = 2**20
+    """That the devices hold at a time. The result does not depend on it."""
+
+
+def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str, Any]:
+    """Do what is left of it; the report.
+
+    Raises:
+        ValueError or FileNotFoundError: options or rows that do not fit, or a folder of others.
+    """
+    levels = levels_of(options)
+    start = time.perf_counter()
+    found = read_embeddings(options.rows, "cluster.rows")
+    _check_counts(levels, len(found.rows), options)
+    _check_spread(found.rows)
+    report = claim(folder, _inputs(options, seed, found))
+    if report is not None:
+        return report
+    rows = unit(found.rows) if options.unit_rows else found.rows
+    read_s = time.perf_counter() - start
+    for level, progress in grow(
+        found._replace(rows=rows),
+        levels,
+        jax.random.key(seed),
+        folder,
+        seeds=SEEDING[options.seeding],
+        chunk=options.chunk_rows,
+    ):
+        text = "cluster: level %d of %d, round %d of %d, iteration %d: inertia %.6g"
+        state = progress.state
+        done = progress.round, levels[level - 1].rounds, int(state.iteration), float(state.inertia)
+        logging.info(text, level, len(levels), *done)
+    numbers = range(1, len(levels) + 1)
+    return finish(
+        folder,
+        {
+            "rows_in": len(found.rows),
+            "rows_out": len(found.rows),
+            "levels": [_level(sizes) for sizes in _sizes(folder, len(levels))],
+            "seconds": {"read": read_s, "all": time.perf_counter() - start},
+        },
+        [path(folder, number) for number in numbers for path in (tree_path, centers_path)],
+    )
+
+
+def levels_of(options: ClusterOptions) -> list[Level]:
+    """What k-means is to do, the finest level first.
+
+    Raises:
+        ValueError: numbers outside their range, or not as many of each.
+    """
+    if options.seeding not in SEEDING:
+        known = ", ".join(map(repr, SEEDING))
+        raise ValueError(f"cluster.seeding={options.seeding!r} is unknown; use one of {known}")
+    if options.chunk_rows < 1:
+        raise ValueError(f"cluster.chunk_rows={options.chunk_rows} must be at least 1; use {2**20}")
+    if not options.clusters:
+        raise ValueError("cluster.clusters is empty; give some, such as (1000, 100)")
+    for name in ("rounds", "kept"):
+        given = getattr(options, name)
+        if len(given) != len(options.clusters):
+            example = (given or (1,))[:1] * len(options.clusters)
+            raise ValueError(
+                f"cluster.{name}={given} must have one number for each of "
+                f"cluster.clusters={options.clusters}; use {example}"
+            )
+    return [
+        Level(*numbers, options.iterations, options.tolerance)
+        for numbers in zip(options.clusters, options.rounds, options.kept, strict=True)
+    ]
+
+
+def _check_counts(levels: list[Level], rows: int, options: ClusterOptions) -> None:
+    if options.seeding == "greedy" and rows > options.chunk_rows:
+        raise ValueError(
+            f"cluster.seeding='greedy' needs all {rows} rows in one chunk, and "
+            f"cluster.chunk_rows={options.chunk_rows}; use cluster.seeding='parallel', or "
+            f"cluster.chunk_rows={rows} where the devices hold them"
+        )
+    for number, level in enumerate(levels, 1):
+        if level.clusters > rows:
+            raise ValueError(
+                f"level {number} of cluster.clusters wants {level.clusters} clusters of {rows} "
+                f"rows; use at most {rows}, better a tenth"
+            )
+        rows = level.clusters
+
+
+def _check_spread(rows: np.ndarray) -> None:
+    """What differs by less drowns in the rounding of distances."""
+    some = rows[:LOOKED_AT].astype(np.float64)  # a random part: rows are in the order of a hash
+    spread = some.var(axis=0).sum() / max(np.square(some).sum(axis=1).mean(), 1e-300)
+    if spread < LEAST_SPREAD:
+        raise ValueError(
+            f"cluster.rows hardly differ: they vary by {spread:.1e} of their squared length, which "
+            f"must be at least {LEAST_SPREAD}; embed with a trained backbone"
+        )
+
+
+def _inputs(options: ClusterOptions, seed: int, found: Embeddings) -> dict[str, Any]:
+    """Paths and what changes nothing are left out."""
+    names = ("unit_rows", "clusters", "rounds", "kept", "iterations", "tolerance", "seeding")
+    return {
+        "seed": seed,
+        "rows": found.fingerprint,
+        **{name: getattr(options, name) for name in names},
+    }
+
+
+def _sizes(folder: Path, levels: int) -> list[np.ndarray]:
+    return flat_sizes(read_tree(folder, levels).parents)
+
+
+def _level(sizes: np.ndarray) -> dict[str, Any]:
+    """Of one level: how many records lie below its clusters."""
+    low, middle, high = (int(np.quantile(sizes, q)) for q in (0, 0.5, 1))
+    return {
+        "clusters": len(sizes),
+        "empty": int((sizes == 0).sum()),
+        "records": {"least": low, "median": middle, "most": high},
+        "evenness": evenness(sizes)._asdict(),
+    }

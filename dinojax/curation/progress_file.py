@@ -1,0 +1,30 @@
+"""A level of k-means between two iterations, in a file that is whole or absent."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from dinojax.curation.hierarchy import Progress
+from dinojax.curation.kmeans import State
+from dinojax.runtime.atomic import replacing
+
+
+def save_progress(path: Path, progress: Progress) -> None:
+    """Bit for bit."""
+    values = {name: np.asarray(value) for name, value in progress.state._asdict().items()}
+    values["round"] = np.asarray(progress.round)
+    if progress.previous is not None:
+        values["previous"] = progress.previous
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, **values)
+
+
+def load_progress(path: Path) -> Progress | None:
+    """What was saved; None: nothing yet."""
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as values:
+        state = State(**{name: jnp.asarray(values[name]) for name in State._fields})
+        previous = values.get("previous")
+        return Progress(int(values["round"]), previous, state)

@@ -1,0 +1,77 @@
+"""The folder of a stage: whose it is, and when it is done.
+
+``inputs.json`` comes first and says what the outcome depends on; a folder meets no other inputs.
+``report.json`` comes last, with hashes of the tables: a folder without it is unfinished, and the
+same command goes on there.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dinojax.runtime.atomic import replace_text
+from dinojax.runtime.contract import changes
+from dinojax.runtime.fingerprints import hash_file, hash_text
+
+INPUTS, REPORT = "inputs.json", "report.json"
+
+
+def claim(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Make the folder that of these inputs; the report, if all has been done before.
+
+    Raises:
+        ValueError: it is that of others, or what it holds has changed.
+    """
+    path, now = folder / INPUTS, json.loads(json.dumps(inputs))
+    if path.exists():
+        different = changes(json.loads(path.read_text(encoding="utf-8")), now)
+        if different:
+            raise ValueError(
+                f"{folder} is of other inputs: {'; '.join(different)}; give another --workdir, or "
+                "delete the folder to do it anew"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other files and no {INPUTS}; give another --workdir")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(now, indent=1) + "\n")
+    return read_report(folder) if (folder / REPORT).exists() else None
+
+
+def finish(folder: Path, found: Mapping[str, Any], tables: Sequence[Path]) -> dict[str, Any]:
+    """Write and return the report.
+
+    Args:
+        found: counts, balance and seconds: JSON values.
+        tables: that the stage leaves.
+    """
+    outputs = {path.name: hash_file(path) for path in tables}
+    inputs = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+    key = hash_text(json.dumps(outputs, sort_keys=True))
+    report = {"fingerprint": key, "inputs": inputs, **found, "outputs": outputs}
+    replace_text(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    return json.loads(json.dumps(report))
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Of a finished stage whose tables are as it left them.
+
+    Raises:
+        FileNotFoundError: it is not finished, or a table is missing.
+        ValueError: a table is another one.
+    """
+    path = folder / REPORT
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} has no {REPORT}; run python -m dinojax.curate {folder.name} first"
+        )
+    report = json.loads(path.read_text(encoding="utf-8"))
+    for name, digest in report["outputs"].items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} is missing; delete {folder} and do it anew")
+        if hash_file(folder / name) != digest:
+            raise ValueError(
+                f"{folder / name} is not what {REPORT} says; delete {folder} and do it anew"
+            )
+    return report

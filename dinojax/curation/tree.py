@@ -1,0 +1,105 @@
+"""The tree of clusters on disk, two tables per level, the finest is level 1.
+
+``tree_l1.parquet`` has a row per record: ``child`` (its id), ``parent`` (its cluster) and
+``squared_distance`` to the centre, and its ``label`` for reports (the class; null: none). In the
+tables above, children are the clusters of the level below. ``centers_l1.parquet`` has the centres
+in the order of the clusters. A level whose centres are there is done.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float, Int, Int32
+
+from dinojax.curation.embeddings import Embeddings
+from dinojax.curation.hierarchy import Level, Progress, Seeds, assign_all, cluster
+from dinojax.curation.progress_file import load_progress, save_progress
+from dinojax.curation.tables import list_column, read_lists, write_table
+from dinojax.typing import Key
+
+
+class Step(NamedTuple):
+    """An iteration that is on disk."""
+
+    level: int
+    """From 1."""
+    progress: Progress
+
+
+class Tree(NamedTuple):
+    """What `grow` has written."""
+
+    ids: list[str]
+    labels: Int32[np.ndarray, " n"]
+    """-1: none."""
+    parents: list[Int[np.ndarray, "_"]]
+    """As `balanced_sample` takes them."""
+    distance: Float[np.ndarray, " n"]
+    """Squared, of each record to its centre."""
+
+
+def grow(
+    found: Embeddings, levels: Sequence[Level], key: Key, folder: Path, *, seeds: Seeds, chunk: int
+) -> Iterator[Step]:
+    """`hierarchy.climb` that leaves its tables in `folder`: a step per iteration, each on disk.
+
+    Ended anywhere and called again, it goes on after the last one, bit for bit.
+    """
+    rows = found.rows
+    for number, level in enumerate(levels, 1):
+        if not centers_path(folder, number).exists():
+            own = jax.random.fold_in(key, number - 1)
+            path = folder / f"progress_l{number}.npz"
+            last = load_progress(path)
+            for progress in cluster(rows, level, own, seeds=seeds, chunk=chunk, start=last):
+                save_progress(path, progress)
+                yield Step(number, progress)
+                last = progress
+            assert last is not None  # there is an iteration
+            _write(folder, number, found, rows, np.asarray(last.state.centers), chunk)
+        (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
+        rows = read_centers(folder, number)
+
+
+def _write(
+    folder: Path, number: int, found: Embeddings, rows: np.ndarray, centers: np.ndarray, chunk: int
+) -> None:
+    label, distance = assign_all(rows, centers, chunk)
+    columns = {
+        "child": found.ids if number == 1 else np.arange(len(rows)),
+        "parent": label.astype(np.int64),
+        "squared_distance": distance,
+    }
+    if number == 1:
+        columns["label"] = pa.array(found.labels, mask=found.labels < 0)
+    write_table(tree_path(folder, number), columns)
+    write_table(centers_path(folder, number), {"center": list_column(centers)})
+
+
+def tree_path(folder: Path, level: int) -> Path:
+    return folder / f"tree_l{level}.parquet"
+
+
+def centers_path(folder: Path, level: int) -> Path:
+    return folder / f"centers_l{level}.parquet"
+
+
+def read_centers(folder: Path, level: int) -> Float[np.ndarray, "K D"]:
+    return read_lists(pq.read_table(centers_path(folder, level))["center"])
+
+
+def read_tree(folder: Path, levels: int) -> Tree:
+    """All levels."""
+    tables = [pq.read_table(tree_path(folder, number)) for number in range(1, levels + 1)]
+    first = tables[0]
+    return Tree(
+        first["child"].to_pylist(),
+        first["label"].fill_null(-1).to_numpy().astype(np.int32),
+        [table["parent"].to_numpy() for table in tables],
+        first["squared_distance"].to_numpy(),
+    )

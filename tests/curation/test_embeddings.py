@@ -1,0 +1,105 @@
+"""Features on disk: the rows that were written, however they are divided, and what is refused."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dinojax.curation.embeddings import RowsOptions, read_embeddings, unit
+from dinojax.embedding.files import Rows, write_parquet
+
+RNG = np.random.default_rng(0)
+ROWS = RNG.normal(size=(10, 3)).astype(np.float32)
+IDS = [f"image {i}" for i in range(10)]
+LABELS = np.asarray([0, 1, -1, 0, 1, -1, 0, 1, -1, 0], np.int32)
+
+
+def written(folder: Path, parts=((0, 6), (6, 10)), rows=ROWS, ids=IDS) -> Path:
+    """As `dinojax.embed` writes."""
+    folder.mkdir()
+    for number, (first, end) in enumerate(parts):
+        part = Rows(ids[first:end], LABELS[first:end], {"cls": rows[first:end]})
+        write_parquet(folder / f"features-{number:05}-of-{len(parts):05}.parquet", [part])
+    return folder
+
+
+def read(folder, **options):
+    return read_embeddings(RowsOptions(str(folder), **options), "cluster.rows")
+
+
+def test_rows_are_those_of_their_ids(tmp_path):
+    found = read(written(tmp_path / "a"))
+    place = [IDS.index(id) for id in found.ids]
+    assert sorted(place) == list(range(10)) and place != sorted(place)
+    np.testing.assert_array_equal(found.rows, ROWS[place])
+    np.testing.assert_array_equal(found.labels, LABELS[place])
+    assert (np.diff(found.numbers.astype(float)) > 0).all()
+
+
+def test_files_do_not_matter_and_contents_do(tmp_path):
+    one = read(written(tmp_path / "a"))
+    mixed = np.asarray([4, 2, 9, 0, 1, 3, 8, 7, 5, 6])
+    folder = written(
+        tmp_path / "b", ((0, 2), (2, 3), (3, 10)), ROWS[mixed], [IDS[i] for i in mixed]
+    )
+    assert read(folder).ids == one.ids and read(folder).fingerprint == one.fingerprint
+    other = ROWS + np.eye(10, 3, dtype=np.float32)
+    assert read(written(tmp_path / "c", rows=other)).fingerprint != one.fingerprint
+    named = read(written(tmp_path / "d", ids=[*IDS[:-1], "image x"]))
+    assert named.fingerprint != one.fingerprint
+
+
+def test_a_list_of_ids(tmp_path):
+    (tmp_path / "ids.txt").write_text("image 7\nimage 2\n")
+    folder = written(tmp_path / "a")
+    found = read(folder, ids=str(tmp_path / "ids.txt"))
+    assert set(found.ids) == {"image 2", "image 7"}
+    np.testing.assert_array_equal(found.rows[found.ids.index("image 7")], ROWS[7])
+    (tmp_path / "ids.txt").write_text("image 7\nimage 70\n")
+    with pytest.raises(ValueError, match=r"lists 1 ids that have no row: 'image 70'; list ids of"):
+        read(folder, ids=str(tmp_path / "ids.txt"))
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"cluster.rows.folder=None is no folder; give one that"):
+        read_embeddings(RowsOptions(), "cluster.rows")
+    with pytest.raises(FileNotFoundError, match=r"is not a folder; give one that dinojax.embed"):
+        read(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="has no Parquet files; write them with"):
+        read(tmp_path)
+    folder = written(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"has no column 'clss'; did you mean cls\?"):
+        read(folder, feature="clss")
+    with pytest.raises(ValueError, match=r"feature='label' of .*must be of fixed-size lists"):
+        read(folder, feature="label")
+    (folder / "features-00001-of-00002.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="is not a complete Parquet file; write it again"):
+        read(folder)
+    (folder / "features-00001-of-00002.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has 1 files whose names count \[2\]; call"):
+        read(folder)
+
+
+def test_rows_that_do_not_fit(tmp_path):
+    bad = ROWS.copy()
+    bad[7, 1] = np.nan
+    with pytest.raises(ValueError, match=r"1 rows of cls that are not finite, .*'image 7'"):
+        read(written(tmp_path / "nan", rows=bad))
+    with pytest.raises(ValueError, match=r"two rows with the id 'image 3'; ids must differ"):
+        read(written(tmp_path / "twice", ids=[*IDS[:9], "image 3"]))
+    folder = written(tmp_path / "a")
+    narrow = pa.FixedSizeListArray.from_arrays(np.ones(4, np.float32), 2)
+    pq.write_table(
+        pa.table({"id": ["u", "v"], "cls": narrow}), folder / "features-00002-of-00002.parquet"
+    )
+    for path in folder.glob("*.parquet"):
+        path.rename(folder / re.sub("-of.*", ".parquet", path.name))
+    with pytest.raises(ValueError, match=r"has cls of widths \[2, 3\]; give a folder of one"):
+        read(folder)
+
+
+def test_unit_rows():
+    np.testing.assert_allclose(unit(np.asarray([[3.0, 4], [0, 0]])), [[0.6, 0.8], [0, 0]])

@@ -1,0 +1,88 @@
+"""The tree on disk: what `climb` finds, and the same bits wherever it was interrupted."""
+
+import itertools
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from clouds import blobs
+
+from dinojax.curation.embeddings import Embeddings, numbers_of
+from dinojax.curation.hierarchy import Level, climb
+from dinojax.curation.progress_file import load_progress
+from dinojax.curation.seeding import greedy_seeds
+from dinojax.curation.tree import centers_path, grow, read_centers, read_tree, tree_path
+from dinojax.mesh import make_mesh
+
+LEVELS = [Level(24, rounds=1, kept=4, iterations=3), Level(4, iterations=3)]
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mesh():
+    """As `dinojax.curate` has it, whose tests then compile nothing anew."""
+    with jax.set_mesh(make_mesh()):
+        yield
+
+
+@pytest.fixture(scope="module")
+def found() -> Embeddings:
+    rows, _ = blobs(rows=200, width=4)
+    ids = [f"r{i}" for i in range(len(rows))]
+    labels = np.arange(len(rows), dtype=np.int32) % 3 - 1
+    return Embeddings(ids, numbers_of(ids), labels, rows)
+
+
+def grown(found, folder):
+    return grow(found, LEVELS, KEY, folder, seeds=greedy_seeds, chunk=2**20)
+
+
+@pytest.fixture(scope="module")
+def whole(found, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, list(grown(found, folder))
+
+
+def test_it_is_that_of_climb(found, whole):
+    folder, steps = whole
+    assert [step.level for step in steps] == sorted(step.level for step in steps)
+    expected = climb(found.rows, LEVELS, KEY)
+    tree = read_tree(folder, 2)
+    assert tree.ids == found.ids
+    np.testing.assert_array_equal(tree.labels, found.labels)
+    np.testing.assert_array_equal(tree.distance, expected[0].distance)
+    for number, (parents, level) in enumerate(zip(tree.parents, expected, strict=True), 1):
+        np.testing.assert_array_equal(parents, level.label)
+        np.testing.assert_array_equal(read_centers(folder, number), level.centers)
+    table = pq.read_table(tree_path(folder, 1))
+    assert table.column_names == ["child", "parent", "squared_distance", "label"]
+    assert table["label"].null_count == (found.labels < 0).sum()
+
+
+def test_interrupted_after_every_iteration(found, whole, tmp_path):
+    """Each call makes one step and is gone; some end with the last of a level not yet written."""
+    folder, steps = whole
+    seen = []
+    for _ in range(len(steps) + 1):
+        seen += itertools.islice(grown(found, tmp_path), 1)
+    assert [(s.level, s.progress.round, int(s.progress.state.iteration)) for s in seen] == [
+        (s.level, s.progress.round, int(s.progress.state.iteration)) for s in steps
+    ]
+    for number in (1, 2):
+        for path in (tree_path, centers_path):
+            assert path(tmp_path, number).read_bytes() == path(folder, number).read_bytes()
+    assert not list(tmp_path.glob("progress*")) and not list(folder.glob("progress*"))
+
+
+def test_what_is_on_disk_is_the_step(found, tmp_path):
+    steps = grown(found, tmp_path)
+    for _ in range(5):  # the second round, which has centres of a round before
+        step = next(steps)
+    stored = load_progress(tmp_path / "progress_l1.npz")
+    assert stored is not None and stored.round == step.progress.round == 1
+    assert stored.previous is not None and step.progress.previous is not None
+    np.testing.assert_array_equal(stored.previous, step.progress.previous)
+    for one, other in zip(stored.state, step.progress.state, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype

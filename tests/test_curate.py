@@ -1,0 +1,230 @@
+"""The stages of curation as the command runs them, on rows of known classes."""
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dinojax.config_curation import CurationConfig, default_config, parse_config
+from dinojax.curate import curate
+from dinojax.curation import cluster_stage, tree
+from dinojax.curation.cluster_stage import ClusterOptions
+from dinojax.curation.dedup_stage import DedupOptions
+from dinojax.curation.embeddings import RowsOptions
+from dinojax.curation.sample_stage import SampleOptions
+from dinojax.curation.seeding import greedy_seeds
+from dinojax.data.ids import read_ids
+from dinojax.data.open import open_source
+from dinojax.embedding.files import Rows, write_parquet
+
+SIZES = (240, 30, 20, 10)
+"""Of well separated classes."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Rows for the first scenes, by their ids."""
+    folder = tmp_path_factory.mktemp("embedded")
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(len(SIZES)), SIZES)
+    rows = (20 * np.eye(4)[label] + rng.normal(size=(len(label), 4))).astype(np.float32)
+    source = open_source(f"scenes:{len(label)}")
+    ids = [source.record_id(i) for i in range(len(label))]
+    write_parquet(folder / "features-00000-of-00001.parquet", [Rows(ids, label, {"cls": rows})])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(folder) -> CurationConfig:
+    rows = RowsOptions(str(folder))
+    clusters = ClusterOptions(rows, clusters=(24, 4), rounds=(1, 0), kept=(6, 1), iterations=5)
+    return CurationConfig(cluster=clusters, sample=SampleOptions(target=40))
+
+
+@pytest.fixture(scope="module")
+def done(config, tmp_path_factory):
+    work = tmp_path_factory.mktemp("work")
+    return work, curate("cluster", config, work), curate("sample", config, work)
+
+
+def changed(config, section, **values):
+    return dataclasses.replace(
+        config, **{section: dataclasses.replace(getattr(config, section), **values)}
+    )
+
+
+def test_the_sample_is_balanced_and_training_reads_it(done):
+    """Level 2 finds the four classes; each gets a fourth, and the smallest all that it has."""
+    work, _, report = done
+    file = work / "sample" / "selection.parquet"
+    assert len(set(read_ids(file))) == 40
+    source = open_source(f"ids:{file}:scenes:{sum(SIZES)}")
+    assert len(source) == 40
+    tables = pq.read_table(work / "cluster" / "tree_l1.parquet")
+    label = dict(zip(tables["child"].to_pylist(), tables["label"].to_pylist(), strict=True))
+    taken = [label[source.record_id(i)] for i in range(40)]
+    assert np.bincount(taken).tolist() == [10, 10, 10, 10]
+    assert report["rows_in"] == 300 and report["rows_out"] == report["copies_out"] == 40
+    classes = report["balance"]["classes"]
+    assert classes["before"]["divergence"] > 0.5 and classes["after"]["effective"] == 4.0
+    assert {"level_1", "level_2", "classes"} == report["balance"].keys()
+
+
+def test_what_dedup_keeps_can_be_clustered(config, folder, tmp_path):
+    """Within the classes all are alike by this threshold, and one of each stays."""
+    given = dataclasses.replace(config, dedup=DedupOptions(RowsOptions(str(folder))))
+    assert curate("dedup", given, tmp_path)["rows_out"] == len(SIZES)
+    kept = RowsOptions(str(folder), ids=str(tmp_path / "dedup" / "kept.parquet"))
+    with pytest.raises(ValueError, match=r"wants 24 clusters of 4 rows; use at most 4"):
+        curate("cluster", changed(config, "cluster", rows=kept), tmp_path)
+
+
+def test_retrieval_asks_the_clusters(done, config, folder, tmp_path):
+    """Seeds that are the pool hit every cluster."""
+    (tmp_path / "cluster").symlink_to(done[0] / "cluster")
+    given = changed(config, "retrieve", seeds=RowsOptions(str(folder)), by="clusters")
+    report = curate("retrieve", changed(given, "retrieve", least_seeds=1), tmp_path)
+    assert report["rows_out"] == sum(SIZES) and report["collision_rate"] == 0
+
+
+def test_the_report_of_the_clusters(done):
+    work, report, _ = done
+    fine, coarse = report["levels"]
+    assert (fine["clusters"], coarse["clusters"]) == (24, 4)
+    assert report["rows_in"] == report["rows_out"] == 300
+    assert coarse["records"] == {"least": 10, "median": 25, "most": 240}
+    assert report["seconds"]["all"] > report["seconds"]["read"] > 0
+    assert report == json.loads((work / "cluster" / "report.json").read_text())
+    assert "folder" not in json.dumps(report["inputs"])  # data may move
+
+
+def test_what_is_done_is_not_done_again(done, config, monkeypatch):
+    work, clusters, sample = done
+    monkeypatch.setattr(tree, "cluster", None)
+    assert curate("cluster", config, work) == clusters
+    assert curate("sample", config, work) == sample
+
+
+def test_killed_and_run_again(done, config, monkeypatch, tmp_path):
+    _, clusters, sample = done
+    real, saved = tree.save_progress, []
+
+    def dies(path, progress):
+        real(path, progress)
+        saved.append(path.name)
+        if len(saved) in (2, 7, 11):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tree, "save_progress", dies)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            curate("cluster", config, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"run python -m dinojax.curate cluster first"):
+        curate("sample", config, tmp_path)
+    assert curate("cluster", config, tmp_path)["fingerprint"] == clusters["fingerprint"]
+    assert curate("sample", config, tmp_path)["outputs"] == sample["outputs"]
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("cluster", {"unit_rows": True}),
+        ("cluster", {"rounds": (0, 0)}),
+        ("cluster", {"kept": (5, 1)}),
+        ("cluster", {"iterations": 4}),
+        ("cluster", {"tolerance": 0.5}),
+        ("sample", {"target": 41}),
+        ("sample", {"multiplicity": 2}),
+        ("sample", {"nearest": True}),
+    ],
+)
+def test_every_option_is_bound_and_changes_the_tables(done, config, tmp_path, section, values):
+    work, *reports = done
+    other, (name,) = changed(config, section, **values), values
+    with pytest.raises(ValueError, match=rf"is of other inputs: {name} was .*; give another"):
+        curate(section, other, work)
+    if section == "sample":
+        (tmp_path / "cluster").symlink_to(work / "cluster")
+        other = changed(other, "sample", target=values.get("target", 100))
+    else:
+        reports = reports[:1]
+    again = curate(section, other, tmp_path)
+    assert again["outputs"] != reports[-1]["outputs"]
+
+
+def test_clusters_and_seeding(done, config, tmp_path, monkeypatch):
+    """Without what they would compile, which their own tests do."""
+    work, clusters, _ = done
+    with pytest.raises(ValueError, match=r"clusters was \[24, 4\] and is \[25, 4\]; give"):
+        curate("cluster", changed(config, "cluster", clusters=(25, 4)), work)
+    monkeypatch.setitem(cluster_stage.SEEDING, "parallel", lambda *given: greedy_seeds(*given) + 1)
+    found = curate("cluster", changed(config, "cluster", seeding="parallel"), tmp_path)
+    assert found["inputs"]["seeding"] == "parallel" and found["outputs"] != clusters["outputs"]
+
+
+def test_seeds_and_chunks(done, config, tmp_path):
+    """Other seeds bring other samples. Chunks bring no other clusters."""
+    work, clusters, sample = done
+    other = dataclasses.replace(config, seed=1)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "cluster").symlink_to(work / "cluster")
+    assert curate("sample", other, tmp_path / "a")["outputs"] != sample["outputs"]
+    assert curate("cluster", changed(config, "cluster", chunk_rows=2**10), work) == clusters
+
+
+def test_mistakes(config, tmp_path):
+    for stage, other, message in (
+        ("clusters", config, "stage 'clusters' is unknown; did you mean cluster?"),
+        ("cluster", changed(config, "cluster", rounds=(1,)), "one number for each of cluster.clus"),
+        (
+            "cluster",
+            changed(config, "cluster", clusters=(301, 4)),
+            "wants 301 clusters of 300 rows",
+        ),
+        ("cluster", changed(config, "cluster", clusters=()), "cluster.clusters is empty"),
+        ("cluster", changed(config, "cluster", seeding="x"), "use one of 'greedy', 'parallel'"),
+        ("cluster", changed(config, "cluster", chunk_rows=0), "chunk_rows=0 must be at least 1"),
+        ("cluster", changed(config, "cluster", chunk_rows=299), "needs all 300 rows in one chunk"),
+        ("cluster", changed(config, "cluster", iterations=0), "iterations=0 must be at least 1"),
+        ("sample", changed(config, "sample", target=None), "sample.target=None must be at least 1"),
+        ("sample", changed(config, "sample", multiplicity=0), "multiplicity=0 must be at least 1"),
+    ):
+        with pytest.raises(ValueError) as error:
+            curate(stage, other, tmp_path)
+        assert message in str(error.value)
+    assert not list(tmp_path.iterdir())  # nothing was claimed
+
+
+def test_features_that_say_nothing(tmp_path):
+    """Such as those of an untrained ViT."""
+    rows = 1 + 1e-5 * np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    part = Rows([f"r{i}" for i in range(50)], np.zeros(50, np.int32), {"cls": rows})
+    (tmp_path / "rows").mkdir()
+    write_parquet(tmp_path / "rows" / "a.parquet", [part])
+    options = ClusterOptions(RowsOptions(str(tmp_path / "rows")), clusters=(4, 2))
+    with pytest.raises(ValueError, match=r"cluster.rows hardly differ: they vary by .*e-1. of"):
+        curate("cluster", CurationConfig(cluster=options), tmp_path / "work")
+
+
+def test_configurations():
+    with pytest.raises(ValueError, match=r"unknown key cluster.cluster; did you mean cluster.clus"):
+        parse_config(_with({"cluster": {"cluster": (3,)}}))
+    with pytest.raises(ValueError, match=r"sample.target='x' has the wrong type"):
+        parse_config(_with({"sample": {"target": "x"}}))
+    assert parse_config(default_config()) == CurationConfig()
+    path = Path(__file__).parent.parent / "configs" / "curation" / "scenes.py"
+    spec = importlib.util.spec_from_file_location("scenes", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert parse_config(module.get_config()).sample.target == 100
+
+
+def _with(values):
+    from ml_collections import ConfigDict
+
+    return ConfigDict(values)

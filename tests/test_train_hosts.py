@@ -87,6 +87,7 @@ def one_and_two(tmp_path_factory):
     return root, done, notes
 
 
+@pytest.mark.slow
 def test_two_processes_see_what_one_sees(one_and_two):
     """Records, canvases, crops, masks and draws, though the slots of the hosts interleave."""
     _, _, (one, *two) = one_and_two
@@ -102,6 +103,7 @@ def test_two_processes_see_what_one_sees(one_and_two):
     assert one.keys() <= two[0].keys() | two[1].keys()
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(one_and_two):
     root, _, _ = one_and_two
     one, two = losses(root / "one"), losses(root / "two")
@@ -110,6 +112,7 @@ def test_two_processes_learn_what_one_learns(one_and_two):
         np.testing.assert_allclose(two[name], values, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_the_first_process_speaks_and_writes(one_and_two):
     root, (_, first, second), _ = one_and_two
     assert "knn_trained" in first.out and "4/4" in first.err

@@ -28,6 +28,7 @@ from dinojax.curation.parts import (
     split_count,
     stacked,
 )
+from dinojax.kernels.on_device import platform
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int
 
@@ -60,7 +61,7 @@ class Best(NamedTuple):
 
 def fast_dtypes() -> Dtypes:
     """In what products are tried before the definition. Labels are the same with any, and none."""
-    return ("float32",) if jax.default_backend() == "cpu" else ("bfloat16", "float32")
+    return ("float32",) if platform() == "cpu" else ("bfloat16", "float32")
 
 
 def assign(chunk: Chunk, centers: Float[Array, "K D"], dtypes: Dtypes | None = None) -> Assigned:

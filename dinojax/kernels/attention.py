@@ -75,19 +75,14 @@ def attention(q: Heads, k: Heads, v: Heads, rope: RopeTables | None, backend: st
     Raises:
         ValueError: an unknown backend, or one that does not compute these inputs.
     """
-    check_backend(backend)
+    if backend not in (AUTO, *BACKENDS):
+        raise ValueError(f"attention_backend={backend!r} is unknown; use {[AUTO, *BACKENDS]}")
     inputs = (q.shape, q.dtype, None if rope is None else rope.sin.dtype)
     if backend == AUTO:
         backend = choose(*inputs)
     elif reason := BACKENDS[backend].unsupported(*inputs):
         raise ValueError(f"attention_backend={backend!r} cannot do this: {reason}; use auto")
     return BACKENDS[backend].attend(q, k, v, rope)
-
-
-def check_backend(name: str) -> None:
-    """Raises ValueError: there is none of this name."""
-    if name not in (AUTO, *BACKENDS):
-        raise ValueError(f"attention_backend={name!r} is unknown; use {[AUTO, *BACKENDS]}")
 
 
 def choose(shape: Sequence[int], dtype: DTypeLike, tables: DTypeLike | None) -> str:

@@ -135,7 +135,7 @@ def _call(
 
 
 def _tables(rope: RopeTables, cut: Tiling) -> tuple[Float[Array, "T R W"], ...]:
-    """Sine and cosine of a slab's rows and lanes; see `_Rotation` for the sine's sign."""
+    """Sine and cosine of a slab's rows and lanes; see `_rotate` for the sine's sign."""
     half = rope.sin.shape[-1] // 2
     signed = jnp.concatenate([-rope.sin[..., :half], rope.sin[..., half:]], axis=-1)
 

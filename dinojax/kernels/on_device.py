@@ -7,7 +7,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 from dinojax.kernels.rope import RopeTables
-from dinojax.mesh import BATCH_AXES, current_batch_shards
+from dinojax.mesh import BATCH_AXES, current_batch_shards, on_each_device
 from dinojax.typing import Array
 
 
@@ -50,10 +50,9 @@ def per_device(call: Callable[..., Any], arrays: tuple[Array, ...], rope: RopeTa
         split = (BATCH_AXES, None)
     elif images % shards == 0:
         split = (None, BATCH_AXES)
-    over_tensor = "tensor" if heads % mesh.shape.get("tensor", 1) == 0 else None
+    # Named also where it has one part: what is not named, gradients are summed over.
+    over_tensor = "tensor" if heads % mesh.shape["tensor"] == 0 else None
     spec = PartitionSpec(*split, None, over_tensor, None)
     # One table for all groups, or one for each.
     table = PartitionSpec(split[0] if rope is not None and len(rope.sin) > 1 else None)
-    return jax.shard_map(
-        call, in_specs=(*[spec] * len(arrays), table), out_specs=spec, check_vma=False
-    )(*arrays, rope)
+    return on_each_device(call, (*[spec] * len(arrays), table), spec)(*arrays, rope)

@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dinojax.kernels.attention import check_backend
 from dinojax.kernels.rope import CoordinateDraws, RopeTables, rope_periods, rope_tables
 from dinojax.models.attention import CLS_ATTENTION, Tokens
 from dinojax.models.block import Block, LayerInputs, Streams
@@ -84,7 +83,6 @@ class VisionTransformer(nn.Module):
             raise ValueError(
                 f"norm_layer={self.norm_layer!r} is unknown; use one of {list(NORM_LAYERS)}"
             )
-        check_backend(self.attention_backend)
         self.embed = Embed(
             self.embed_dim,
             self.patch_size,

@@ -1,8 +1,8 @@
 """Nearest rows of a bank by cosine: exactly on the mesh, or by an index of FAISS on one machine.
 
 Every search has the form ``(bank, queries, k) -> Neighbours`` and gives exact cosines. Those of
-quantised rows must never meet a threshold: it would then miss a third of the duplicates that an
-exact search finds. So an approximate index only proposes rows, which are compared anew.
+quantised rows must never meet a threshold: it would then miss duplicates that an exact search
+finds. So an approximate index only proposes rows, which are compared anew.
 """
 
 import functools

@@ -89,10 +89,10 @@ def _is_scenes(name: str) -> bool:
 
 def _split(source: Source, name: str, data: DataConfig) -> tuple[Source, Source]:
     """(training, held out) records of a source; scenes have a split of their own for it."""
-    if name != "scenes":
-        return holdout(source, data.holdout)
     if not 0 < data.holdout < 1:
         raise ValueError(f"data.holdout={data.holdout} must lie between 0 and 1; use 0.1")
+    if name != "scenes":
+        return holdout(source, data.holdout)
     return source, _scenes(data, max(round(len(source) * data.holdout), 1), "test")
 
 

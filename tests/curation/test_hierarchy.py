@@ -137,8 +137,8 @@ def imbalance(which):
     return float((share * np.log(share * 100)).sum())
 
 
-def sampled_imbalance(rows, which, levels, seeds):
-    found = climb(rows, [Level(n, iterations=20) for n in levels], KEY, seeds=seeds)
+def sampled_imbalance(rows, which, levels, seeds, key=KEY):
+    found = climb(rows, [Level(n, iterations=20) for n in levels], key, seeds=seeds)
     parents = [one.label for one in found]
     times = balanced_sample(parents, np.arange(len(rows)), 6000, seed=0)
     assert times.sum() == 6000
@@ -158,3 +158,18 @@ def test_samples_from_two_levels_are_balanced(seeds, width):
     print(f"{width} wide: {one:.3f} {two:.4f}, random seeds {random:.3f}")
     assert two < 0.03 and np.exp(-two) > 0.95
     assert one > 10 * two and random > 10 * two
+
+
+@pytest.mark.slow
+def test_more_levels_are_more_even():
+    """In the mean of five seeds. From two levels on all are even: 0.01 is noise."""
+    found = []
+    for seed in range(5):
+        rows, which = concepts(32, seed)
+        trees = [1000], [1000, 100], [2000, 400, 100]
+        key = jax.random.key(seed)
+        sampled = [sampled_imbalance(rows, which, tree, greedy_seeds, key) for tree in trees]
+        found.append([imbalance(which), *sampled])
+    raw, one, two, three = np.mean(found, axis=0)
+    print(f"raw {raw:.3f}, 1 level {one:.3f}, 2 levels {two:.4f}, 3 levels {three:.4f}")
+    assert raw > one > two and three < two + 0.01

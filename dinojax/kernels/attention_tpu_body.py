@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from dinojax.kernels.tiles_tpu import multiply
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
@@ -88,7 +89,7 @@ def forward_kernel(q_ref, k_ref, v_ref, *refs, cut: Tiling, images: int):
             parts = []
             for rows in cut.tiles:
                 weights, total = _softmax(q[rows, head], k[:, head], rows, cut)
-                parts.append(_dot(weights.astype(v.dtype), v[:, head], 1, 0) * (1 / total))
+                parts.append(multiply(weights.astype(v.dtype), v[:, head]) * (1 / total))
             outputs.append(_joined(parts, 0))
         _store(out_ref, slab, cut, _joined(outputs, 1))
 
@@ -104,12 +105,12 @@ def backward_kernel(q_ref, k_ref, v_ref, grad_ref, *refs, cut: Tiling, images: i
             for rows in cut.tiles:
                 weights, total = _softmax(q[rows, head], k[:, head], rows, cut)
                 weights = weights * (1 / total)
-                by_weights = _dot(grad[rows, head], v[:, head], 1, 1)
+                by_weights = multiply(grad[rows, head], v[:, head], (1, 1))
                 mean = (weights * by_weights).sum(axis=1, keepdims=True)
                 by_logits = (weights * (by_weights - mean)).astype(v.dtype)
-                parts.append(_dot(by_logits, k[:, head], 1, 0))
-                of_k += _dot(by_logits, q[rows, head], 0, 0)
-                of_v += _dot(weights.astype(v.dtype), grad[rows, head], 0, 0)
+                parts.append(multiply(by_logits, k[:, head]))
+                of_k += multiply(by_logits, q[rows, head], (0, 0))
+                of_v += multiply(weights.astype(v.dtype), grad[rows, head], (0, 0))
             by_q.append(_joined(parts, 0))
             by_k.append(of_k)
             by_v.append(of_v)
@@ -166,7 +167,7 @@ def _softmax(
     q: Float[Array, "M d"], k: Float[Array, "R d"], rows: slice, cut: Tiling
 ) -> tuple[Float[Array, "M R"], Float[Array, "M 1"]]:
     """Weights and what to divide them by; 0 for keys of other images."""
-    logits = _dot(q, k, 1, 1)
+    logits = multiply(q, k, (1, 1))
     if cut.packed > 1:
         shape = (cut.rows, cut.rows)  # one tile
         position = jax.lax.broadcasted_iota(jnp.int32, shape, 1) % cut.stride
@@ -203,22 +204,6 @@ def _partner(x: Rows, cut: Tiling) -> Rows:
 
 def _image_of(shape: tuple[int, ...], axis: int, cut: Tiling) -> Array:
     return jax.lax.broadcasted_iota(jnp.int32, shape, axis) // cut.stride
-
-
-def _dot(a: Array, b: Array, of_a: int, of_b: int) -> Array:
-    """Product over one axis of each; float32 operands are not rounded on the way.
-
-    Whatever `jax_default_matmul_precision` is: the compiler has none but the default for bf16.
-    """
-    exact = a.dtype == jnp.float32
-    precision = jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT
-    return jax.lax.dot_general(
-        a,
-        b,
-        (((of_a,), (of_b,)), ((), ())),
-        precision=precision,
-        preferred_element_type=jnp.float32,
-    )
 
 
 def _joined(parts: list[Array], axis: int) -> Array:

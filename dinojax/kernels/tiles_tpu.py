@@ -1,4 +1,4 @@
-"""What Pallas kernels over tiles of ``[rows, K]`` logits share.
+"""What Pallas kernels for TPUs share, most of it those over tiles of ``[rows, K]`` logits.
 
 Rows and prototypes that only fill up the last tiles take no part because of the numbers they get,
 not by a mask: a centre of infinity is a logit of minus infinity.
@@ -36,14 +36,17 @@ def fill(x: Array, axis: int, size: int, value: float = 0.0) -> Array:
 
 
 def multiply(a: Float[Array, "..."], b: Float[Array, "..."], axes: tuple[int, int] = (1, 0)):
-    """Matrix product over one axis of each, summed in at least float32."""
-    # One pass over 16-bit factors is exact, and all that the compiler has for them.
-    once = jax.lax.Precision.DEFAULT if a.dtype.itemsize < 4 else None
+    """Matrix product over one axis of each, summed in at least float32.
+
+    Whatever `jax_default_matmul_precision` is: one pass over 16-bit factors is exact, and all that
+    the compiler has for them, and float32 ones are not rounded on the way.
+    """
+    highest = a.dtype.itemsize >= 4
     return jax.lax.dot_general(
         a,
         b,
         (((axes[0],), (axes[1],)), ((), ())),
-        precision=once,
+        precision=jax.lax.Precision.HIGHEST if highest else jax.lax.Precision.DEFAULT,
         preferred_element_type=widen(a).dtype,
     )
 

@@ -68,6 +68,8 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     ).enhance(0.4),
     "text": written_over,
 }
+Planted = dict[str, dict[str, list[str]]]
+"""Of copies and of leaks, which images of the pool come from which image."""
 LEAKS = ("as it is", "recompressed", "cropped")
 
 
@@ -100,9 +102,9 @@ def write(folder: Path, group: str, name: str, image: Image.Image) -> str:
     return f"{group}/{name}.jpg"
 
 
-def make_pool(args: argparse.Namespace, out: Path) -> dict[str, Any]:
-    """Images in ``pool``, ``bank`` and ``queries``; which pool images come from which."""
-    planted: dict[str, dict[str, list[str]]] = {"copies": defaultdict(list), "leaks": {}}
+def make_pool(args: argparse.Namespace, out: Path) -> Planted:
+    """Images in ``pool``, ``bank`` and ``queries``."""
+    planted: Planted = {"copies": {}, "leaks": {}}
     rooms: list[tuple[str, str, Image.Image]] = []
     for name, path in (("caltech", args.caltech), ("cifar", args.cifar)):
         source = open_source(f"tar:{path}")
@@ -163,9 +165,9 @@ def pairs(
             yield way, number % 2, float(rows[at[copy]] @ others[at_other[id]])
 
 
-def unrelated(found: Embeddings, planted: dict[str, list[str]], other: Embeddings) -> np.ndarray:
-    """Of each image that is no copy the greatest cosine with another that is none."""
-    of = {copy: id for id, copies in planted.items() for copy in copies}
+def unrelated(found: Embeddings, planted: Planted, other: Embeddings) -> np.ndarray:
+    """Of each image the greatest cosine with one that it was not planted with."""
+    of = {copy: id for one in planted.values() for id, copies in one.items() for copy in copies}
     own = np.asarray([of.get(id, id) for id in found.ids])
     theirs = np.asarray([of.get(id, id) for id in other.ids])
     cosine = unit(found.rows) @ unit(other.rows).T
@@ -179,14 +181,14 @@ def threshold(cosines: np.ndarray, share: float) -> float:
 
 
 def judged(
-    found: Embeddings, planted: dict[str, list[str]], other: Embeddings, share: float
+    found: Embeddings, planted: Planted, kind: str, other: Embeddings, share: float
 ) -> dict[str, Any]:
     """A threshold fitted to even images, and recall by way and false alarms of odd ones."""
     nearest = unrelated(found, planted, other)
     even = np.arange(len(nearest)) % 2 == 0
     limit = threshold(nearest[even], share)
     hits = defaultdict(list)
-    for way, half, cosine in pairs(found, planted, other):
+    for way, half, cosine in pairs(found, planted[kind], other):
         if half == 1:
             hits[way].append(cosine > limit)
     return {
@@ -251,8 +253,8 @@ def main() -> None:
     embedded(out, "bank", out / "backbone", "backbone")
     result: dict[str, Any] = {
         "pool": len(pool.ids),
-        "copies": judged(pool, planted["copies"], pool, args.share),
-        "leaks": judged(pool, planted["leaks"], queries, args.share),
+        "copies": judged(pool, planted, "copies", pool, args.share),
+        "leaks": judged(pool, planted, "leaks", queries, args.share),
         "backbone_knn": knn(out, out / "backbone", "backbone"),
     }
     print(json.dumps(result), flush=True)

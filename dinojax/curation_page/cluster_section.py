@@ -13,7 +13,7 @@ from dinojax.curation.balance import flat_sizes
 from dinojax.curation.draws import draw_keys, rank_within
 from dinojax.curation.tree import Tree, read_tree, tree_path
 from dinojax.curation_page.options import PageOptions
-from dinojax.curation_page.sections import Group, Sheet, charts
+from dinojax.curation_page.sections import Group, Sheet, charts, images_words
 from dinojax.curation_page.sizes import size_chart
 from dinojax.pictures.page import table
 from dinojax.pictures.thumbnails import Tile
@@ -80,11 +80,11 @@ def _chosen(sizes: Int[np.ndarray, " K"], count: int) -> list[tuple[str, list[in
 def _group(
     tree: Tree, names: Sequence[str], members: Int[np.ndarray, " m"], cluster: int, tiles: int
 ) -> Group:
-    title = f"cluster {cluster}: {len(members):,} images"
+    title = f"cluster {cluster}: {images_words(len(members))}"
     labels = tree.labels[members]
     if (labels >= 0).any():
         counts = np.bincount(labels[labels >= 0])
         label = int(counts.argmax())
-        name = names[label] if label < len(names) else f"class {label}"
-        title += f", {counts[label]:,} of {name}"
+        name = names[label] if label < len(names) else str(label)
+        title += f", {counts[label]:,} of class {name}"
     return Group(title, [Tile(tree.ids[place]) for place in members[:tiles]])

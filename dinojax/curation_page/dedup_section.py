@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.draws import draw_keys
 from dinojax.curation.embeddings import RowsOptions, numbers_of
-from dinojax.curation_page.features import cosine_words, rows_of, there
+from dinojax.curation_page.features import cosine, rows_of, there
 from dinojax.curation_page.options import PageOptions
-from dinojax.curation_page.sections import Group, Sheet, charts, fact
+from dinojax.curation_page.sections import Group, Sheet, charts, fact, images_words
 from dinojax.curation_page.sizes import size_chart
 from dinojax.curation_page.threshold_sheets import pool_sheets, reference_sheets
 from dinojax.pictures import bars
@@ -104,15 +104,13 @@ def _copies(
     drawn = []
     for one in groups:
         reference = like[one.center]
-        first = (
-            Tile(one.center, mark=STAYS)
-            if reference is None
-            else Tile(one.center, f"out, too: like {reference}")
-        )
-        others = [Tile(id, cosine_words(pool, one.center, pool, id)) for id in one.shown]
-        drawn.append(Group(_title(1 + one.count, 1 + len(others)), [first, *others]))
+        first = Tile(one.center, mark=STAYS)
+        if reference is not None:
+            first = Tile(one.center, f"out, too: like {reference}")
+        others = _others(one, pool, pool)
+        drawn.append(Group(images_words(1 + one.count, 1 + len(others)), [first, *others]))
     fact = (
-        "The largest groups. Cosines are to the image that stays; one below the threshold is of a "
+        "The largest groups. Cosines are to the first image; one below the threshold is that of a "
         "copy of a copy."
     )
     return Sheet("Copies", fact, drawn)
@@ -127,15 +125,21 @@ def _seen(
     drawn = []
     for one in groups:
         first = [Tile(one.center, of="references", mark=EVALUATION)] if pictured else []
-        others = [Tile(id, cosine_words(known, one.center, pool, id)) for id in one.shown]
-        title = _title(one.count, len(others))
+        others = _others(one, known, pool)
+        title = images_words(one.count, len(others))
         drawn.append(Group(title if pictured else f"{title}: {one.center}", [*first, *others]))
     fact = (
-        "Beside an image of an evaluation, what was taken out because it hangs together with it, "
-        "perhaps through others."
+        "What was taken out because it hangs together with an image of an evaluation, perhaps "
+        "through others. Cosines are to that image."
     )
     return Sheet("Like images of evaluations", fact, drawn)
 
 
-def _title(count: int, shown: int) -> str:
-    return f"{shown} of {count:,} images" if shown < count else f"{count} images"
+def _others(
+    one: Joined, centers: Mapping[str, np.ndarray], pool: Mapping[str, np.ndarray]
+) -> list[Tile]:
+    """The least similar first: those to be doubted."""
+    cosines = {id: cosine(centers, one.center, pool, id) for id in one.shown}
+    known = {id: value for id, value in cosines.items() if value is not None}
+    order = sorted(one.shown, key=lambda id: (known.get(id, 1.0), id))
+    return [Tile(id, f"cosine {known[id]:.3f}" if id in known else "") for id in order]

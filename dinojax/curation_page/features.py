@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from dinojax.curation.embeddings import RowsOptions, unit
 from dinojax.curation.tables import read_lists
-from dinojax.data.ids import SHOWN
+from dinojax.data.ids import SHOWN, read_ids
 
 
 class Features(NamedTuple):
@@ -44,7 +44,7 @@ def rows_of(
     Raises:
         ValueError: an id has no row, or there is no such feature.
     """
-    listed = ds.field("id").cast(pa.string()).isin(pa.array(sorted(ids), pa.string()))
+    listed = _listed(sorted(ids))
     found = _joined(
         [_open(one, name).to_table(_columns(one), filter=listed) for one in given], given
     )
@@ -59,21 +59,29 @@ def rows_of(
     return {id: row for id, row in zip(found.ids, found.rows, strict=True) if id in once}
 
 
-def cosine_words(
+def cosine(
     rows: Mapping[str, Float[np.ndarray, " D"]],
     id: str,
     other_rows: Mapping[str, Float[np.ndarray, " D"]],
     other: str,
-) -> str:
-    """As ``cosine 0.873``; nothing, where a row is not known."""
+) -> float | None:
+    """None: a row is not known."""
     if id not in rows or other not in other_rows:
-        return ""
-    return f"cosine {rows[id] @ other_rows[other]:.3f}"
+        return None
+    return float(rows[id] @ other_rows[other])
 
 
 def some_rows(given: Sequence[RowsOptions], most: int, name: str) -> Features:
-    """Of each folder `most` records or fewer: all, or files in an order that says nothing."""
-    return _joined([_open(one, name).head(most, columns=_columns(one)) for one in given], given)
+    """Of each folder `most` records or fewer: all, or those of files in the order of a hash."""
+    parts = []
+    for one in given:
+        listed = None if one.ids is None else _listed(read_ids(one.ids))
+        parts.append(_open(one, name).head(most, columns=_columns(one), filter=listed))
+    return _joined(parts, given)
+
+
+def _listed(ids: Collection[str]) -> ds.Expression:
+    return ds.field("id").cast(pa.string()).isin(pa.array(ids, pa.string()))
 
 
 def _open(given: RowsOptions, name: str) -> ds.Dataset:

@@ -1,6 +1,5 @@
 """All stages at a glance: what went in, what came out, and with which inputs."""
 
-import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +36,7 @@ def finished(workdir: Path) -> dict[str, dict[str, Any]]:
 
 def overview(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """The section."""
-    head = ("stage", "in", "out", "of these", "seconds", "fingerprint")
+    head = ("stage", "in", "out", "share", "seconds", "fingerprint")
     rows = []
     for name, report in reports.items():
         before, after = report.get("rows_in"), report.get("rows_out")
@@ -71,8 +70,7 @@ def details(report: Mapping[str, Any]) -> str:
     """All numbers of a report, to unfold."""
     flat = flatten({name: value for name, value in report.items() if name not in APART})
     rows = [(key, _text(value)) for key, value in flat.items()]
-    title = html.escape("Inputs and counts")
-    return f"<details><summary>{title}</summary>{table(('', ''), rows)}</details>"
+    return f"<details><summary>Inputs and counts</summary>{table(('', ''), rows)}</details>"
 
 
 def _text(value: Any) -> str:

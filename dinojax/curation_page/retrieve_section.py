@@ -53,19 +53,17 @@ def _of_seeds(
     shown = min(neighbours, options.tiles - 1)
     found = by_mesh(bank, seeds.rows[chosen], shown)
     groups = []
-    for seed, cosines, places in zip(chosen.tolist(), *map(np.asarray, found), strict=True):
-        tiles = [Tile(seeds.ids[seed], of="seeds", mark=SEED)]
-        tiles += [
-            Tile(ids[place], f"cosine {cosine:.3f}")
-            for place, cosine in zip(places.tolist(), cosines.tolist(), strict=True)
-        ]
-        groups.append(Group("", tiles))
+    cosines, places = np.asarray(found.similarity), np.asarray(found.index)
+    for number, seed in enumerate(map(int, chosen)):
+        near = zip(map(int, places[number]), map(float, cosines[number]), strict=True)
+        tiles = [Tile(ids[place], f"cosine {cosine:.3f}") for place, cosine in near]
+        groups.append(Group("", [Tile(seeds.ids[seed], of="seeds", mark=SEED), *tiles]))
     fact = f"Some seeds with the nearest records of the pool, {shown} of {neighbours}."
     return Sheet("Asked for by seeds", fact, groups)
 
 
 def _often(ids: Sequence[str], times: np.ndarray, images: int) -> Sheet:
     order = np.lexsort((draw_keys(numbers_of(ids), 0, "page"), -times))[:images]
-    tiles = [Tile(ids[place], times_words(int(times[place]))) for place in order.tolist()]
+    tiles = [Tile(ids[place], times_words(int(times[place]))) for place in map(int, order)]
     fact = "How many seeds asked for it; of equally many, by a draw."
     return Sheet("Taken, most often first", fact, [Group("", tiles)] if tiles else [])

@@ -11,9 +11,10 @@ from jaxtyping import Int
 from dinojax.curation.draws import draw_keys
 from dinojax.curation.embeddings import numbers_of
 from dinojax.curation.sample_stage import SELECTION
+from dinojax.curation.stage_folder import read_report
 from dinojax.curation.tree import Tree, read_tree
 from dinojax.curation_page.options import PageOptions
-from dinojax.curation_page.sections import Group, Sheet, charts, times_words
+from dinojax.curation_page.sections import Group, Sheet, charts, fact, times_words
 from dinojax.curation_page.sizes import share_chart
 from dinojax.pictures.page import table
 from dinojax.pictures.thumbnails import Tile
@@ -27,9 +28,14 @@ def sample_section(
     Args:
         names: of classes; those that are not there are numbers.
         clusters: the folder of the stage ``cluster``.
+
+    Raises:
+        FileNotFoundError or ValueError: the tree is not there, or is another one.
     """
-    levels = [name for name in report["balance"] if name != "classes"]
-    tree = read_tree(clusters, len(levels))
+    above = read_report(clusters)
+    if above["fingerprint"] != report["inputs"]["tree"]:
+        raise ValueError(f"{folder} is of another tree than {clusters}; delete it and do it anew")
+    tree = read_tree(clusters, len(above["levels"]))
     copies = _copies(folder, tree)
     return [
         _table(report["balance"]),
@@ -48,23 +54,31 @@ def _copies(folder: Path, tree: Tree) -> Int[np.ndarray, " n"]:
 
 
 def _table(balance: dict[str, Any]) -> str:
-    head = ("", "groups", "after", "effective", "after", "divergence", "after")
-    rows = []
-    for name, one in balance.items():
-        numbers = [
-            f"{one[when][key]:{kind}}"
-            for key, kind in (("groups", ""), ("effective", ".1f"), ("divergence", ".3f"))
-            for when in ("before", "after")
-        ]
-        rows.append((name.replace("_", " "), *numbers))
-    return table(head, rows, numbers=range(1, len(head)))
+    rows = [
+        (
+            name.replace("_", " "),
+            _change(one, "groups", ""),
+            _change(one, "effective", ".1f"),
+            _change(one, "divergence", ".3f"),
+        )
+        for name, one in balance.items()
+    ]
+    return table(("", "groups", "effective", "divergence"), rows, numbers=(1, 2, 3)) + fact(
+        "Before and after. Effective: so many groups of one size would be spread alike. "
+        "Divergence: from all groups of one size, in nats; 0 is even."
+    )
+
+
+def _change(one: dict[str, Any], key: str, kind: str) -> str:
+    before, after = (f"{one[when][key]:{kind}}" for when in ("before", "after"))
+    return f"{before} \N{RIGHTWARDS ARROW} {after}"
 
 
 def _charts(tree: Tree, copies: np.ndarray, names: Sequence[str]) -> list[str]:
     drawn, group = [], np.arange(len(copies))
     for level, parent in enumerate(tree.parents, 1):
         group = parent[group]
-        drawn.append(_chart(f"Clusters of level {level}", group, copies, ()))
+        drawn.append(_chart(f"Share of each cluster of level {level}", group, copies, ()))
     known = tree.labels >= 0
     if known.any():
         label = tree.labels[known]
@@ -88,5 +102,6 @@ def _sheet(
     order = np.argsort(draw_keys(numbers_of(ids), 0, "page"))[:images]
     times = copies[places[order]].tolist()
     tiles = [Tile(ids[i], times_words(n)) for i, n in zip(order.tolist(), times, strict=True)]
-    fact = f"{len(tiles):,} of {len(ids):,}, by a draw."
-    return Sheet(title, fact, [Group("", tiles)] if tiles else [])
+    return Sheet(
+        title, f"{len(tiles):,} of {len(ids):,}, by a draw.", [Group("", tiles)] if tiles else []
+    )

@@ -71,3 +71,9 @@ def charts(*drawn: str) -> str:
 def times_words(times: int) -> str:
     """How often a record is taken, where that is more than once."""
     return f"\N{MULTIPLICATION SIGN}{times}" if times > 1 else ""
+
+
+def images_words(count: int, shown: int | None = None) -> str:
+    """As ``1 image``, ``3 images`` or ``8 of 120 images``."""
+    of = f"{shown:,} of " if shown is not None and shown < count else ""
+    return f"{of}{count:,} image{'s' * (count != 1)}"

@@ -23,9 +23,8 @@ def size_chart(title: str, sizes: Int[np.ndarray, " g"]) -> str:
         return ""
     power = np.frexp(sizes.astype(np.float64))[1] - 1
     first, last = int(power.min()), int(power.max())
-    names = [_range(1 << p, (2 << p) - 1) for p in range(first, last + 1)]
-    counts = np.bincount(power - first).tolist()
-    return bars.columns(title, names, ("fewest", "most"), counts)
+    edges = [1 << number for number in range(first, last + 2)]
+    return bars.histogram(title, edges, np.bincount(power - first).tolist())
 
 
 def share_chart(
@@ -39,17 +38,11 @@ def share_chart(
     order = np.argsort(-before, kind="stable")
     order = order[before[order] > 0]
     if names and len(order) <= CLASSES:
-        labels = [names[place] for place in order.tolist()]
+        labels = [names[place] for place in map(int, order)]
         return bars.rows(title, labels, before[order].tolist(), after[order].tolist())
     series = []
     for counts in (before, after):
         share = 100 * counts[order] / max(counts.sum(), 1)
         parts = np.array_split(share, min(BINS, len(share)))
         series.append([round(float(part.mean()), 6) for part in parts])
-    ends = ("largest", "smallest")
-    labels = [""] * len(series[0])
-    return bars.columns(f"{title}, % of all", labels, ends, *series)
-
-
-def _range(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low:,}\N{EN DASH}{high:,}"
+    return bars.shares(title, ("largest", "smallest"), *series)

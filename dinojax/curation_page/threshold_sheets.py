@@ -111,5 +111,5 @@ def _sheet(
     def tile(number: int) -> Tile:
         return Tile(names[number], of="pool" if pool is None or number < pool else "references")
 
-    groups = [Group(f"cosine {p.cosine:.3f}", [tile(p.one), tile(p.other)]) for p in pairs]
+    groups = [Group(f"cosine {p.cosine:.4f}", [tile(p.one), tile(p.other)]) for p in pairs]
     return Sheet(title, fact, groups)

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 WIDTH, HEIGHT = 340, 130
 NAME_PX, VALUE_PX, ROW_PX = 104, 92, 20
 """Of a row: its name, its numbers, its height."""
-LEFT, TOP, BOTTOM = 44, 16, 20
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 16, 20
 """Room around columns."""
 LABELLED = 12
-"""Columns at most that have their names below and numbers above."""
+"""Columns at most that all have their numbers; of more each second one has."""
 NAME_LETTERS = 16
 STYLE = """
 .charts { display: flex; flex-wrap: wrap; gap: 18px 26px; margin: .6rem 0; }
@@ -49,40 +49,60 @@ def rows(title: str, names: Sequence[str], *series: Values) -> str:
     return _figure(title, len(series), len(names) * ROW_PX + 4, drawn)
 
 
-def columns(title: str, names: Sequence[str], axis: tuple[str, str], *series: Values) -> str:
-    """A column per name; of many, the names are left out and `axis` says what the ends are."""
-    most, base = _most(series), HEIGHT - BOTTOM
-    few = len(names) <= LABELLED
-    step = (WIDTH - LEFT) / max(len(names), 1)
-    drawn = [f'<path class="axis" d="M{LEFT},{TOP}V{base}H{WIDTH}"/>']
+def histogram(title: str, edges: Sequence[int], counts: Sequence[int]) -> str:
+    """How many things lie between each two of the `edges`, which stand below."""
+    each = 1 if len(counts) <= LABELLED else 2
+    drawn = _columns(counts)
+    for place, count in list(enumerate(counts))[::each]:
+        x, y = _x(place + 0.5, len(counts)), HEIGHT - BOTTOM - _high(count, max(counts, default=1))
+        drawn.append(_text(x, y - 4, compact(count)))
+    for place, edge in list(enumerate(edges))[::each]:
+        drawn.append(_text(_x(place, len(counts)), HEIGHT - 6, compact(edge)))
+    return _figure(title, 1, HEIGHT, drawn)
+
+
+def shares(title: str, ends: tuple[str, str], before: Values, after: Values) -> str:
+    """Columns in per cent, two each; `ends` says what the first and the last one are."""
+    drawn = _columns(before, after)
+    drawn.append(_text(LEFT, HEIGHT - 6, ends[0], "start"))
+    drawn.append(_text(WIDTH - RIGHT, HEIGHT - 6, ends[1], "end"))
+    drawn.append(_text(LEFT - 6, TOP + 8, f"{max(*before, *after):.3g} %", "end"))
+    return _figure(title, 2, HEIGHT, drawn)
+
+
+def _columns(*series: Values) -> list[str]:
+    most, base, count = _most(series), HEIGHT - BOTTOM, len(series[0])
+    drawn = [f'<path class="axis" d="M{LEFT},{TOP}V{base}H{WIDTH - RIGHT}"/>']
     for number, (kind, values) in enumerate(zip(_kinds(series), series, strict=True)):
-        inset = step * (0.1 + 0.16 * number)
+        inset = 0.06 + 0.2 * number
         for place, value in enumerate(values):
-            high = (base - TOP) * value / most
+            left, right = _x(place + inset, count), _x(place + 1 - inset, count)
+            high = _high(value, most)
             drawn.append(
-                f'<rect class="{kind}" x="{LEFT + place * step + inset:.1f}" '
-                f'y="{base - high:.1f}" width="{step - 2 * inset:.1f}" height="{high:.1f}"/>'
+                f'<rect class="{kind}" x="{left:.1f}" y="{base - high:.1f}" '
+                f'width="{right - left:.1f}" height="{high:.1f}"/>'
             )
-            if few and len(series) == 1:
-                middle = LEFT + (place + 0.5) * step
-                drawn.append(
-                    f'<text x="{middle:.1f}" y="{base - high - 4:.1f}" text-anchor="middle">'
-                    f"{value:,}</text>"
-                )
-    if few:
-        drawn += [
-            f'<text x="{LEFT + (place + 0.5) * step:.1f}" y="{HEIGHT - 6}" text-anchor="middle">'
-            f"{html.escape(name)}</text>"
-            for place, name in enumerate(names)
-        ]
-    else:
-        first, last = map(html.escape, axis)
-        drawn.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">{first}</text>')
-        drawn.append(f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{last}</text>')
-    if not few or len(series) > 1:
-        text = f"{most:,}" if isinstance(most, int) else f"{most:.3g}"
-        drawn.append(f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{text}</text>')
-    return _figure(title, len(series), HEIGHT, drawn)
+    return drawn
+
+
+def _x(place: float, count: int) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * place / max(count, 1)
+
+
+def _high(value: float, most: float) -> float:
+    return (HEIGHT - TOP - BOTTOM) * value / most
+
+
+def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'
+
+
+def compact(number: int) -> str:
+    """In four letters or so: ``131k``."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= 10 * size:
+            return f"{number // size}{letter}"
+    return str(number)
 
 
 def shortened(text: str, letters: int) -> str:

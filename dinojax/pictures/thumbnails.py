@@ -54,13 +54,15 @@ class Tile:
 def style(tile_px: int) -> str:
     """Of tiles, and of groups of them."""
     return f"""
+:root {{ --tile: {tile_px}px; }}
+@media (max-width: 600px) {{ :root {{ --tile: min({tile_px}px, calc((100vw - 5rem) / 3)); }} }}
 .groups {{ display: flex; flex-wrap: wrap; gap: 12px; margin: .5rem 0 1rem; }}
 .group {{ border: 1px solid var(--line); border-radius: 6px; padding: 8px; max-width: 100%;
   box-sizing: border-box; }}
 .group h4 {{ margin: 0 0 6px; font-size: .82rem; font-weight: 600; overflow-wrap: anywhere; }}
 .tiles {{ display: flex; flex-wrap: wrap; gap: 8px; }}
-.tile {{ width: {tile_px}px; }}
-.tile img, .tile .gap {{ width: {tile_px}px; height: {tile_px}px; object-fit: contain;
+.tile {{ width: var(--tile); }}
+.tile img, .tile .gap {{ width: var(--tile); height: var(--tile); object-fit: contain;
   background: var(--line); border-radius: 3px; }}
 .tile.marked img, .tile.marked .gap {{ outline: 3px solid var(--accent); }}
 .tile .gap {{ display: flex; align-items: center; font-size: .7rem; line-height: 1.25;

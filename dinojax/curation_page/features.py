@@ -36,7 +36,7 @@ def rows_of(
 ) -> dict[str, Float[np.ndarray, " D"]]:
     """Rows of these ids, wherever they are, by id; an id that is there twice has none.
 
-    The files are read through, and little of them is held.
+    All ids are looked at; features only where a row group has one of these.
 
     Args:
         name: of the options in the configuration, for messages.
@@ -45,9 +45,7 @@ def rows_of(
         ValueError: an id has no row, or there is no such feature.
     """
     listed = _listed(sorted(ids))
-    found = _joined(
-        [_open(one, name).to_table(_columns(one), filter=listed) for one in given], given
-    )
+    found = _joined([_pick(_open(one, name), _columns(one), listed) for one in given], given)
     unknown = sorted(set(ids) - set(found.ids))
     if unknown:
         raise ValueError(
@@ -78,6 +76,15 @@ def some_rows(given: Sequence[RowsOptions], most: int, name: str) -> Features:
         listed = None if one.ids is None else _listed(read_ids(one.ids))
         parts.append(_open(one, name).head(most, columns=_columns(one), filter=listed))
     return _joined(parts, given)
+
+
+def _pick(opened: ds.Dataset, columns: list[str], wanted: ds.Expression) -> pa.Table:
+    parts = [opened.schema.empty_table().select(columns)]
+    for file in opened.get_fragments():
+        for group in file.split_by_row_group():
+            if group.count_rows(filter=wanted):
+                parts.append(group.to_table(columns=columns, filter=wanted))
+    return pa.concat_tables(parts)
 
 
 def _listed(ids: Collection[str]) -> ds.Expression:

@@ -37,25 +37,26 @@ def nearest_pairs(
     one = np.broadcast_to(queries[:, None], other.shape)
     above = (cosine > threshold) & (one != other)
     below = (cosine <= threshold) & (joined[one] != joined[other])
-    return _first(one, other, cosine, above, count), _first(one, other, -cosine, below, count)
+    return _first(one, other, cosine, above, 1, count), _first(one, other, cosine, below, -1, count)
 
 
 def _first(
     one: Int[np.ndarray, "m k"],
     other: Int[np.ndarray, "m k"],
-    order: Float[np.ndarray, "m k"],
+    cosine: Float[np.ndarray, "m k"],
     wanted: Bool[np.ndarray, "m k"],
+    sign: int,
     count: int,
 ) -> list[Pair]:
-    """By `order`, which is the cosine or its negative."""
-    one, other, order = one[wanted], other[wanted], order[wanted]
+    """Those of the smallest cosines (sign 1) or the largest (-1)."""
+    one, other, cosine = one[wanted], other[wanted], cosine[wanted]
     pairs: list[Pair] = []
     used: set[int] = set()
-    for place in np.lexsort((np.maximum(one, other), np.minimum(one, other), order)):
+    for place in np.lexsort((np.maximum(one, other), np.minimum(one, other), sign * cosine)):
         both = int(one[place]), int(other[place])
         if used.isdisjoint(both):
             used |= set(both)
-            pairs.append(Pair(*both, abs(float(order[place]))))
+            pairs.append(Pair(*both, float(cosine[place])))
         if len(pairs) == count:
             break
     return pairs

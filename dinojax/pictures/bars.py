@@ -24,6 +24,7 @@ svg .axis { stroke: var(--line); fill: none; } svg .one { fill: var(--accent); }
 svg .before { fill: var(--faint); opacity: .45; } svg .after { fill: var(--accent); }
 """
 
+Number = float | int
 Values = Sequence[float] | Sequence[int]
 
 
@@ -85,15 +86,15 @@ def _columns(*series: Values) -> list[str]:
     return drawn
 
 
-def _x(place: float, count: int) -> float:
+def _x(place: Number, count: int) -> float:
     return LEFT + (WIDTH - LEFT - RIGHT) * place / max(count, 1)
 
 
-def _high(value: float, most: float) -> float:
+def _high(value: Number, most: Number) -> float:
     return (HEIGHT - TOP - BOTTOM) * value / most
 
 
-def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
+def _text(x: Number, y: Number, text: str, anchor: str = "middle") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'
 
 
@@ -114,7 +115,7 @@ def _kinds(series: Sequence[Values]) -> tuple[str, ...]:
     return ("one",) if len(series) == 1 else ("before", "after")
 
 
-def _most(series: Sequence[Values]) -> float | int:
+def _most(series: Sequence[Values]) -> Number:
     return max((value for values in series for value in values), default=1) or 1
 
 

@@ -127,7 +127,11 @@ def _seen(
         first = [Tile(one.center, of="references", mark=EVALUATION)] if pictured else []
         others = _others(one, known, pool)
         title = images_words(one.count, len(others))
-        drawn.append(Group(title if pictured else f"{title}: {one.center}", [*first, *others]))
+        if not pictured:
+            title += f" like {one.center}"
+        elif one.count == 1:
+            title = ""
+        drawn.append(Group(title, [*first, *others]))
     fact = (
         "What was taken out because it hangs together with an image of an evaluation, perhaps "
         "through others. Cosines are to that image."

@@ -65,7 +65,7 @@ def style(tile_px: int) -> str:
 .tile img, .tile .gap {{ width: var(--tile); height: var(--tile); object-fit: contain;
   background: var(--line); border-radius: 3px; }}
 .tile.marked img, .tile.marked .gap {{ outline: 3px solid var(--accent); }}
-.tile .gap {{ display: flex; align-items: center; font-size: .7rem; line-height: 1.25;
+.tile .gap {{ display: flex; align-items: safe center; font-size: .7rem; line-height: 1.25;
   overflow: hidden; overflow-wrap: anywhere; color: var(--faint); padding: 6px;
   box-sizing: border-box; }}
 .tile figcaption {{ font-size: .74rem; line-height: 1.3; margin-top: 5px;
@@ -100,8 +100,9 @@ def _read(source: Source, place: int, tile_px: int, channels: int) -> Thumbnail:
     try:
         pixels = shown(read_image(source[place], tile_px, channels))
     except (ValueError, OSError) as error:
-        refuse_passing(error, source.record_id(place))
-        return Thumbnail(None, str(error))
+        id = source.record_id(place)
+        refuse_passing(error, id)
+        return Thumbnail(None, str(error).removeprefix(f"record {id!r} "))  # it stands below
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY)
     return Thumbnail(buffer.getvalue())

@@ -82,7 +82,7 @@ def test_copies(page):
 
 def test_images_of_evaluations(page):
     (group,) = page.sheet("dedup", "Like images of evaluations").groups
-    assert ids(group) == ["seen.png", SEEN]
+    assert ids(group) == ["seen.png", SEEN] and group[0] == ""
     assert group[1][0].marked and "evaluation" in group[1][0].text
     assert "cosine 1.000" in group[1][1].text
 
@@ -200,7 +200,7 @@ def test_without_other_sources(config, work):
     curate("page", changed(config, references=(), seeds=None), work)
     page = Page((work / "page" / "index.html").read_text())
     (group,) = page.sheet("dedup", "Like images of evaluations").groups
-    assert ids(group) == [SEEN] and group[0] == "1 image: seen.png"
+    assert ids(group) == [SEEN] and group[0] == "1 image like seen.png"
     titles = {part.title for part in page.parts}
     assert not [t for t in titles if t.startswith(("Like an evaluation's", "Asked for"))]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dinojax.curation.stage_folder import REPORT
+from dinojax.curation_page.sections import charts
 from dinojax.pictures import bars
 from dinojax.pictures.page import table
 from dinojax.runtime.contract import flatten
@@ -37,33 +38,35 @@ def finished(workdir: Path) -> dict[str, dict[str, Any]]:
 def overview(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """The section."""
     head = ("stage", "in", "out", "share", "seconds", "fingerprint")
-    rows = []
-    for name, report in reports.items():
-        before, after = report.get("rows_in"), report.get("rows_out")
-        share = f"{100 * after / before:.1f} %" if before and after is not None else ""
+    rows, names, before, after = [], [], [], []
+    for stage, report in reports.items():
+        counted = _counted(stage, report)
         seconds = report.get("seconds", {}).get("all")
-        rows.append(
-            (
-                name,
-                "" if before is None else f"{before:,}",
-                "" if after is None else f"{after:,}",
-                share,
-                "" if seconds is None else f"{seconds:.1f}",
-                str(report.get("fingerprint", "")),
-            )
-        )
-    return (
-        f"<section><h2>Stages</h2>{table(head, rows, numbers=(1, 2, 3, 4))}"
-        f'<div class="charts">{_chart(reports)}</div></section>'
-    )
+        about = ("" if seconds is None else f"{seconds:.1f}", str(report.get("fingerprint", "")))
+        for name, (old, new) in counted.items():
+            share = f"{100 * new / old:.1f} %" if old else ""
+            rows.append((name, f"{old:,}", f"{new:,}", share, *about))
+            about = ("", "")
+        if not counted:
+            rows.append((stage, "", "", "", *about))
+        names += counted
+        before += [old for old, _ in counted.values()]
+        after += [new for _, new in counted.values()]
+    chart = charts(bars.rows("Records", names, before, after)) if names else ""
+    return f"<section><h2>Stages</h2>{table(head, rows, numbers=(1, 2, 3, 4))}{chart}</section>"
 
 
-def _chart(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    counted = {n: r for n, r in reports.items() if "rows_in" in r and "rows_out" in r}
-    if not counted:
-        return ""
-    ends = ([one[key] for one in counted.values()] for key in ("rows_in", "rows_out"))
-    return bars.rows("Records", list(counted), *ends)
+def _counted(stage: str, report: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """(in, out) of a stage, or of each of its parts where these are counted."""
+    parts = {stage: report}
+    if "rows_in" not in report:
+        inner = [value for value in report.values() if isinstance(value, dict)]
+        parts = {f"{stage} {name}": one for value in inner for name, one in value.items()}
+    return {
+        name: (one["rows_in"], one["rows_out"])
+        for name, one in parts.items()
+        if isinstance(one, Mapping) and {"rows_in", "rows_out"} <= one.keys()
+    }
 
 
 def details(report: Mapping[str, Any]) -> str:

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from images import ArraySource
 
-from dinojax.data.ids import read_ids, select
+from dinojax.data.ids import find, read_ids, select
 from dinojax.data.source import Source
+from dinojax.data.subset import Subset
 
 
 def parquet(path, **columns):

@@ -10,6 +10,7 @@ from dinojax.curation.cluster_stage import ClusterOptions
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.retrieve_stage import RetrieveOptions
 from dinojax.curation.sample_stage import SampleOptions
+from dinojax.curation_page.options import PageOptions
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class CurationConfig:
     cluster: ClusterOptions = ClusterOptions()
     sample: SampleOptions = SampleOptions()
     retrieve: RetrieveOptions = RetrieveOptions()
+    page: PageOptions = PageOptions()
 
 
 def default_config() -> Any:

@@ -3,7 +3,8 @@
 ``python -m dinojax.curate cluster --config=configs/curation/scenes.py --workdir=runs/curated``.
 
 A stage leaves Parquet tables and ``report.json`` in ``WORKDIR/STAGE``: ids, never images. Run the
-same command again: a finished stage stays, an interrupted one goes on (docs/curation.md).
+same command again: a finished stage stays, an interrupted one goes on (docs/curation.md). ``page``
+shows what the others did.
 """
 
 import difflib
@@ -23,6 +24,7 @@ from dinojax.curation.cluster_stage import cluster_stage
 from dinojax.curation.dedup_stage import dedup_stage
 from dinojax.curation.retrieve_stage import retrieve_stage
 from dinojax.curation.sample_stage import sample_stage
+from dinojax.curation_page.page_stage import page_stage
 from dinojax.mesh import make_mesh
 from dinojax.runtime.lock import locked
 
@@ -35,6 +37,7 @@ STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
     "retrieve": lambda given, work: retrieve_stage(
         given.retrieve, given.seed, work / "retrieve", work / "cluster"
     ),
+    "page": lambda given, work: page_stage(given.page, given.dedup, given.retrieve, work),
 }
 """By name, in the order in which they may follow each other."""
 

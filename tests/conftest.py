@@ -1,7 +1,10 @@
 """Eight CPU devices for every test, exact float32 products, and parsed flags for Grain."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 # Before JAX starts: the device count can no longer change afterwards.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -16,8 +19,21 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
+import pytest
 from absl import flags
 
 jax.config.update("jax_default_matmul_precision", "highest")
 # Grain's workers read absl flags, which pytest never parses.
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, of the system or of ``playwright install``, for tests marked so."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        path = shutil.which("chromium")
+        opened = play.chromium.launch(args=["--no-sandbox"], executable_path=path)
+        yield opened
+        opened.close()

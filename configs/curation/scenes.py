@@ -1,7 +1,7 @@
 """A pool of some 500 embedded scenes, long-tailed, with copies: the walk of docs/curation.md.
 
 Command:  python -m dinojax.curate STAGE --config=configs/curation/scenes.py --workdir=runs/curated
-Stages:   dedup, cluster, sample, retrieve
+Stages:   dedup, cluster, sample, retrieve; page shows what they did
 Before:   the features of pool, test images and seeds in runs/pool, runs/test and runs/seeds
 Cost:     seconds each on a CPU
 
@@ -30,4 +30,8 @@ def get_config() -> Any:
     config.retrieve.rows.folder = "runs/pool"
     config.retrieve.rows.ids = "runs/curated/dedup/kept.parquet"
     config.retrieve.seeds.folder = "runs/seeds"
+
+    config.page.source = "folder:data/pool"
+    config.page.references = ("folder:data/test",)
+    config.page.seeds = "folder:data/seeds"
     return config

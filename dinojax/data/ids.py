@@ -1,6 +1,7 @@
 """Lists of record ids, such as curation emits: what of a source is used, and how often."""
 
 import os
+from collections.abc import Collection
 
 import numpy as np
 import pyarrow as pa
@@ -38,11 +39,7 @@ def select(source: Source, ids: list[str]) -> Subset:
         ValueError: an id that the source does not have; names the first few.
     """
     wanted = set(ids)
-    place: dict[str, int] = {}
-    for index in range(len(source)):
-        id = source.record_id(index)
-        if id in wanted:
-            place.setdefault(id, index)
+    place = find(source, wanted)
     unknown = [id for id in dict.fromkeys(ids) if id not in place]
     if unknown:
         more = ", ..." if len(unknown) > SHOWN else ""
@@ -52,6 +49,16 @@ def select(source: Source, ids: list[str]) -> Subset:
             f"{source.record_id(0)!r}: list ids of this source"
         )
     return Subset(source, np.array([place[id] for id in ids], np.int64))
+
+
+def find(source: Source, ids: Collection[str]) -> dict[str, int]:
+    """Where those of the ids stand that the source has, the first of equal ones. Reads no image."""
+    wanted, place = frozenset(ids), {}
+    for index in range(len(source)):
+        id = source.record_id(index)
+        if id in wanted:
+            place.setdefault(id, index)
+    return place
 
 
 def _read_text(path: str) -> list[str]:

@@ -18,8 +18,10 @@ figure { margin: 0; flex: none; } img { display: block; }
 .scale { display: flex; align-items: center; gap: 8px; }
 table { border-collapse: collapse; font-size: .88rem; } .wide { overflow-x: auto; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; } td.number { text-align: right; font-variant-numeric: tabular-nums; }
+  vertical-align: top; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code { font-size: .85rem; overflow-wrap: anywhere; }
+@media (max-width: 600px) { body { padding: 1rem; } }
 """
 
 
@@ -44,12 +46,13 @@ def page(title: str, facts: Sequence[str], sections: Sequence[str], extra_style:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
     """A table of plain text; the columns `numbers` are set to the right."""
 
-    def cell(place: int, text: str) -> str:
+    def cell(name: str, place: int, text: str) -> str:
         kind = ' class="number"' if place in numbers else ""
-        return f"<td{kind}>{html.escape(text)}</td>"
+        return f"<{name}{kind}>{html.escape(text)}</{name}>"
 
-    top = "".join(f"<th>{html.escape(text)}</th>" for text in head)
-    body = "".join(
-        f"<tr>{''.join(cell(place, text) for place, text in enumerate(row))}</tr>" for row in rows
-    )
-    return f'<div class="wide"><table><tr>{top}</tr>{body}</table></div>'
+    def line(name: str, texts: Sequence[str]) -> str:
+        cells = (cell(name, place, text) for place, text in enumerate(texts))
+        return f"<tr>{''.join(cells)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f'<div class="wide"><table>{line("th", head)}{body}</table></div>'

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from images import ArraySource
 
-from dinojax.data.ids import read_ids, select
+from dinojax.data.ids import find, read_ids, select
 from dinojax.data.source import Source
+from dinojax.data.subset import Subset
 
 
 def parquet(path, **columns):
@@ -65,3 +66,9 @@ def test_files_that_list_nothing(tmp_path):
     path.write_text("hello")
     with pytest.raises(ValueError, match=r"ids.parquet is not a complete Parquet file; write it"):
         read_ids(path)
+
+
+def test_find_reads_no_image_and_takes_the_first():
+    source = ArraySource(4)
+    twice = Subset(source, [2, 0, 2])
+    assert find(twice, [source.record_id(2), source.record_id(3), "x"]) == {source.record_id(2): 0}

@@ -4,8 +4,6 @@ Needs ``pip install -e '.[browser]'`` and Chromium, of the system or of ``playwr
 """
 
 import re
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,18 +15,6 @@ from dinojax.pictures.similarity import cosine_map
 pytestmark = pytest.mark.browser
 
 YELLOW = [252, 255, 164]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        path = shutil.which("chromium")
-        options = {} if path is None else {"executable_path": path}
-        opened = play.chromium.launch(args=["--no-sandbox"], **options)
-        yield opened
-        opened.close()
 
 
 def test_clicks(browser, tmp_path):

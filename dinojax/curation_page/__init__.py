@@ -1,0 +1,1 @@
+"""What a curation did, on one page: ``python -m dinojax.curate page``."""

@@ -14,8 +14,6 @@ from jaxtyping import Bool, Float, Int, Integer
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from dinojax.evaluation.nearest import Neighbours
-
 ALARM_SHARE = 1e-3
 """A component of a larger share of the pool than this has more in it than copies."""
 
@@ -26,23 +24,6 @@ class Pairs(NamedTuple):
     one: Int[np.ndarray, " e"]
     other: Int[np.ndarray, " e"]
     similarity: Float[np.ndarray, " e"]
-
-
-def similar_pairs(
-    neighbours: Neighbours, threshold: float, queries: Int[np.ndarray, " m"] | None = None
-) -> Pairs:
-    """Queries and neighbours more similar than `threshold`, other than a row with itself.
-
-    Args:
-        neighbours: from a search of a bank.
-        threshold: of cosines.
-        queries: the rows of the bank that the queries are; None: all, in their order.
-    """
-    similarity, index = (np.asarray(x) for x in neighbours)
-    rows = np.arange(len(index)) if queries is None else queries
-    one = np.broadcast_to(rows[:, None], index.shape)
-    joined = (similarity > threshold) & (index != one)
-    return Pairs(one[joined], index[joined].astype(np.int64), similarity[joined])
 
 
 def components(pairs: Pairs, rows: int) -> Int[np.ndarray, " n"]:

@@ -12,8 +12,8 @@ from dinojax.curation.duplicates import (
     holding,
     largest_share,
     representatives,
-    similar_pairs,
 )
+from dinojax.curation.pairs import similar_pairs
 from dinojax.curation.search import by_faiss, by_mesh
 from dinojax.evaluation.nearest import Neighbours
 

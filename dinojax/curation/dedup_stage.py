@@ -75,15 +75,15 @@ def dedup_stage(
     stage = _Stage(options, search, folder, pool, others)
     with runner:
         stage.group(runner)
-        sizes = _sizes(*tally(runner.read(stage.path("groups"), ["size"]), "size"))
+        (sizes,) = tally(runner.read(stage.path("groups"), ["size"]), ["size"])
         stage.judge(runner)
-    removed = stage.list_kept()
-    _warn(sizes, options.neighbours)
+    removed, components = stage.list_kept(), _components(*sizes)
+    _warn(components, options.neighbours)
     found = {
         "rows_in": len(pool.ids),
         "rows_out": len(pool.ids) - sum(removed.values()),
         "removed": removed,
-        "components": sizes,
+        "components": components,
     }
     outputs = ["dedup", "kept", "rows", "pairs", *(["reference_pairs"] if others else [])]
     stage.path("groups").unlink()
@@ -183,7 +183,7 @@ def _check(options: DedupOptions) -> None:
         raise ValueError(f"dedup.neighbours={options.neighbours} must be at least 2; use 64")
 
 
-def _sizes(size: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+def _components(size: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
     """Of groups of copies, from how many rows are in groups of each size."""
     largest = int(size.max(initial=0))
     return {
@@ -194,7 +194,8 @@ def _sizes(size: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _warn(sizes: dict[str, Any], neighbours: int) -> None:
-    if sizes["largest_share"] > ALARM_SHARE and sizes["largest"] > neighbours:
+def _warn(components: dict[str, Any], neighbours: int) -> None:
+    largest, share = components["largest"], components["largest_share"]
+    if share > ALARM_SHARE and largest > neighbours:
         text = "dedup: %d records, %.1f %% of all, hang together: raise dedup.threshold=..."
-        logging.warning(text, sizes["largest"], 100 * sizes["largest_share"])
+        logging.warning(text, largest, 100 * share)

@@ -1,7 +1,7 @@
 """What stages do to tables more than once: joining columns, counting values."""
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -34,28 +34,31 @@ def _join(table: pa.Table, column: str) -> pa.Table:
 
 
 def tally(
-    tables: Tables, column: str, weight: str | None = None
-) -> tuple[Int[np.ndarray, " v"], Int[np.ndarray, " v"]]:
-    """(each value that integers in `column` have, how many rows have it, or the sum of `weight` of
-    these); nulls do not count."""
-    found = tables.map(_Tally(column, weight)).all()
-    values, place = np.unique(found["value"].to_numpy(), return_inverse=True)
-    counts = np.zeros(len(values), np.int64)
-    np.add.at(counts, place, found["count"].to_numpy())
-    return values, counts
+    tables: Tables, columns: Sequence[str], weight: str | None = None
+) -> list[tuple[Int[np.ndarray, " v"], Int[np.ndarray, " v"]]]:
+    """For each column of integers: (the values that it has, how many rows have each, or the sum of
+    `weight` of these); nulls do not count."""
+    found = tables.map(functools.partial(_tally, columns=columns, weight=weight)).all()
+    parts = [found.filter(pc.equal(found["column"], place)) for place in range(len(columns))]
+    return [_counts(part["value"].to_numpy(), part["count"].to_numpy()) for part in parts]
 
 
-@dataclass(frozen=True)
-class _Tally:
+def _tally(table: pa.Table, columns: Sequence[str], weight: str | None) -> pa.Table:
     """Of one shard."""
+    of = pa.array(np.ones(len(table), np.int64)) if weight is None else table[weight]
+    found = []
+    for place, name in enumerate(columns):
+        known = table[name].is_valid()
+        value, count = _counts(table[name].filter(known).to_numpy(), of.filter(known).to_numpy())
+        column = np.full(len(value), place)
+        found.append(pa.table({"column": column, "value": value, "count": count}))
+    return pa.concat_tables(found)
 
-    column: str
-    weight: str | None
 
-    def __call__(self, table: pa.Table) -> pa.Table:
-        table = table.filter(table[self.column].is_valid())
-        of = np.ones(len(table), np.int64) if self.weight is None else table[self.weight].to_numpy()
-        values, place = np.unique(table[self.column].to_numpy(), return_inverse=True)
-        counts = np.zeros(len(values), np.int64)
-        np.add.at(counts, place, of)
-        return pa.table({"value": values.astype(np.int64), "count": counts})
+def _counts(
+    value: Int[np.ndarray, " n"], count: Int[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " v"], Int[np.ndarray, " v"]]:
+    values, place = np.unique(value, return_inverse=True)
+    counts = np.zeros(len(values), np.int64)
+    np.add.at(counts, place, count)
+    return values.astype(np.int64), counts

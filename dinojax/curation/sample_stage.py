@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int
 
-from dinojax.curation.balance import quotas, sums_above, taken
-from dinojax.curation.embeddings import numbers_of
+from dinojax.curation.balance import quotas, sums_above
+from dinojax.curation.choice import Choice
 from dinojax.curation.evenness import evenness
 from dinojax.curation.joins import tally
 from dinojax.curation.runners import RunnerOptions, Tables, make_runner
@@ -82,8 +82,8 @@ def sample_stage(
         quota = quotas(
             before.levels, above, options.target, seed=seed, multiplicity=options.multiplicity
         )
-        take = _Taking(before.levels[0], quota, seed, options.nearest)
-        chosen = rows.by_key("parent", take).held()
+        choice = Choice(before.levels[0], quota, seed, options.nearest)
+        chosen = rows.by_key("parent", choice).held()
         after = _Sums.of(chosen, above, "multiplicity", before)
         path = folder / SELECTION
         write_parts(path, SCHEMA, chosen.sorted("row"))
@@ -100,31 +100,6 @@ def sample_stage(
         },
         [path],
     )
-
-
-@dataclass(frozen=True)
-class _Taking:
-    """Of records that are whole clusters, those that are taken."""
-
-    size: Int[np.ndarray, " k"]
-    quota: Int[np.ndarray, " k"]
-    seed: int
-    nearest: bool
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        table = table.sort_by("row")  # of equal keys the first row is taken
-        copies = taken(
-            table["parent"].to_numpy(),
-            numbers_of(table["child"].to_pylist()),
-            self.size,
-            self.quota,
-            seed=self.seed,
-            distance=table["squared_distance"].to_numpy() if self.nearest else None,
-        )
-        table = table.rename_columns({"child": "id"}).append_column(
-            "multiplicity", pa.array(copies)
-        )
-        return table.filter(pa.array(copies > 0))
 
 
 @dataclass(frozen=True)
@@ -147,10 +122,8 @@ class _Sums:
         """Of each record the number `weight`, None: 1; of the groups that `like` has."""
         clusters = len(above[0]) if above else 0
         least = (clusters, 0) if like is None else (len(like.levels[0]), len(like.classes))
-        finest, classes = (
-            _dense(*tally(rows, name, weight), count)
-            for name, count in zip(("parent", "label"), least, strict=True)
-        )
+        found = tally(rows, ["parent", "label"], weight)
+        finest, classes = (_dense(*one, count) for one, count in zip(found, least, strict=True))
         return cls(sums_above(finest, above), classes)
 
 

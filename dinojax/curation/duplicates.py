@@ -4,7 +4,7 @@ Rows of a copy detector that are more similar than a threshold are joined, and w
 is one image. Of a pool each such component keeps one image (threshold 0.6 there); against images of
 evaluation sets a component that holds one of those loses all of the pool (threshold 0.45). Joining
 is transitive: copies of copies may be unlike, and one threshold too low makes a component of half
-the pool, which `largest_share` shows.
+the pool (`ALARM_SHARE`).
 """
 
 from typing import NamedTuple
@@ -55,8 +55,3 @@ def holding(
     touched = np.zeros(len(component), bool)
     touched[component[references]] = True
     return touched[component]
-
-
-def largest_share(component: Int[np.ndarray, " n"]) -> float:
-    """The largest component's share of all rows; compare with `ALARM_SHARE`."""
-    return float(np.bincount(component).max(initial=0) / max(len(component), 1))

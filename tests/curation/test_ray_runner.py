@@ -8,6 +8,7 @@ import pytest
 from curation_inputs import SEED, run_dedup, run_sample, write_inputs
 
 from dinojax.curation import tables
+from dinojax.curation.runners import RunnerOptions, make_runner
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("default")  # those of Ray itself
@@ -26,6 +27,18 @@ def get_config():
     config.dedup.neighbours = {given.neighbours}
     return config
 """
+
+
+def test_the_address_is_that_of_the_configuration(monkeypatch):
+    """Ray is left, if it was entered here."""
+    calls = []
+    monkeypatch.setattr(ray, "init", lambda **given: calls.append(given["address"]))
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("left"))
+    with make_runner(RunnerOptions("ray", "ray://head:10001")):
+        monkeypatch.setattr(ray, "is_initialized", lambda: True)
+        with make_runner(RunnerOptions("ray", "ray://head:10001")):
+            pass
+    assert calls == ["ray://head:10001", "left"]
 
 
 @pytest.fixture(scope="module")

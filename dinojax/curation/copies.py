@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dinojax.curation.duplicates import holding, representatives
-from dinojax.curation.joins import join
+from dinojax.curation.joins import join, place_in
 from dinojax.curation.runners import Tables
 from dinojax.curation.stars import least_of_each, linked
 from dinojax.curation.tables import fitted
@@ -64,19 +64,22 @@ def _with_components(rows: Tables, pairs: Tables) -> Tables:
 
 
 def _first(table: pa.Table, count: int) -> pa.Table:
-    return table.filter(pc.less(table["row"], count))
+    return table.filter(pc.field("row") < count)
 
 
 def _alone(table: pa.Table) -> pa.Table:
     """The first of a component, and what hangs together with nothing."""
-    own = pc.coalesce(table["component"], table["row"])
+    found = table["component"].fill_null(-1).to_numpy()
+    own = pa.array(np.where(found < 0, table["row"].to_numpy(), found))
     return table.set_column(table.schema.get_field_index("component"), "component", own)
 
 
 def _one_stays(table: pa.Table) -> pa.Table:
     group = np.unique(table["component"].to_numpy(), return_inverse=True)[1]
+    place = np.arange(len(group))
+    ordered = pa.table({"id": table["id"], "place": place}).sort_by("id")
     rank = np.empty(len(group), np.int64)
-    rank[pc.sort_indices(table["id"]).to_numpy()] = np.arange(len(group))
+    rank[ordered["place"].to_numpy()] = place
     stays = representatives(group, table["pixels"].to_numpy(), rank)
     chosen = np.empty(group.max(initial=-1) + 1, np.int64)
     chosen[group[stays]] = np.flatnonzero(stays)
@@ -97,22 +100,14 @@ def _first_reference(table: pa.Table, pool: int) -> pa.Table:
     of_pool = row < pool
     first = least_of_each(group, np.where(of_pool, np.iinfo(np.int64).max, row))
     near = np.flatnonzero(of_pool & holding(group, ~of_pool))
-    at = pc.index_in(pa.array(first[near]), value_set=table["row"].combine_chunks())
-    return pa.table({"row": row[near], "reference": table["id"].take(at)})
+    ids = table["id"].take(pa.array(place_in(row, first[near])))
+    return pa.table({"row": row[near], "reference": ids})
 
 
 def _verdict(table: pa.Table) -> pa.Table:
-    stays = table["stays"]
     reference = fitted(table, VERDICT)["reference"]
-    kept = pc.and_(stays, pc.is_null(reference))
-    why = pc.if_else(stays, "reference", "duplicate")
-    return pa.table(
-        {
-            "row": table["row"],
-            "id": table["id"],
-            "component": table["component"],
-            "reference": reference,
-            "kept": kept,
-            "reason": pc.if_else(kept, pa.scalar(None, pa.string()), why),
-        }
-    )
+    stays = table["stays"].to_numpy()
+    kept = stays & reference.is_null().to_numpy()
+    reason = pa.array(np.where(stays, "reference", "duplicate"), pa.string(), mask=kept)
+    columns = {name: table[name] for name in ("row", "id", "component")}
+    return pa.table(columns | {"reference": reference, "kept": kept, "reason": reason})

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from absl import logging
 
@@ -85,10 +84,10 @@ def dedup_stage(
         "removed": removed,
         "components": components,
     }
-    outputs = ["dedup", "kept", "rows", "pairs", *(["reference_pairs"] if others else [])]
     stage.path("groups").unlink()
     seconds = {"seconds": {"all": time.perf_counter() - start}}
-    return finish(folder, found | seconds, [stage.path(name) for name in outputs])
+    # Pairs are no outputs: the last bits of similarities depend on how devices share the search.
+    return finish(folder, found | seconds, [stage.path("dedup"), stage.path("kept")])
 
 
 @dataclass(frozen=True)
@@ -152,9 +151,10 @@ class _Stage:
         def parts() -> Iterator[pa.Table]:
             with pq.ParquetFile(self.path("dedup")) as file:
                 for batch in file.iter_batches(columns=["id", "kept", "reason"]):
+                    reasons = batch["reason"].to_pylist()
                     for name in removed:
-                        removed[name] += pc.sum(pc.equal(batch["reason"], name)).as_py() or 0
-                    yield pa.table(batch.filter(batch["kept"]).select(["id"]))
+                        removed[name] += reasons.count(name)
+                    yield pa.table([batch["id"].filter(batch["kept"])], ["id"])
 
         write_parts(self.path("kept"), pa.schema([("id", pa.string())]), parts())
         return removed

@@ -25,12 +25,17 @@ def join(rows: Tables, column: str, found: Tables, schema: pa.Schema) -> Tables:
 
 def _join(table: pa.Table, column: str) -> pa.Table:
     rows, found = table.filter(table["id"].is_valid()), table.filter(table["id"].is_null())
-    at = pc.index_in(rows["row"], value_set=found["row"].combine_chunks())
-    return rows.set_column(
-        rows.schema.get_field_index(column),
-        table.schema.field(column),
-        found[column].combine_chunks().take(at),
-    )
+    at = place_in(found["row"].to_numpy(), rows["row"].to_numpy())
+    values = found[column].combine_chunks().take(pa.array(at, mask=at < 0))
+    place = rows.schema.get_field_index(column)
+    return rows.set_column(place, table.schema.field(column), values)
+
+
+def place_in(values: Int[np.ndarray, " n"], wanted: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    """Where each of the `wanted`, from 0 on, stands among `values`, all different; -1: nowhere."""
+    order = np.argsort(values)
+    at = np.r_[order, -1][np.searchsorted(values[order], wanted)]
+    return np.where(np.r_[values, -1][at] == wanted, at, -1)
 
 
 def tally(
@@ -39,7 +44,7 @@ def tally(
     """For each column of integers: (the values that it has, how many rows have each, or the sum of
     `weight` of these); nulls do not count."""
     found = tables.map(functools.partial(_tally, columns=columns, weight=weight)).all()
-    parts = [found.filter(pc.equal(found["column"], place)) for place in range(len(columns))]
+    parts = [found.filter(pc.field("column") == place) for place in range(len(columns))]
     return [_counts(part["value"].to_numpy(), part["count"].to_numpy()) for part in parts]
 
 

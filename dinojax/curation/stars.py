@@ -9,7 +9,6 @@ round each shard is brought to stars by itself: with one shard, this is the answ
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from absl import logging
 from jaxtyping import Bool, Int
 
@@ -30,7 +29,7 @@ def linked(pairs: Tables) -> Tables:
     while pairs.shards > 1:
         turned = found.map(both_ways).by_key("one", large_stars)
         found = turned.by_key("one", small_stars).held()
-        moved = pc.sum(found.map(_moved).all()["moved"]).as_py()
+        moved = found.map(_moved).all()["moved"].to_numpy().sum()
         number += 1
         logging.info("components: round %d made %d new pairs", number, moved)
         if not moved:
@@ -92,7 +91,7 @@ def _pairs(
 
 
 def _moved(table: pa.Table) -> pa.Table:
-    return pa.table({"moved": pa.array([pc.sum(table["moved"]).as_py() or 0], pa.int64())})
+    return pa.table({"moved": [int(table["moved"].to_numpy().sum())]})
 
 
 def _named(table: pa.Table) -> pa.Table:

@@ -1,5 +1,6 @@
 """Ray Data leaves the tables that this process leaves."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -66,6 +67,18 @@ def test_the_same_tables(cluster, name, run, monkeypatch, tmp_path):
     assert run(inputs, tmp_path / "ray", "ray") == local
     for path in (tmp_path / "local").glob("*.parquet"):
         assert (tmp_path / "ray" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+def test_nothing_is_like_anything(cluster, tmp_path):
+    """The tables of pairs have no rows."""
+    inputs = write_inputs(tmp_path)
+    alone = inputs._replace(
+        dedup=dataclasses.replace(inputs.dedup, threshold=0.9999, reference_threshold=0.9999)
+    )
+    local = run_dedup(alone, tmp_path / "local")
+    assert local["removed"] == {"duplicate": 0, "reference": 0}
+    assert run_dedup(alone, tmp_path / "ray", "ray") == local
 
 
 @pytest.mark.slow

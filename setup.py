@@ -43,6 +43,7 @@ EXTRAS = {
         "faiss-cpu>=1.10,<2",  # what k-means is compared with, and the index of curation
         "scipy>=1.14,<2",
         "safetensors>=0.5,<0.9",  # what files are compared with
+        "ray[data]>=2.60,<3",  # the other runner of curation's tables
     ],
     "parity": [
         "pytest>=8.3,<10",
@@ -60,6 +61,7 @@ EXTRAS = {
     ],
     # python -m dinojax.curate: the search for copies and neighbours, what hangs together, tables.
     "curation": ["faiss-cpu>=1.10,<2", "scipy>=1.14,<2"],
+    "ray": ["ray[data]>=2.60,<3"],  # python -m dinojax.curate --config.runner.engine=ray
     "hub": ["huggingface_hub>=0.30,<3"],  # dinojax.load("dinov3_vits16") from the hub
     "onnx": ["onnx>=1.17,<2"],  # python -m dinojax.export_torch --format=onnx
     "tiff": ["imagecodecs>=2025.3.30,<2027"],  # LZW and ZSTD in TIFF of other than 1 or 3 channels

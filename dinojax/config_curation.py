@@ -9,16 +9,19 @@ from dinojax.config_parse import parse, to_config_dict
 from dinojax.curation.cluster_stage import ClusterOptions
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.retrieve_stage import RetrieveOptions
+from dinojax.curation.runners import RunnerOptions
 from dinojax.curation.sample_stage import SampleOptions
 from dinojax.curation_page.options import PageOptions
 
 
 @dataclass(frozen=True)
 class CurationConfig:
-    """Stages read their own section and no other."""
+    """Stages read their own section, and of the others none but `runner`."""
 
     seed: int = 0
     """Of all draws: where k-means begins, and which records are taken."""
+    runner: RunnerOptions = RunnerOptions()
+    """Of the tables of dedup and sample."""
     dedup: DedupOptions = DedupOptions()
     cluster: ClusterOptions = ClusterOptions()
     sample: SampleOptions = SampleOptions()

@@ -29,10 +29,10 @@ from dinojax.mesh import make_mesh
 from dinojax.runtime.lock import locked
 
 STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
-    "dedup": lambda given, work: dedup_stage(given.dedup, given.seed, work / "dedup"),
+    "dedup": lambda given, work: dedup_stage(given.dedup, given.seed, work / "dedup", given.runner),
     "cluster": lambda given, work: cluster_stage(given.cluster, given.seed, work / "cluster"),
     "sample": lambda given, work: sample_stage(
-        given.sample, given.seed, work / "sample", work / "cluster"
+        given.sample, given.seed, work / "sample", work / "cluster", given.runner
     ),
     "retrieve": lambda given, work: retrieve_stage(
         given.retrieve, given.seed, work / "retrieve", work / "cluster"

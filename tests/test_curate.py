@@ -15,6 +15,7 @@ from dinojax.curation import cluster_stage, tree
 from dinojax.curation.cluster_stage import ClusterOptions
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.embeddings import RowsOptions
+from dinojax.curation.runners import RunnerOptions
 from dinojax.curation.sample_stage import SampleOptions
 from dinojax.curation.seeding import greedy_seeds
 from dinojax.data.ids import read_ids
@@ -197,6 +198,20 @@ def test_mistakes(config, tmp_path):
             curate(stage, other, tmp_path)
         assert message in str(error.value)
     assert not list(tmp_path.iterdir())  # nothing was claimed
+
+
+def test_the_runner_is_asked_for(done, config, folder, tmp_path):
+    """By both stages that have tables for it, before anything is done."""
+    given = dataclasses.replace(config, dedup=DedupOptions(RowsOptions(str(folder))))
+    (tmp_path / "cluster").symlink_to(done[0] / "cluster")
+    for runner, message in (
+        (RunnerOptions("beam"), "runner.engine='beam' is unknown; use one of 'local', 'ray'"),
+        (RunnerOptions(address="auto"), "runner.address='auto' is of a cluster; use it with"),
+    ):
+        for stage in ("dedup", "sample"):
+            with pytest.raises(ValueError, match=message):
+                curate(stage, dataclasses.replace(given, runner=runner), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["cluster"]
 
 
 def test_features_that_say_nothing(tmp_path):

@@ -40,15 +40,53 @@ def balanced_sample(
         if value < least:
             raise ValueError(f"{name}={value} must be at least {least}; use {least}")
     flat = flat_sizes(parents)
+    quota = quotas(flat, parents[1:], target, seed=seed, multiplicity=multiplicity)
+    return taken(parents[0], ids, flat[0], quota, seed=seed, distance=distance)
+
+
+def quotas(
+    flat: Sequence[Int[np.ndarray, "_"]],
+    parents: Sequence[Integer[np.ndarray, "_"]],
+    target: int,
+    *,
+    seed: int,
+    multiplicity: int,
+) -> Int[np.ndarray, " k"]:
+    """How many rows, copies included, each cluster of the finest level gives.
+
+    Args:
+        flat: of each level, how many rows lie below each cluster.
+        parents: of each level but the highest, the cluster above that each belongs to.
+        target, seed, multiplicity: as of `balanced_sample`.
+    """
     quota = np.asarray([target], np.int64)
-    for level in reversed(range(len(parents))):
+    for level in reversed(range(len(flat))):
         # The highest clusters are children of one root.
-        top = level + 1 == len(parents)
-        parent = np.zeros(len(flat[level]), np.int64) if top else parents[level + 1]
+        top = level + 1 == len(flat)
+        parent = np.zeros(len(flat[level]), np.int64) if top else parents[level]
         key = draw_keys(np.arange(len(parent)), seed, f"remainder {level}")
         quota = divide(multiplicity * flat[level], parent, quota, key)
-    label = parents[0]
-    copies, more = np.divmod(quota, np.maximum(flat[0], 1))
+    return quota
+
+
+def taken(
+    label: Integer[np.ndarray, " m"],
+    ids: Integer[np.ndarray, " m"],
+    size: Int[np.ndarray, " k"],
+    quota: Int[np.ndarray, " k"],
+    *,
+    seed: int,
+    distance: Float[np.ndarray, " m"] | None,
+) -> Int[np.ndarray, " m"]:
+    """How often each row is taken: of rows that are whole clusters, and of these alone.
+
+    Args:
+        label: of each row, its cluster.
+        size: of each cluster, its rows.
+        quota: of each cluster, rows that it gives, copies included.
+        ids, seed, distance: as of `balanced_sample`.
+    """
+    copies, more = np.divmod(quota, np.maximum(size, 1))
     order = draw_keys(ids, seed, "rows")
     if distance is not None:
         order = np.argsort(np.lexsort((order, distance)))
@@ -57,15 +95,22 @@ def balanced_sample(
 
 def flat_sizes(parents: Sequence[Integer[np.ndarray, "_"]]) -> list[Int[np.ndarray, "_"]]:
     """Of each level from the finest on, how many rows lie below each cluster."""
-    sizes, below = [], np.ones(len(parents[0]), np.int64)
+    # Clusters that nothing was assigned to have an entry in the next level's parents, too.
+    least = len(parents[1]) if len(parents) > 1 else 0
+    return sums_above(np.bincount(parents[0], minlength=least), parents[1:])
+
+
+def sums_above(
+    finest: Int[np.ndarray, " k"], parents: Sequence[Integer[np.ndarray, "_"]]
+) -> list[Int[np.ndarray, "_"]]:
+    """A number of each cluster of the finest level, and its sums over each level above."""
+    sums = [finest]
     for level, parent in enumerate(parents):
-        # Clusters that nothing was assigned to have an entry in the next level's parents, too.
         count = len(parents[level + 1]) if level + 1 < len(parents) else int(parent.max()) + 1
         found = np.zeros(count, np.int64)
-        np.add.at(found, parent, below)
-        sizes.append(found)
-        below = found
-    return sizes
+        np.add.at(found, parent, sums[-1])
+        sums.append(found)
+    return sums
 
 
 def divide(

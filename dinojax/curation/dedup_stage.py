@@ -4,31 +4,32 @@
 copies; ``reference``, the id of an evaluation's image that it hangs together with (none: null);
 ``kept``; and ``reason``, "duplicate" or "reference" where it is not. ``kept.parquet`` lists the ids
 that stay, as ``cluster.rows.ids`` takes them.
+
+The search leaves what it found (`dinojax.curation.pairs`): ``pairs.parquet``, and against
+references ``reference_pairs.parquet``. Their numbers are of ``rows.parquet``, which begins with the
+rows of ``dedup.parquet``. All that follows is done by a runner, from these tables.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from absl import logging
-from jaxtyping import Int
 
-from dinojax.curation.duplicates import (
-    ALARM_SHARE,
-    components,
-    holding,
-    largest_share,
-    representatives,
-    similar_pairs,
-)
+from dinojax.curation.copies import GROUPS, ROWS, VERDICT, groups, references, verdicts
+from dinojax.curation.duplicates import ALARM_SHARE
 from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings
+from dinojax.curation.joins import tally
+from dinojax.curation.pairs import similar_pairs, write_pairs
+from dinojax.curation.runners import Runner, RunnerOptions, make_runner
 from dinojax.curation.search import Search, search_by
 from dinojax.curation.stage_folder import claim, finish
-from dinojax.curation.tables import write_table
+from dinojax.curation.tables import write_parts
 
 
 @dataclass(frozen=True)
@@ -49,56 +50,114 @@ class DedupOptions:
     """Of FAISS, as "IVF4096,Flat". None: exact, on all devices."""
 
 
-def dedup_stage(options: DedupOptions, seed: int, folder: Path) -> dict[str, Any]:
+def dedup_stage(
+    options: DedupOptions, seed: int, folder: Path, by: RunnerOptions = RunnerOptions()
+) -> dict[str, Any]:
     """The report.
 
     Args:
         seed: of the rows that an index of FAISS learns from.
+        by: what joins and groups the tables.
 
     Raises:
         ValueError or FileNotFoundError: options or rows that do not fit, or a folder of others.
     """
     _check(options)
-    search, start = search_by(options.index, seed), time.perf_counter()
-    pool, references = _read(options)
+    search, runner, start = search_by(options.index, seed), make_runner(by), time.perf_counter()
+    pool, others = _read(options)
     names = ("threshold", "reference_threshold", "neighbours", "index")
     inputs = {"seed": seed, "rows": pool.fingerprint}
-    inputs |= {"references": [part.fingerprint for part in references]}
+    inputs |= {"references": [part.fingerprint for part in others]}
     report = claim(folder, inputs | {name: getattr(options, name) for name in names})
     if report is not None:
         return report
-    group = joined(pool.rows, options.threshold, options.neighbours, search)
-    # Features do not say how large the images were, so the smallest id stays.
-    rank = np.argsort(np.argsort(np.asarray(pool.ids)))
-    single = representatives(group, np.zeros(len(group), np.int64), rank)
-    near = np.full(len(group), -1)
-    if references:
-        rows = [*(part.rows for part in references), pool.rows[single]]
-        near[single] = first_reference(
-            rows, options.reference_threshold, options.neighbours, search
-        )
-    reason = np.where(single, np.where(near < 0, "", "reference"), "duplicate")
+    stage = _Stage(options, search, folder, pool, others)
+    with runner:
+        stage.group(runner)
+        (sizes,) = tally(runner.read(stage.path("groups"), ["size"]), ["size"])
+        stage.judge(runner)
+    removed, components = stage.list_kept(), _components(*sizes)
+    _warn(components, options.neighbours)
     found = {
-        "rows_in": len(reason),
-        "rows_out": int((reason == "").sum()),
-        "removed": {name: int((reason == name).sum()) for name in ("duplicate", "reference")},
-        "components": _sizes(group, options.neighbours),
+        "rows_in": len(pool.ids),
+        "rows_out": len(pool.ids) - sum(removed.values()),
+        "removed": removed,
+        "components": components,
     }
-    stays = np.empty(len(group), np.int64)
-    stays[group[single]] = np.flatnonzero(single)
-    named = [id for part in references for id in part.ids]
-    columns = {
-        "id": pool.ids,
-        "component": [pool.ids[place] for place in stays[group]],
-        "reference": pa.array([None if i < 0 else named[i] for i in near], pa.string()),
-        "kept": reason == "",
-        "reason": pa.array([one or None for one in reason.tolist()], pa.string()),
-    }
-    kept = [pool.ids[place] for place in np.flatnonzero(reason == "")]
-    paths = [folder / "dedup.parquet", folder / "kept.parquet"]
-    write_table(paths[0], columns)
-    write_table(paths[1], {"id": pa.array(kept, pa.string())})
-    return finish(folder, found | {"seconds": {"all": time.perf_counter() - start}}, paths)
+    stage.path("groups").unlink()
+    seconds = {"seconds": {"all": time.perf_counter() - start}}
+    # Pairs are no outputs: the last bits of similarities depend on how devices share the search.
+    return finish(folder, found | seconds, [stage.path("dedup"), stage.path("kept")])
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Each step leaves a table, and is not done again where this is whole."""
+
+    options: DedupOptions
+    search: Search
+    folder: Path
+    pool: Embeddings
+    others: list[Embeddings]
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.parquet"
+
+    def group(self, runner: Runner) -> None:
+        if not self.path("pairs").exists():
+            ids = [id for part in (self.pool, *self.others) for id in part.ids]
+            # Features do not say how large the images were, so the smallest id stays.
+            table = pa.table(
+                [pa.array(ids, pa.string()), np.zeros(len(ids), np.int64)], schema=ROWS
+            )
+            write_parts(self.path("rows"), ROWS, [table])
+            rows = self.pool.rows
+            found = self.search(rows, rows, self.options.neighbours)
+            write_pairs(self.path("pairs"), similar_pairs(found, self.options.threshold))
+        if not self.path("groups").exists():
+            rows = runner.read(self.path("rows"), ROWS.names)
+            pairs = runner.read(self.path("pairs"), ["one", "other"])
+            found = groups(rows, pairs, len(self.pool.ids))
+            write_parts(self.path("groups"), GROUPS, found.sorted("row"))
+
+    def judge(self, runner: Runner) -> None:
+        if self.path("dedup").exists():
+            return
+        near = None
+        if self.others:
+            if not self.path("reference_pairs").exists():
+                self._search_references()
+            rows = runner.read(self.path("rows"), ROWS.names)
+            pairs = runner.read(self.path("reference_pairs"), ["one", "other"])
+            near = references(rows, pairs, len(self.pool.ids))
+        found = verdicts(runner.read(self.path("groups"), GROUPS.names), near)
+        write_parts(self.path("dedup"), VERDICT, found.sorted("row"))
+
+    def _search_references(self) -> None:
+        """Of what stays, and of references with each other: copies of copies count."""
+        stays = pq.read_table(self.path("groups"), columns=["stays"])["stays"].to_numpy()
+        rows = np.concatenate([*(part.rows for part in self.others), self.pool.rows[stays]])
+        count = len(rows) - int(stays.sum())
+        number = np.concatenate([len(stays) + np.arange(count), np.flatnonzero(stays)])
+        found = self.search(rows, rows, self.options.neighbours)
+        pairs = similar_pairs(found, self.options.reference_threshold)
+        pairs = pairs._replace(one=number[pairs.one], other=number[pairs.other])
+        write_pairs(self.path("reference_pairs"), pairs)
+
+    def list_kept(self) -> dict[str, int]:
+        """How many are not kept, by reason."""
+        removed = {"duplicate": 0, "reference": 0}
+
+        def parts() -> Iterator[pa.Table]:
+            with pq.ParquetFile(self.path("dedup")) as file:
+                for batch in file.iter_batches(columns=["id", "kept", "reason"]):
+                    reasons = batch["reason"].to_pylist()
+                    for name in removed:
+                        removed[name] += reasons.count(name)
+                    yield pa.table([batch["id"].filter(batch["kept"])], ["id"])
+
+        write_parts(self.path("kept"), pa.schema([("id", pa.string())]), parts())
+        return removed
 
 
 def _read(options: DedupOptions) -> tuple[Embeddings, list[Embeddings]]:
@@ -116,24 +175,6 @@ def _read(options: DedupOptions) -> tuple[Embeddings, list[Embeddings]]:
     return pool, references
 
 
-def joined(
-    rows: np.ndarray, threshold: float, neighbours: int, search: Search
-) -> Int[np.ndarray, " n"]:
-    """Of each row the first that it hangs together with (`components`)."""
-    return components(similar_pairs(search(rows, rows, neighbours), threshold), len(rows))
-
-
-def first_reference(
-    rows: Sequence[np.ndarray], threshold: float, neighbours: int, search: Search
-) -> Int[np.ndarray, " n"]:
-    """Of each row of the last part, the first row of the parts before that it hangs together
-    with; -1: with none."""
-    group = joined(np.concatenate(rows), threshold, neighbours, search)
-    count = len(group) - len(rows[-1])
-    touched = holding(group, np.arange(len(group)) < count)
-    return np.where(touched, group, -1)[count:]
-
-
 def _check(options: DedupOptions) -> None:
     for name in ("threshold", "reference_threshold"):
         if not -1 <= getattr(options, name) < 1:
@@ -142,15 +183,19 @@ def _check(options: DedupOptions) -> None:
         raise ValueError(f"dedup.neighbours={options.neighbours} must be at least 2; use 64")
 
 
-def _sizes(group: Int[np.ndarray, " n"], neighbours: int) -> dict[str, Any]:
-    size = np.bincount(group)
-    share = largest_share(group)
-    if share > ALARM_SHARE and size.max() > neighbours:
-        text = "dedup: %d records, %.1f %% of all, hang together: raise dedup.threshold=..."
-        logging.warning(text, size.max(), 100 * share)
+def _components(size: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+    """Of groups of copies, from how many rows are in groups of each size."""
+    largest = int(size.max(initial=0))
     return {
-        "alone": int((size == 1).sum()),
-        "groups": int((size > 1).sum()),
-        "largest": int(size.max()),
-        "largest_share": share,
+        "alone": int(rows[size == 1].sum()),
+        "groups": int((rows // size)[size > 1].sum()),
+        "largest": largest,
+        "largest_share": largest / max(int(rows.sum()), 1),
     }
+
+
+def _warn(components: dict[str, Any], neighbours: int) -> None:
+    largest, share = components["largest"], components["largest_share"]
+    if share > ALARM_SHARE and largest > neighbours:
+        text = "dedup: %d records, %.1f %% of all, hang together: raise dedup.threshold=..."
+        logging.warning(text, largest, 100 * share)

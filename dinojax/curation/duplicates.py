@@ -4,7 +4,7 @@ Rows of a copy detector that are more similar than a threshold are joined, and w
 is one image. Of a pool each such component keeps one image (threshold 0.6 there); against images of
 evaluation sets a component that holds one of those loses all of the pool (threshold 0.45). Joining
 is transitive: copies of copies may be unlike, and one threshold too low makes a component of half
-the pool, which `largest_share` shows.
+the pool (`ALARM_SHARE`).
 """
 
 from typing import NamedTuple
@@ -13,8 +13,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-
-from dinojax.evaluation.nearest import Neighbours
 
 ALARM_SHARE = 1e-3
 """A component of a larger share of the pool than this has more in it than copies."""
@@ -26,23 +24,6 @@ class Pairs(NamedTuple):
     one: Int[np.ndarray, " e"]
     other: Int[np.ndarray, " e"]
     similarity: Float[np.ndarray, " e"]
-
-
-def similar_pairs(
-    neighbours: Neighbours, threshold: float, queries: Int[np.ndarray, " m"] | None = None
-) -> Pairs:
-    """Queries and neighbours more similar than `threshold`, other than a row with itself.
-
-    Args:
-        neighbours: from a search of a bank.
-        threshold: of cosines.
-        queries: the rows of the bank that the queries are; None: all, in their order.
-    """
-    similarity, index = (np.asarray(x) for x in neighbours)
-    rows = np.arange(len(index)) if queries is None else queries
-    one = np.broadcast_to(rows[:, None], index.shape)
-    joined = (similarity > threshold) & (index != one)
-    return Pairs(one[joined], index[joined].astype(np.int64), similarity[joined])
 
 
 def components(pairs: Pairs, rows: int) -> Int[np.ndarray, " n"]:
@@ -74,8 +55,3 @@ def holding(
     touched = np.zeros(len(component), bool)
     touched[component[references]] = True
     return touched[component]
-
-
-def largest_share(component: Int[np.ndarray, " n"]) -> float:
-    """The largest component's share of all rows; compare with `ALARM_SHARE`."""
-    return float(np.bincount(component).max(initial=0) / max(len(component), 1))

@@ -5,20 +5,27 @@
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int
 
-from dinojax.curation.balance import balanced_sample
-from dinojax.curation.embeddings import numbers_of
+from dinojax.curation.balance import quotas, sums_above
+from dinojax.curation.choice import Choice
 from dinojax.curation.evenness import evenness
+from dinojax.curation.joins import tally
+from dinojax.curation.runners import RunnerOptions, Tables, make_runner
 from dinojax.curation.stage_folder import claim, finish, read_report
-from dinojax.curation.tables import write_table
-from dinojax.curation.tree import Tree, read_tree
+from dinojax.curation.tables import write_parts
+from dinojax.curation.tree import tree_path
 
 SELECTION = "selection.parquet"
+SCHEMA = pa.schema([("id", pa.string()), ("multiplicity", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,18 @@ class SampleOptions:
     """Of a cluster take those nearest to its centre, not random ones."""
 
 
-def sample_stage(options: SampleOptions, seed: int, folder: Path, clusters: Path) -> dict[str, Any]:
+def sample_stage(
+    options: SampleOptions,
+    seed: int,
+    folder: Path,
+    clusters: Path,
+    by: RunnerOptions = RunnerOptions(),
+) -> dict[str, Any]:
     """The report.
 
     Args:
         clusters: the folder of the stage ``cluster``.
+        by: what reads and groups the records; the clusters above them are kept in memory.
 
     Raises:
         ValueError or FileNotFoundError: options outside their range, a tree that is not finished,
@@ -48,7 +62,7 @@ def sample_stage(options: SampleOptions, seed: int, folder: Path, clusters: Path
         raise ValueError(f"sample.target={options.target} must be at least 1; use 1000")
     if options.multiplicity < 1:
         raise ValueError(f"sample.multiplicity={options.multiplicity} must be at least 1; use 1")
-    tree_report = read_report(clusters)
+    runner, tree_report = make_runner(by), read_report(clusters)
     inputs = {
         "seed": seed,
         "tree": tree_report["fingerprint"],
@@ -59,45 +73,74 @@ def sample_stage(options: SampleOptions, seed: int, folder: Path, clusters: Path
     report = claim(folder, inputs)
     if report is not None:
         return report
-    tree = read_tree(clusters, len(tree_report["levels"]))
-    copies = balanced_sample(
-        tree.parents,
-        numbers_of(tree.ids),
-        options.target,
-        seed=seed,
-        multiplicity=options.multiplicity,
-        distance=tree.distance if options.nearest else None,
-    )
-    chosen = np.flatnonzero(copies)
-    path = folder / SELECTION
-    ids = [tree.ids[place] for place in chosen]
-    write_table(path, {"id": ids, "multiplicity": copies[chosen]})
+    levels = range(2, len(tree_report["levels"]) + 1)
+    above = [pq.read_table(tree_path(clusters, n))["parent"].to_numpy() for n in levels]
+    with runner:
+        names = ["child", "parent", "squared_distance", "label"]
+        rows = runner.read(tree_path(clusters, 1), names)
+        before = _Sums.of(rows, above, None)
+        quota = quotas(
+            before.levels, above, options.target, seed=seed, multiplicity=options.multiplicity
+        )
+        choice = Choice(before.levels[0], quota, seed, options.nearest)
+        chosen = rows.by_key("parent", choice).held()
+        after = _Sums.of(chosen, above, "multiplicity", before)
+        path = folder / SELECTION
+        write_parts(path, SCHEMA, chosen.sorted("row"))
+    with pq.ParquetFile(path) as file:
+        count = file.metadata.num_rows
     return finish(
         folder,
         {
-            "rows_in": len(copies),
-            "rows_out": len(chosen),
-            "copies_out": int(copies.sum()),
-            "balance": _balance(tree, copies),
+            "rows_in": int(before.levels[0].sum()),
+            "rows_out": count,
+            "copies_out": int(after.levels[0].sum()),
+            "balance": _balance(before, after),
             "seconds": {"all": time.perf_counter() - start},
         },
         [path],
     )
 
 
-def _balance(tree: Tree, copies: np.ndarray) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Sums:
+    """Records, or copies of them, per group."""
+
+    levels: list[Int[np.ndarray, "_"]]
+    """Of each level's clusters."""
+    classes: Int[np.ndarray, " c"]
+    """Of the labels from 0 on."""
+
+    @classmethod
+    def of(
+        cls,
+        rows: Tables,
+        above: Sequence[np.ndarray],
+        weight: str | None,
+        like: "_Sums | None" = None,
+    ) -> "_Sums":
+        """Of each record the number `weight`, None: 1; of the groups that `like` has."""
+        clusters = len(above[0]) if above else 0
+        least = (clusters, 0) if like is None else (len(like.levels[0]), len(like.classes))
+        found = tally(rows, ["parent", "label"], weight)
+        finest, classes = (_dense(*one, count) for one, count in zip(found, least, strict=True))
+        return cls(sums_above(finest, above), classes)
+
+
+def _dense(values: np.ndarray, counts: np.ndarray, least: int) -> Int[np.ndarray, " n"]:
+    """Counts of all values from 0 on, `least` of them or more."""
+    found = np.zeros(max(least, values.max(initial=-1) + 1), np.int64)
+    found[values] = counts
+    return found
+
+
+def _balance(before: _Sums, after: _Sums) -> dict[str, Any]:
     """How even each level's clusters, and the classes where there are any, were and are."""
-    groups, group = {}, np.arange(len(copies))
-    for number, parent in enumerate(tree.parents, 1):
-        group = parent[group]
-        groups[f"level_{number}"] = group, np.ones(len(copies), bool)
-    known = tree.labels >= 0
-    if known.any():
-        groups["classes"] = tree.labels, known
+    numbered = enumerate(zip(before.levels, after.levels, strict=True), 1)
+    groups = {f"level_{number}": both for number, both in numbered}
+    if len(before.classes):
+        groups["classes"] = before.classes, after.classes
     return {
-        name: {
-            "before": evenness(np.bincount(group[of]))._asdict(),
-            "after": evenness(np.bincount(group[of], copies[of]).astype(np.int64))._asdict(),
-        }
-        for name, (group, of) in groups.items()
+        name: {"before": evenness(old)._asdict(), "after": evenness(new)._asdict()}
+        for name, (old, new) in groups.items()
     }

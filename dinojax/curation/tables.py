@@ -1,6 +1,7 @@
 """Parquet tables between the stages: whole or absent, and the same bytes for the same columns."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,71 @@ from jaxtyping import Float
 
 from dinojax.runtime.atomic import replacing
 
+GROUP_ROWS = 2**20
+"""Rows of a row group: what a worker reads of a table at a time."""
+
 
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     """Arrays, lists of text, or what `list_column` makes, by name."""
-    with replacing(path) as file:
-        pq.write_table(pa.table(dict(columns)), file)
+    table = pa.table(dict(columns))
+    write_parts(path, table.schema, [table])
+
+
+def write_parts(path: Path, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
+    """The columns of `schema`, row after row, one row group in memory; how the rows are divided
+    into `parts` does not show in the file."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(replacing(path))
+        writer = stack.enter_context(pq.ParquetWriter(file, schema))
+        for group in _groups(part.select(schema.names).cast(schema) for part in parts):
+            writer.write_table(group, row_group_size=GROUP_ROWS)
+
+
+def _groups(parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    rest = None
+    for part in parts:
+        rest = part if rest is None else pa.concat_tables([rest, part])
+        while len(rest) >= GROUP_ROWS:
+            yield rest.slice(0, GROUP_ROWS).combine_chunks()
+            rest = rest.slice(GROUP_ROWS)
+    if rest is not None and len(rest):
+        yield rest.combine_chunks()
+
+
+def pieces(path: Path) -> list[pa.Table]:
+    """What `read_piece` takes, for each row group of a file; for a file of no rows there is one."""
+    with pq.ParquetFile(path) as file:
+        about = file.metadata
+        rows = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+    first = np.cumsum([0, *rows])
+    return [pa.table({"group": [g], "first": [int(first[g])]}) for g in range(len(rows))] or [
+        pa.table({"group": [-1], "first": [0]})
+    ]
+
+
+def read_piece(piece: pa.Table, path: Path, columns: Sequence[str]) -> pa.Table:
+    """These columns of a row group, and ``row``: the number of each row in the file."""
+    found = []
+    with pq.ParquetFile(path) as file:
+        for group, first in zip(*piece.to_pydict().values(), strict=True):
+            groups = [] if group < 0 else [group]
+            table = file.read_row_groups(groups, columns=list(columns))
+            row = pa.array(np.arange(first, first + len(table)))
+            found.append(table.append_column("row", row))
+    return pa.concat_tables(found).replace_schema_metadata(None)
+
+
+def fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema`; those that are missing are null."""
+    return pa.table(
+        [
+            table[field.name]
+            if field.name in table.column_names
+            else pa.nulls(len(table), field.type)
+            for field in schema
+        ],
+        schema=schema,
+    )
 
 
 def list_column(values: Float[np.ndarray, "n D"]) -> pa.FixedSizeListArray:

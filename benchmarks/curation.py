@@ -35,8 +35,9 @@ from dinojax.data.source import Source
 from dinojax.evaluation.knn import knn_accuracy
 
 CONFIG = "configs/quickstart.py"
-HELD, COPIED, LEAKED = 12, 200, 100
-"""Images: held out of each class, planted with copies, and held-out ones that are planted."""
+HELD, COPIED, LEAKED, TESTED = 12, 200, 100, 200
+"""Images: held out of each class, planted with copies, held-out ones that are planted, and of each
+class of CIFAR for kNN."""
 
 
 def jpeg(image: Image.Image, quality: int = 95) -> Image.Image:
@@ -68,6 +69,7 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     ).enhance(0.4),
     "text": written_over,
 }
+EVALUATED = {"caltech": ("bank", "queries"), "cifar": ("cifar_bank", "cifar_queries")}
 Planted = dict[str, dict[str, list[str]]]
 """Of copies and of leaks, which images of the pool come from which image."""
 LEAKS = ("as it is", "recompressed", "cropped")
@@ -133,6 +135,16 @@ def make_pool(args: argparse.Namespace, out: Path) -> Planted:
             planted["copies" if part == "pool" else "leaks"][f"{id}.jpg"] = copies
     (out / "planted.json").write_text(json.dumps(planted))
     return planted
+
+
+def make_tests(args: argparse.Namespace, out: Path) -> None:
+    """``cifar_bank`` and ``cifar_queries``, of images that are in nothing else."""
+    source = open_source(f"tar:{args.cifar}")
+    for one, places in by_class(source, "cifar").items():
+        for number, place in enumerate(places[-TESTED:]):
+            part = ("cifar_bank", "cifar_queries")[number % 2]
+            image = Image.open(io.BytesIO(encoded(source, place)))
+            write(out / part, f"cifar.{one}", f"test_{number:04}", image)
 
 
 def train(workdir: Path, steps: int, *flags: str) -> None:
@@ -218,11 +230,11 @@ def classes(ids: list[str]) -> dict[str, float]:
 
 def knn(out: Path, model: Path, name: str) -> dict[str, float]:
     """Of held-out images of either set, the mean over classes, which have as many images each."""
-    bank, queries = (embedded(out, part, model, name) for part in ("bank", "queries"))
     scores = {}
-    for data in ("caltech", "cifar"):
+    for data, folders in EVALUATED.items():
         parts = []
-        for found in (bank, queries):
+        for folder in folders:
+            found = embedded(out, folder, model, name)
             own = np.asarray([id.startswith(data) for id in found.ids])
             names = [id.split("/")[0] for id, is_own in zip(found.ids, own, strict=True) if is_own]
             parts += [unit(found.rows[own]), np.unique(names, return_inverse=True)[1]]
@@ -247,6 +259,8 @@ def main() -> None:
     out: Path = args.out
     stored = out / "planted.json"
     planted = json.loads(stored.read_text()) if stored.exists() else make_pool(args, out)
+    if not (out / "cifar_queries").exists():
+        make_tests(args, out)
     train(out / "backbone", args.steps, f"data.source=folder:{out / 'pool'}")
     pool = embedded(out, "pool", out / "backbone", "backbone")
     queries = embedded(out, "queries", out / "backbone", "backbone")

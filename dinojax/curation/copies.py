@@ -32,13 +32,13 @@ VERDICT = pa.schema(
 )
 
 
-def groups(rows: Tables, pairs: Tables, pool: int) -> Tables:
+def groups(rows: Tables, pairs: Tables | None, pool: int) -> Tables:
     """(``row``, `GROUPS`) of the first `pool` rows: the id that stays of the group of each, whether
     this is its own, and how many there are.
 
     Args:
         rows: with `ROWS`.
-        pairs: ``one`` and ``other``.
+        pairs: ``one`` and ``other``. None: there are none; Ray stumbles over tables without rows.
     """
     listed = rows.map(functools.partial(_first, count=pool))
     return _with_components(listed, pairs).by_key("component", _one_stays)
@@ -59,7 +59,9 @@ def verdicts(groups: Tables, references: Tables | None) -> Tables:
     return groups.map(_verdict)
 
 
-def _with_components(rows: Tables, pairs: Tables) -> Tables:
+def _with_components(rows: Tables, pairs: Tables | None) -> Tables:
+    if pairs is None:
+        return rows.map(functools.partial(fitted, schema=LINKED)).map(_alone)
     return join(rows, "component", linked(pairs), LINKED).map(_alone)
 
 

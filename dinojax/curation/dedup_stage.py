@@ -26,7 +26,7 @@ from dinojax.curation.duplicates import ALARM_SHARE
 from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings
 from dinojax.curation.joins import tally
 from dinojax.curation.pairs import similar_pairs, write_pairs
-from dinojax.curation.runners import Runner, RunnerOptions, make_runner
+from dinojax.curation.runners import Runner, RunnerOptions, Tables, make_runner
 from dinojax.curation.search import Search, search_by
 from dinojax.curation.stage_folder import claim, finish
 from dinojax.curation.tables import write_parts
@@ -103,6 +103,11 @@ class _Stage:
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.parquet"
 
+    def pairs(self, runner: Runner, name: str) -> Tables | None:
+        """None: there are none."""
+        some = pq.read_metadata(self.path(name)).num_rows > 0
+        return runner.read(self.path(name), ["one", "other"]) if some else None
+
     def group(self, runner: Runner) -> None:
         if not self.path("pairs").exists():
             ids = [id for part in (self.pool, *self.others) for id in part.ids]
@@ -116,8 +121,7 @@ class _Stage:
             write_pairs(self.path("pairs"), similar_pairs(found, self.options.threshold))
         if not self.path("groups").exists():
             rows = runner.read(self.path("rows"), ROWS.names)
-            pairs = runner.read(self.path("pairs"), ["one", "other"])
-            found = groups(rows, pairs, len(self.pool.ids))
+            found = groups(rows, self.pairs(runner, "pairs"), len(self.pool.ids))
             write_parts(self.path("groups"), GROUPS, found.sorted("row"))
 
     def judge(self, runner: Runner) -> None:
@@ -128,8 +132,8 @@ class _Stage:
             if not self.path("reference_pairs").exists():
                 self._search_references()
             rows = runner.read(self.path("rows"), ROWS.names)
-            pairs = runner.read(self.path("reference_pairs"), ["one", "other"])
-            near = references(rows, pairs, len(self.pool.ids))
+            pairs = self.pairs(runner, "reference_pairs")
+            near = None if pairs is None else references(rows, pairs, len(self.pool.ids))
         found = verdicts(runner.read(self.path("groups"), GROUPS.names), near)
         write_parts(self.path("dedup"), VERDICT, found.sorted("row"))
 

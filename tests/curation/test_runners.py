@@ -1,5 +1,6 @@
 """However rows are divided and wherever a stage was interrupted, its tables are the same."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -51,6 +52,16 @@ def test_a_component_of_much_of_the_pool_is_reported(inputs, shards, monkeypatch
     report = run_dedup(loose, tmp_path / "dedup")
     assert report["components"]["largest_share"] > 0.9
     assert "hang together: raise dedup.threshold" in caplog.text
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_nothing_is_like_anything(inputs, shards, monkeypatch, tmp_path):
+    """The tables of pairs have no rows."""
+    monkeypatch.setattr(dedup_stage, "make_runner", lambda options: Divided(shards))
+    options = dataclasses.replace(inputs.dedup, threshold=0.9999, reference_threshold=0.9999)
+    report = run_dedup(inputs._replace(dedup=options), tmp_path / "dedup")
+    assert report["removed"] == {"duplicate": 0, "reference": 0}
+    assert report["components"]["alone"] == report["rows_out"] == report["rows_in"]
 
 
 @pytest.mark.parametrize("name", ["pairs", "groups", "reference_pairs", "dedup", "kept"])

@@ -1,9 +1,9 @@
 """The stage ``dedup``: one of each group of copies stays, and nothing like an evaluation's images.
 
 ``dedup.parquet`` has a row per record: ``id``; ``component``, the id that stays of its group of
-copies; ``reference``, the id of an evaluation's image that it hangs together with (none: null);
-``kept``; and ``reason``, "duplicate" or "reference" where it is not. ``kept.parquet`` lists the ids
-that stay, as ``cluster.rows.ids`` takes them.
+copies (of most pixels, where the features tell); ``reference``, the id of an evaluation's image
+that it hangs together with (none: null); ``kept``; and ``reason``, "duplicate" or "reference" where
+it is not. ``kept.parquet`` lists the ids that stay, as ``cluster.rows.ids`` takes them.
 """
 
 import time
@@ -29,6 +29,7 @@ from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings
 from dinojax.curation.search import Search, search_by
 from dinojax.curation.stage_folder import claim, finish
 from dinojax.curation.tables import write_table
+from dinojax.runtime.fingerprints import hash_bytes
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,15 @@ def dedup_stage(options: DedupOptions, seed: int, folder: Path) -> dict[str, Any
     search, start = search_by(options.index, seed), time.perf_counter()
     pool, references = _read(options)
     names = ("threshold", "reference_threshold", "neighbours", "index")
-    inputs = {"seed": seed, "rows": pool.fingerprint}
+    inputs = {"seed": seed, "rows": pool.fingerprint, "pixels": hash_bytes(pool.pixels.tobytes())}
     inputs |= {"references": [part.fingerprint for part in references]}
     report = claim(folder, inputs | {name: getattr(options, name) for name in names})
     if report is not None:
         return report
     group = joined(pool.rows, options.threshold, options.neighbours, search)
-    # Features do not say how large the images were, so the smallest id stays.
+    # Where features do not say how large the images were, the smallest id stays.
     rank = np.argsort(np.argsort(np.asarray(pool.ids)))
-    single = representatives(group, np.zeros(len(group), np.int64), rank)
+    single = representatives(group, pool.pixels, rank)
     near = np.full(len(group), -1)
     if references:
         rows = [*(part.rows for part in references), pool.rows[single]]

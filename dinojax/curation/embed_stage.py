@@ -63,7 +63,7 @@ def embed_stage(options: EmbedOptions, folder: Path) -> dict[str, Any]:
     sources = {name: open_source(spec) for name, spec in options.sources}
     model = own_model(open_backbone(options.model, precision=options.precision))
     writes, report = jax.process_index() == 0, folder / REPORT
-    before = read_report(folder) if writes and report.exists() else {"sources": {}}
+    before = _told(folder) if writes and report.exists() else {"sources": {}}
     counts, paths = dict(before["sources"]), []
     for name, source in sources.items():
         logging.info("embed: %s, %d records, with %r", name, len(source), model)
@@ -76,6 +76,14 @@ def embed_stage(options: EmbedOptions, folder: Path) -> dict[str, Any]:
         finish(folder, {"sources": {name: counts[name] for name in sources}}, paths, inputs)
     check_shared(report)
     return json.loads(report.read_text(encoding="utf-8"))
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """The report so far; without what it was of, where a source has been deleted to do it anew."""
+    found = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    if all((folder / name).exists() for name in found["outputs"]):
+        return read_report(folder)
+    return {"sources": found["sources"]}
 
 
 def _embed(

@@ -1,6 +1,7 @@
 """Named sources to folders of features, each with its report, however often it is killed."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -158,6 +159,15 @@ def test_a_file_that_has_changed(options, tmp_path):
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(ValueError, match=r"is not what report.json says; delete"):
         embed_stage(given, tmp_path)
+
+
+def test_a_source_that_was_deleted_is_done_anew(options, tmp_path):
+    given = replace(options, sources=(("a", "scenes:2"), ("b", "scenes:3")))
+    first = embed_stage(given, tmp_path)
+    shutil.rmtree(tmp_path / "b")
+    again = embed_stage(replace(given, sources=(("a", "scenes:2"), ("b", "scenes:4"))), tmp_path)
+    assert again["sources"]["a"] == first["sources"]["a"]
+    assert again["sources"]["b"]["rows_in"] == 4 and again["inputs"]["a"] == first["inputs"]["a"]
 
 
 def test_mistakes(options, tmp_path):

@@ -8,6 +8,8 @@ import ml_collections
 from dinojax.config_parse import parse, to_config_dict
 from dinojax.curation.cluster_stage import ClusterOptions
 from dinojax.curation.dedup_stage import DedupOptions
+from dinojax.curation.embed_stage import EmbedOptions
+from dinojax.curation.mix_stage import MixOptions
 from dinojax.curation.retrieve_stage import RetrieveOptions
 from dinojax.curation.runners import RunnerOptions
 from dinojax.curation.sample_stage import SampleOptions
@@ -22,10 +24,12 @@ class CurationConfig:
     """Of all draws: where k-means begins, and which records are taken."""
     runner: RunnerOptions = RunnerOptions()
     """Of the tables of dedup and sample."""
+    embed: EmbedOptions = EmbedOptions()
     dedup: DedupOptions = DedupOptions()
     cluster: ClusterOptions = ClusterOptions()
     sample: SampleOptions = SampleOptions()
     retrieve: RetrieveOptions = RetrieveOptions()
+    mix: MixOptions = MixOptions()
     page: PageOptions = PageOptions()
 
 

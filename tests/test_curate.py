@@ -5,16 +5,19 @@ import importlib.util
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from dinojax import curate as curate_app
 from dinojax.config_curation import CurationConfig, default_config, parse_config
 from dinojax.curate import curate
 from dinojax.curation import cluster_stage, tree
 from dinojax.curation.cluster_stage import ClusterOptions
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.embeddings import RowsOptions
+from dinojax.curation.mix_stage import MixOptions
 from dinojax.curation.runners import RunnerOptions
 from dinojax.curation.sample_stage import SampleOptions
 from dinojax.curation.seeding import greedy_seeds
@@ -177,6 +180,34 @@ def test_seeds_and_chunks(done, config, tmp_path):
     assert curate("cluster", changed(config, "cluster", chunk_rows=2**10), work) == clusters
 
 
+def test_what_is_sampled_is_mixed(done, config, tmp_path):
+    (tmp_path / "sample").symlink_to(done[0] / "sample")
+    parts = (
+        ("sampled", f"ids:{tmp_path}/sample/selection.parquet:scenes:{sum(SIZES)}"),
+        ("seeds", "scenes:20"),
+    )
+    given = dataclasses.replace(config, mix=MixOptions(parts, homogeneous="seeds"))
+    report = curate("mix", given, tmp_path)
+    assert report["parts"]["sampled"]["lists"] == [done[2]["fingerprint"]]
+    assert report["parts"]["sampled"]["share"] == pytest.approx(0.9, abs=1e-3)
+    assert (tmp_path / "mix" / "data.flags").read_text().count("--config.data.") == 4
+
+
+def test_embed_sees_to_its_devices(tmp_path, monkeypatch):
+    """Its model lies on those of its process, not on the mesh of the other stages."""
+    monkeypatch.setattr(
+        curate_app, "embed_stage", lambda *given: {"mesh": jax.sharding.get_abstract_mesh()}
+    )
+    assert curate("embed", CurationConfig(), tmp_path)["mesh"].empty
+
+
+def test_one_process_for_all_other_stages(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"stage 'cluster' runs in one process and has been start"):
+        curate("cluster", config, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_mistakes(config, tmp_path):
     for stage, other, message in (
         ("clusters", config, "stage 'clusters' is unknown; did you mean cluster?"),
@@ -236,7 +267,13 @@ def test_configurations():
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert parse_config(module.get_config()).sample.target == 100
+    walk = parse_config(module.get_config())
+    assert walk.sample.target == 100
+    names = {name for name, _ in walk.embed.sources}
+    read = (walk.dedup.rows, walk.cluster.rows, walk.retrieve.rows, walk.retrieve.seeds)
+    folders = {Path(given.folder or "") for given in read} | set(map(Path, walk.dedup.references))
+    assert folders == {Path(f"runs/curated/embed/{name}") for name in names}
+    assert walk.mix.homogeneous in dict(walk.mix.parts)
 
 
 def _with(values):

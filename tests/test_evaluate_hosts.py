@@ -1,5 +1,6 @@
 """Evaluation and embedding in two real processes: each does its part, and the result is one's."""
 
+import json
 import re
 
 import hosts
@@ -8,6 +9,7 @@ from trained_runs import make_run, small_config
 
 pytestmark = pytest.mark.slow
 TASKS = "knn,retrieval,segmentation"
+WORKDIRS = "one", "two"
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +64,31 @@ def test_two_processes_embed_as_one_does(tmp_path):
         for name in ("one", "two")
     )
     assert len(one) == 6 and one == two
+
+
+def test_two_processes_of_the_stage_embed(run, tmp_path):
+    """Leave what one leaves; a stage for one process says so in all of them."""
+
+    def command(stage, workdir, *more):
+        config = f"--config={hosts.ROOT}/configs/curation/scenes.py"
+        given = [
+            *(f"--config.embed.model={run}", "--config.embed.image_px=16"),
+            "--config.embed.sources=(('pool', 'scenes:30'), ('test', 'scenes:5'))",
+            *("--config.embed.batch_size=4", "--config.embed.shard=7"),
+        ]
+        return ["-m", "dinojax.curate", stage, config, *given, f"--workdir={workdir}", *more]
+
+    started = [hosts.launch(command("embed", tmp_path / "one"), devices=2)]
+    for flags in hosts.flags(2):
+        started.append(hosts.launch(command("embed", tmp_path / "two", *flags), devices=2))
+    one, first, second = hosts.wait(started)
+    for done in (one, first, second):
+        assert done.code == 0, done.err
+    assert '"rows_in": 30' in first.out and '"rows_in"' not in second.out
+    reports = [json.loads((tmp_path / name / "embed/report.json").read_text()) for name in WORKDIRS]
+    assert reports[0]["outputs"] == reports[1]["outputs"] and len(reports[0]["outputs"]) == 6
+    assert reports[0]["inputs"] == reports[1]["inputs"]
+    for done in hosts.wait(
+        [hosts.launch(command("dedup", tmp_path / "two", *flags)) for flags in hosts.flags(2)]
+    ):
+        assert done.code == 2 and "stage 'dedup' runs in one process" in done.err

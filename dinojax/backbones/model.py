@@ -74,6 +74,11 @@ class Model:
         return fingerprint_of_params(self.params)
 
     @property
+    def is_local(self) -> bool:
+        """Whether it lies on devices of this process alone."""
+        return not self._mesh.is_multi_process
+
+    @property
     def stride(self) -> int:
         """Pixels between neighbouring patches; the sides of images are multiples of it."""
         return self.backbone.stride

@@ -1,9 +1,9 @@
 """The stage ``dedup``: one of each group of copies stays, and nothing like an evaluation's images.
 
 ``dedup.parquet`` has a row per record: ``id``; ``component``, the id that stays of its group of
-copies; ``reference``, the id of an evaluation's image that it hangs together with (none: null);
-``kept``; and ``reason``, "duplicate" or "reference" where it is not. ``kept.parquet`` lists the ids
-that stay, as ``cluster.rows.ids`` takes them.
+copies (of most pixels, where the features tell); ``reference``, the id of an evaluation's image
+that it hangs together with (none: null); ``kept``; and ``reason``, "duplicate" or "reference" where
+it is not. ``kept.parquet`` lists the ids that stay, as ``cluster.rows.ids`` takes them.
 
 The search leaves what it found (`dinojax.curation.pairs`): ``pairs.parquet``, and against
 references ``reference_pairs.parquet``. Their numbers are of ``rows.parquet``, which begins with the
@@ -30,6 +30,7 @@ from dinojax.curation.runners import Runner, RunnerOptions, Tables, make_runner
 from dinojax.curation.search import Search, search_by
 from dinojax.curation.stage_folder import claim, finish
 from dinojax.curation.tables import write_parts
+from dinojax.runtime.fingerprints import hash_bytes
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def dedup_stage(
     search, runner, start = search_by(options.index, seed), make_runner(by), time.perf_counter()
     pool, others = _read(options)
     names = ("threshold", "reference_threshold", "neighbours", "index")
-    inputs = {"seed": seed, "rows": pool.fingerprint}
+    inputs = {"seed": seed, "rows": pool.fingerprint, "pixels": hash_bytes(pool.pixels.tobytes())}
     inputs |= {"references": [part.fingerprint for part in others]}
     report = claim(folder, inputs | {name: getattr(options, name) for name in names})
     if report is not None:
@@ -110,11 +111,11 @@ class _Stage:
 
     def group(self, runner: Runner) -> None:
         if not self.path("pairs").exists():
-            ids = [id for part in (self.pool, *self.others) for id in part.ids]
-            # Features do not say how large the images were, so the smallest id stays.
-            table = pa.table(
-                [pa.array(ids, pa.string()), np.zeros(len(ids), np.int64)], schema=ROWS
-            )
+            parts = self.pool, *self.others
+            ids = [id for part in parts for id in part.ids]
+            # Where features do not say how large the images were, the smallest id stays.
+            pixels = np.concatenate([part.pixels for part in parts])
+            table = pa.table([pa.array(ids, pa.string()), pixels], schema=ROWS)
             write_parts(self.path("rows"), ROWS, [table])
             rows = self.pool.rows
             found = self.search(rows, rows, self.options.neighbours)

@@ -1,8 +1,9 @@
 """Features on disk, by record id: what the stages of curation read.
 
 A folder of Parquet files with a column ``id`` and, per feature, one of fixed-size lists of floats:
-what `dinojax.embed` writes, and any other encoder can. Rows are taken in the order of a hash of
-their ids, so that no stage depends on how the files divide them.
+what `dinojax.embed` writes, and any other encoder can; ``label``, ``height`` and ``width`` may be
+missing. Rows are taken in the order of a hash of their ids, so that no stage depends on how the
+files divide them.
 """
 
 import difflib
@@ -16,12 +17,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int32, UInt64
+from jaxtyping import Float, Int32, Int64, UInt64
 
 from dinojax.curation.tables import read_lists
 from dinojax.data.ids import SHOWN, read_ids
 
 OF = re.compile(r"-of-(\d+)\.parquet$")
+SIZE = ("height", "width")
+"""Columns with the images' sizes, where there are any."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Embeddings(NamedTuple):
     labels: Int32[np.ndarray, " n"]
     """Classes, for reports alone; -1: none."""
     rows: Float[np.ndarray, "n D"]
+    pixels: Int64[np.ndarray, " n"]
+    """Of the images as they were stored; 0: unknown."""
 
     @property
     def fingerprint(self) -> str:
@@ -68,21 +73,22 @@ def read_embeddings(given: RowsOptions, name: str) -> Embeddings:
     if given.folder is None:
         raise ValueError(f"{name}.folder=None is no folder; give one that dinojax.embed wrote")
     found = [_read(path, given.feature, name) for path in _files(Path(given.folder), name)]
-    widths = {rows.shape[1] for _, _, rows in found}
+    widths = {rows.shape[1] for _, _, rows, _ in found}
     if len(widths) > 1:
         raise ValueError(
             f"{name}.folder={given.folder} has {given.feature} of widths {sorted(widths)}; give a "
             "folder of one encoder"
         )
-    ids = [id for part, _, _ in found for id in part]
+    ids = [id for part, *_ in found for id in part]
     kept = np.arange(len(ids)) if given.ids is None else _listed(ids, given.ids, f"{name}.ids")
     numbers = numbers_of([ids[i] for i in kept])
     order = np.argsort(numbers, kind="stable")
     kept, numbers = kept[order], numbers[order]
     ids = [ids[i] for i in kept]
     _check_different(ids, numbers, given.folder)
-    labels, rows = (np.concatenate(parts)[kept] for parts in list(zip(*found, strict=True))[1:])
-    return Embeddings(ids, numbers, labels, rows)
+    columns = list(zip(*found, strict=True))[1:]
+    labels, rows, pixels = (np.concatenate(parts)[kept] for parts in columns)
+    return Embeddings(ids, numbers, labels, rows, pixels)
 
 
 def numbers_of(ids: Sequence[str]) -> UInt64[np.ndarray, " n"]:
@@ -117,8 +123,10 @@ def _files(folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def _read(path: Path, feature: str, name: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """(ids, labels, rows) of one file."""
+def _read(
+    path: Path, feature: str, name: str
+) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """(ids, labels, rows, pixels) of one file."""
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
@@ -127,7 +135,8 @@ def _read(path: Path, feature: str, name: str) -> tuple[list[str], np.ndarray, n
                     near = difflib.get_close_matches(column, names, n=1)
                     hint = f"did you mean {near[0]}?" if near else f"it has {names}"
                     raise ValueError(f"{name}: {path} has no column {column!r}; {hint}")
-            table = file.read(columns=[n for n in ("id", "label", feature) if n in names])
+            wanted = ("id", "label", *SIZE, feature)
+            table = file.read(columns=[n for n in wanted if n in names])
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} is not a complete Parquet file; write it again") from error
     ids = [str(id) for id in table["id"].to_pylist()]
@@ -144,7 +153,11 @@ def _read(path: Path, feature: str, name: str) -> tuple[list[str], np.ndarray, n
     labels = np.full(len(ids), -1, np.int32)
     if "label" in names:
         labels = table["label"].fill_null(-1).to_numpy().astype(np.int32)
-    return ids, labels, rows
+    pixels = np.zeros(len(ids), np.int64)
+    if set(SIZE) <= set(names):
+        height, width = (table[side].fill_null(0).to_numpy().astype(np.int64) for side in SIZE)
+        pixels = height * width
+    return ids, labels, rows, pixels
 
 
 def _listed(ids: list[str], path: str, name: str) -> np.ndarray:

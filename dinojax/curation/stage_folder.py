@@ -39,15 +39,22 @@ def claim(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
     return read_report(folder) if (folder / REPORT).exists() else None
 
 
-def finish(folder: Path, found: Mapping[str, Any], tables: Sequence[Path]) -> dict[str, Any]:
+def finish(
+    folder: Path,
+    found: Mapping[str, Any],
+    tables: Sequence[Path],
+    inputs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write and return the report.
 
     Args:
         found: counts, balance and seconds: JSON values.
-        tables: that the stage leaves.
+        tables: that the stage leaves, in the folder or below.
+        inputs: what the outcome depends on; None: what the folder was claimed for.
     """
-    outputs = {path.name: hash_file(path) for path in tables}
-    inputs = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+    outputs = {path.relative_to(folder).as_posix(): hash_file(path) for path in tables}
+    if inputs is None:
+        inputs = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
     key = hash_text(json.dumps(outputs, sort_keys=True))
     report = {"fingerprint": key, "inputs": inputs, **found, "outputs": outputs}
     replace_text(folder / REPORT, json.dumps(report, indent=1) + "\n")

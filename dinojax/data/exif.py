@@ -29,6 +29,8 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
     8: lambda image: image[:, ::-1].swapaxes(0, 1),
 }
+TRANSPOSING = frozenset({5, 6, 7, 8})
+"""Orientations in which what is stored as height is the width."""
 
 
 def upright(image: UInt8[np.ndarray, "_ _ _"], exif: bytes) -> UInt8[np.ndarray, "_ _ _"]:

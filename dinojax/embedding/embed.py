@@ -16,9 +16,11 @@ from absl import logging
 from dinojax import mesh as meshes
 from dinojax.backbones.model import Model
 from dinojax.backbones.open import open_backbone
+from dinojax.backbones.opened import Opened
 from dinojax.data.check import fingerprint
 from dinojax.data.open import open_source
 from dinojax.data.pipeline import EvalBatch, sequential_batches
+from dinojax.data.sizes import Measured
 from dinojax.data.source import Source
 from dinojax.data.subset import Subset
 from dinojax.embedding.files import FORMATS, Rows
@@ -50,15 +52,17 @@ def embed(
 ) -> list[Path]:
     """Write features of every record; what an earlier, killed call has written is not done again.
 
-    Images are centre crops of the largest square, resized to `image_px`. Of all records of a file
-    those that cannot be read have no row, and are counted in the log.
+    Images are centre crops of the largest square, resized to `image_px`; what size they had is
+    written, too. Of all records of a file those that cannot be read have no row, and are counted in
+    the log.
 
     Of several processes (`jax.distributed.initialize`) all make the same call, with a folder that
     they share; each writes some of the files, on its own devices.
 
     Args:
         source: as ``data.source``, such as a folder, ``tar:/data/x.tar`` or ``scenes:1000``.
-        model: from `dinojax.load`, or what that takes; of several processes the latter.
+        model: from `dinojax.load`, or what that takes; of several processes the latter, or
+            `own_model`.
         out: a folder, for this one set of features.
         features: of `KINDS`, after the final norm.
         image_px: None: the side that the model says. A multiple of its stride.
@@ -75,10 +79,9 @@ def embed(
     """
     _check(features, format, batch_size, shard)
     if isinstance(model, str):
-        own = meshes.make_mesh(1, -1, devices=jax.local_devices())
-        model = Model.read(open_backbone(model), own)
-    elif jax.process_count() > 1:
-        raise ValueError(f"{model!r} may lie on the devices of all processes; give its name alone")
+        model = own_model(open_backbone(model))
+    elif not model.is_local:
+        raise ValueError(f"{model!r} lies on the devices of all processes; give its name alone")
     source = open_source(source) if isinstance(source, str) else source
     side = model.images.image_px if image_px is None else image_px
     folder = Path(out)
@@ -97,12 +100,17 @@ def embed(
     return paths
 
 
+def own_model(opened: Opened) -> Model:
+    """On the devices of this process alone. Raises: as `Opened.read`."""
+    return Model.read(opened, meshes.make_mesh(1, -1, devices=jax.local_devices()))
+
+
 def _rows(
     model: Model, source: Source, features: Sequence[str], side: int, batch_size: int
 ) -> Iterator[Rows]:
     """Of one batch after the other."""
     mean, std = (np.asarray(v, np.float32) for v in (model.images.mean, model.images.std))
-    readable = 0
+    readable, source = 0, Measured(source)
     for first, batch in _batches(source, model, side, batch_size):
         valid = batch["valid"]
         crops = centre_crops(batch["canvas"], batch["size"], side)
@@ -111,8 +119,9 @@ def _rows(
         for name in features:
             value = maps["patches"].mean((1, 2)) if name == "mean_patch" else maps[name]
             found[name] = np.asarray(value)[valid]
-        ids = [source.record_id(first + int(i)) for i in np.flatnonzero(valid)]
-        yield Rows(ids, batch["label"][valid], found)
+        places = first + np.flatnonzero(valid)
+        ids = [source.record_id(int(place)) for place in places]
+        yield Rows(ids, batch["label"][valid], found, source.sizes[places])
         readable += len(ids)
     if readable < len(source):
         text = "embed: %d of %d records are unreadable and have no row"

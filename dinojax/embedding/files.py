@@ -1,8 +1,10 @@
 """Rows of features in one file: Parquet, or ArrayRecord of ``tf.train.Example``.
 
 A row is ``id`` (text), ``label`` (the class; none: null, and -1 in ArrayRecord) and one column of
-float32 numbers per feature, flattened; their shapes are in ``_about.json`` beside the files. What
-is written comes batch by batch, and no more than two are held; a batch of Parquet is a row group.
+float32 numbers per feature, flattened; their shapes are in ``_about.json`` beside the files. In
+Parquet, ``height`` and ``width`` are those of the image as it is stored, upright (null: unknown).
+What is written comes batch by batch, and no more than two are held; a batch of Parquet is a row
+group.
 """
 
 import contextlib
@@ -29,6 +31,8 @@ class Rows(NamedTuple):
     labels: Int[np.ndarray, " n"]
     """-1: none."""
     features: Mapping[str, Float[np.ndarray, "n ..."]]
+    sizes: Int[np.ndarray, "n 2"] | None = None
+    """(height, width) by `dinojax.data.sizes.stored_size`; 0: unknown. None: no columns."""
 
 
 def write_parquet(path: Path, batches: Iterable[Rows]) -> None:
@@ -47,6 +51,9 @@ def _table(rows: Rows) -> pa.Table:
         "id": pa.array(list(rows.ids), pa.string()),
         "label": pa.array(rows.labels.astype(np.int32), pa.int32(), mask=rows.labels < 0),
     }
+    if rows.sizes is not None:
+        for name, side in zip(("height", "width"), rows.sizes.T, strict=True):
+            columns[name] = pa.array(side.astype(np.int32), pa.int32(), mask=side == 0)
     for name, values in rows.features.items():
         flat = np.ascontiguousarray(values, np.float32).reshape(-1)
         columns[name] = pa.FixedSizeListArray.from_arrays(flat, math.prod(values.shape[1:]))

@@ -1,4 +1,4 @@
-"""What is in a text or a file, in 16 hex digits; of checkpoints `stored_state` knows it."""
+"""What is in a text, bytes or a file, in 16 hex digits; of checkpoints `stored_state` knows it."""
 
 import hashlib
 import os
@@ -7,7 +7,11 @@ from pathlib import Path
 
 def hash_text(text: str) -> str:
     """Of UTF-8."""
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hash_bytes(text.encode())
+
+
+def hash_bytes(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def hash_file(path: str | os.PathLike[str]) -> str:

@@ -81,6 +81,30 @@ def test_who_stays(done):
     }
 
 
+def test_of_copies_the_largest_stays(options, tmp_path):
+    """Then the smallest id; what has no size comes last. Sizes belong to the inputs."""
+    sizes = {"u0": (9, 9), "u0 copy": (9, 10), "u1": (8, 9), "u1 copy": (9, 8)}
+
+    def stay(name, sizes):
+        part = Rows(
+            list(POOL),
+            np.zeros(len(POOL), np.int32),
+            {"cls": np.stack(list(POOL.values()))},
+            np.asarray([sizes.get(id, (0, 0)) for id in POOL], np.int32),
+        )
+        (tmp_path / name).mkdir()
+        write_parquet(tmp_path / name / "a.parquet", [part])
+        given = replace(options, rows=RowsOptions(str(tmp_path / name)), references=())
+        dedup_stage(given, 0, tmp_path / "dedup")
+        rows = pq.read_table(tmp_path / "dedup" / "dedup.parquet").to_pylist()
+        return {row["id"]: row["component"] for row in rows}
+
+    found = stay("known", sizes)
+    assert (found["u0"], found["u1"], found["t copy"]) == ("u0 copy", "u1", "t")
+    with pytest.raises(ValueError, match="is of other inputs: pixels was"):
+        stay("other", sizes | {"u0": (9, 11)})
+
+
 @pytest.mark.parametrize(
     "values",
     [

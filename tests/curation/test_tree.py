@@ -31,7 +31,7 @@ def found() -> Embeddings:
     rows, _ = blobs(rows=200, width=4)
     ids = [f"r{i}" for i in range(len(rows))]
     labels = np.arange(len(rows), dtype=np.int32) % 3 - 1
-    return Embeddings(ids, numbers_of(ids), labels, rows)
+    return Embeddings(ids, numbers_of(ids), labels, rows, np.zeros(len(rows), np.int64))
 
 
 def grown(found, folder):

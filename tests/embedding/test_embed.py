@@ -53,6 +53,7 @@ def test_parquet(model, tmp_path):
     assert rows["id"] == [source.record_id(i) for i in range(10)]
     assert rows["label"] == [source[i].label for i in range(10)]
     assert np.shape(rows["mean_patch"]) == (10, 64)
+    assert rows["height"] == rows["width"] == [128] * 10
     groups = [pq.ParquetFile(path).metadata for path in paths]
     assert [[g.row_group(i).num_rows for i in range(g.num_row_groups)] for g in groups] == [
         [4, 2],
@@ -105,6 +106,17 @@ def test_a_folder_is_of_one_set_of_features(model, tmp_path):
         dinojax.embed("scenes:4", model, tmp_path, **{**OPTIONS, "image_px": 48})
     with pytest.raises(ValueError, match="holds other features: records was"):
         dinojax.embed("scenes:5", model, tmp_path, **OPTIONS)
+
+
+def test_sizes_are_those_of_the_files(model, tmp_path):
+    """Not of the canvases that they are averaged down to."""
+    from images import encode, smooth, write_folder
+
+    files = {"a.jpg": encode(smooth(700, 90)), "b.jpg": b"none", "c.jpg": encode(smooth(40, 600))}
+    images = write_folder(tmp_path / "images", files)
+    dinojax.embed(str(images), model, tmp_path / "out", image_px=32, batch_size=2)
+    rows = pq.read_table(tmp_path / "out").to_pydict()
+    assert (rows["id"], rows["height"], rows["width"]) == (["a.jpg", "c.jpg"], [700, 40], [90, 600])
 
 
 def test_unreadable_records_have_no_row(model, tmp_path, caplog):

@@ -53,7 +53,7 @@ def test_parquet(model, tmp_path):
     assert rows["id"] == [source.record_id(i) for i in range(10)]
     assert rows["label"] == [source[i].label for i in range(10)]
     assert np.shape(rows["mean_patch"]) == (10, 64)
-    assert rows["height"] == rows["width"] == [128] * 10
+    assert rows["height"] == rows["width"] == [64] * 10
     groups = [pq.ParquetFile(path).metadata for path in paths]
     assert [[g.row_group(i).num_rows for i in range(g.num_row_groups)] for g in groups] == [
         [4, 2],

@@ -11,7 +11,7 @@ import pytest
 
 from dinojax.config_curation import CurationConfig, default_config, parse_config
 from dinojax.curate import curate
-from dinojax.curation import cluster_stage, tree
+from dinojax.curation import cluster_stage, sorted_rows, tree
 from dinojax.curation.cluster_stage import ClusterOptions
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.embeddings import RowsOptions
@@ -103,10 +103,26 @@ def test_the_report_of_the_clusters(done):
 
 
 def test_what_is_done_is_not_done_again(done, config, monkeypatch):
+    """Nor are features read again, or kept twice, as long as their files are the same."""
     work, clusters, sample = done
+    assert [path.name for path in (work / "cluster_rows").iterdir()] == ["sorted.json"]
     monkeypatch.setattr(tree, "cluster", None)
+    monkeypatch.setattr(cluster_stage, "list_records", None)
     assert curate("cluster", config, work) == clusters
     assert curate("sample", config, work) == sample
+
+
+def test_killed_while_rows_are_sorted(done, config, monkeypatch, tmp_path):
+    _, clusters, _ = done
+
+    def dies(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sorted_rows, "replace_text", dies)
+        curate("cluster", config, tmp_path)
+    assert (tmp_path / "cluster_rows").exists() and not (tmp_path / "cluster").exists()
+    assert curate("cluster", config, tmp_path)["outputs"] == clusters["outputs"]
 
 
 def test_killed_and_run_again(done, config, monkeypatch, tmp_path):
@@ -176,6 +192,22 @@ def test_seeds_and_chunks(done, config, tmp_path):
     assert curate("cluster", changed(config, "cluster", chunk_rows=2**10), work) == clusters
 
 
+@pytest.mark.slow
+def test_tables_do_not_depend_on_chunks_and_files(done, config, folder, tmp_path):
+    """Seven chunks from three files, or one."""
+    whole = pq.read_table(folder / "features-00000-of-00001.parquet")
+    (tmp_path / "rows").mkdir()
+    for number, (first, end) in enumerate([(200, 300), (0, 150), (150, 200)]):
+        part = whole.slice(first, end - first)
+        pq.write_table(part, tmp_path / "rows" / f"{number}.parquet", row_group_size=30)
+    given = changed(config, "cluster", seeding="parallel")
+    one = curate("cluster", given, tmp_path / "one")
+    rows = RowsOptions(str(tmp_path / "rows"))
+    given = changed(given, "cluster", rows=rows, chunk_rows=45)
+    other = curate("cluster", given, tmp_path / "other")
+    assert other["outputs"] == one["outputs"] and other["inputs"] == one["inputs"]
+
+
 def test_mistakes(config, tmp_path):
     for stage, other, message in (
         ("clusters", config, "stage 'clusters' is unknown; did you mean cluster?"),
@@ -208,6 +240,7 @@ def test_features_that_say_nothing(tmp_path):
     options = ClusterOptions(RowsOptions(str(tmp_path / "rows")), clusters=(4, 2))
     with pytest.raises(ValueError, match=r"cluster.rows hardly differ: they vary by .*e-1. of"):
         curate("cluster", CurationConfig(cluster=options), tmp_path / "work")
+    assert not list(tmp_path.glob("work/cluster_rows/rows*"))
 
 
 def test_configurations():

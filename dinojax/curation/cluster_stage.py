@@ -1,6 +1,7 @@
 """The stage ``cluster``: features on disk to a tree of clusters (`dinojax.curation.tree`)."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,24 @@ import numpy as np
 from absl import logging
 
 from dinojax.curation.balance import flat_sizes
-from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings, unit
+from dinojax.curation.embeddings import RowsOptions, list_records
 from dinojax.curation.evenness import evenness
 from dinojax.curation.hierarchy import Level, Seeds
 from dinojax.curation.parallel_seeding import parallel_seeds
 from dinojax.curation.seeding import greedy_seeds
-from dinojax.curation.stage_folder import claim, finish
+from dinojax.curation.sorted_rows import (
+    SortedRows,
+    drop_rows,
+    find_sorted,
+    made_of,
+    read_records,
+    sort_rows,
+)
+from dinojax.curation.stage_folder import REPORT, claim, finish
 from dinojax.curation.tree import centers_path, grow, read_tree, tree_path
 
 SEEDING: dict[str, Seeds] = {"greedy": greedy_seeds, "parallel": parallel_seeds}
+NAME = "cluster.rows"
 LEAST_SPREAD, LOOKED_AT = 1e-6, 2**14
 
 
@@ -43,7 +53,8 @@ class ClusterOptions:
     """"greedy": k-means++, for up to some 20,000 clusters of rows in one chunk. "parallel":
     k-means||, for more."""
     chunk_rows: int = 2**20
-    """That the devices hold at a time. The result does not depend on it."""
+    """That are computed with at a time; the devices hold twice as many. The result does not depend
+    on it."""
 
 
 def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str, Any]:
@@ -54,16 +65,16 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
     """
     levels = levels_of(options)
     start = time.perf_counter()
-    found = read_embeddings(options.rows, "cluster.rows")
-    _check_counts(levels, len(found.rows), options)
-    _check_spread(found.rows)
+    shelf = folder.with_name(f"{folder.name}_rows")
+    found = _sorted(options, levels, shelf, done=(folder / REPORT).exists())
     report = claim(folder, _inputs(options, seed, found))
     if report is not None:
+        drop_rows(shelf)
         return report
-    rows = unit(found.rows) if options.unit_rows else found.rows
     read_s = time.perf_counter() - start
     for level, progress in grow(
-        found._replace(rows=rows),
+        found.rows,
+        lambda: read_records(shelf),
         levels,
         jax.random.key(seed),
         folder,
@@ -75,7 +86,7 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
         done = progress.round, levels[level - 1].rounds, int(state.iteration), float(state.inertia)
         logging.info(text, level, len(levels), *done)
     numbers = range(1, len(levels) + 1)
-    return finish(
+    report = finish(
         folder,
         {
             "rows_in": len(found.rows),
@@ -85,6 +96,29 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
         },
         [path(folder, number) for number in numbers for path in (tree_path, centers_path)],
     )
+    drop_rows(shelf)
+    return report
+
+
+def _sorted(
+    options: ClusterOptions, levels: Sequence[Level], shelf: Path, *, done: bool
+) -> SortedRows:
+    """The rows in their order, of an earlier call or sorted now; if all is `done`, perhaps gone."""
+    origin = made_of(options.rows, NAME, unit_rows=options.unit_rows)
+    found = find_sorted(shelf, origin)
+    if found is not None and (done or found.rows.exists()):
+        _check_counts(levels, len(found.rows), options)
+        return found
+    listing = list_records(options.rows, NAME)
+    _check_counts(levels, len(listing.ids), options)
+    logging.info("cluster: %d rows are sorted into %s", len(listing.ids), shelf)
+    found = sort_rows(options.rows, NAME, listing, shelf, unit_rows=options.unit_rows)
+    try:
+        _check_spread(found.rows[:LOOKED_AT])
+    except ValueError:
+        drop_rows(shelf)
+        raise
+    return found
 
 
 def levels_of(options: ClusterOptions) -> list[Level]:
@@ -114,7 +148,7 @@ def levels_of(options: ClusterOptions) -> list[Level]:
     ]
 
 
-def _check_counts(levels: list[Level], rows: int, options: ClusterOptions) -> None:
+def _check_counts(levels: Sequence[Level], rows: int, options: ClusterOptions) -> None:
     if options.seeding == "greedy" and rows > options.chunk_rows:
         raise ValueError(
             f"cluster.seeding='greedy' needs all {rows} rows in one chunk, and "
@@ -130,9 +164,9 @@ def _check_counts(levels: list[Level], rows: int, options: ClusterOptions) -> No
         rows = level.clusters
 
 
-def _check_spread(rows: np.ndarray) -> None:
-    """What differs by less drowns in the rounding of distances."""
-    some = rows[:LOOKED_AT].astype(np.float64)  # a random part: rows are in the order of a hash
+def _check_spread(some: np.ndarray) -> None:
+    """What differs by less drowns in the rounding of distances. The first rows are random ones."""
+    some = some.astype(np.float64)
     spread = some.var(axis=0).sum() / max(np.square(some).sum(axis=1).mean(), 1e-300)
     if spread < LEAST_SPREAD:
         raise ValueError(
@@ -141,7 +175,7 @@ def _check_spread(rows: np.ndarray) -> None:
         )
 
 
-def _inputs(options: ClusterOptions, seed: int, found: Embeddings) -> dict[str, Any]:
+def _inputs(options: ClusterOptions, seed: int, found: SortedRows) -> dict[str, Any]:
     """Paths and what changes nothing are left out."""
     names = ("unit_rows", "clusters", "rounds", "kept", "iterations", "tolerance", "seeding")
     return {

@@ -9,6 +9,7 @@ Settings are counted as here and not as there: `Level.rounds` is the number of r
 after the plain one. The released script of many processes counts both; its "10 steps" are 9 rounds.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from jaxtyping import Int
 from dinojax.curation import kmeans
 from dinojax.curation.assign import assign
 from dinojax.curation.draws import first_of_each
-from dinojax.curation.parts import Chunks, place
+from dinojax.curation.parts import Chunks, Picked, Rows, chunks_of, each, to_host
 from dinojax.curation.seeding import greedy_seeds
 from dinojax.typing import Array, Float, Key
 
@@ -77,7 +78,7 @@ class Clusters(NamedTuple):
 
 
 def climb(
-    rows: Float[np.ndarray, "n D"],
+    rows: Rows,
     levels: Sequence[Level],
     key: Key,
     *,
@@ -96,7 +97,7 @@ def climb(
 
 
 def cluster(
-    rows: Float[np.ndarray, "n D"],
+    rows: Rows,
     level: Level,
     key: Key,
     *,
@@ -110,13 +111,13 @@ def cluster(
         sample = rows
         if previous is not None:
             label, distance = assign_all(rows, previous, chunk)
-            sample = rows[first_of_each(label, distance, level.kept)]
+            sample = Picked(rows, first_of_each(label, distance, level.kept))
         chunks = chunks_of(sample, chunk)
         if start is not None and number == start.round:
             state = start.state
         else:
             centers = seeds(chunks, level.clusters, jax.random.fold_in(key, number))
-            largest = jnp.stack([kmeans.largest_coordinate(one) for one in chunks()]).max()
+            largest = jnp.stack(list(each(kmeans.largest_coordinate, chunks))).max()
             state = kmeans.begin(centers, largest)
         for improved in kmeans.lloyd(chunks, state, level.iterations, tolerance=level.tolerance):
             state = improved
@@ -124,21 +125,16 @@ def cluster(
         previous = np.asarray(state.centers)
 
 
-def chunks_of(rows: Float[np.ndarray, "n D"], chunk: int) -> Chunks:
-    """`chunk` rows at a time. A single chunk stays on the devices, several come and go."""
-    if len(rows) <= chunk:
-        whole = [place(rows)]
-        return lambda: whole
-    return lambda: (place(rows[first : first + chunk]) for first in range(0, len(rows), chunk))
-
-
 def assign_all(
-    rows: Float[np.ndarray, "n D"], centers: Float[np.ndarray, "K D"], chunk: int
+    rows: Rows, centers: Float[np.ndarray, "K D"], chunk: int
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """(label, squared distance) of all rows, on the host."""
-    found = []
-    for one in chunks_of(rows, chunk)():
-        label, distance = assign(one, jnp.asarray(centers))
-        found.append((np.asarray(label)[: one.count], np.asarray(distance)[: one.count]))
-    labels, distances = zip(*found, strict=True)
-    return np.concatenate(labels), np.concatenate(distances)
+    label, distance = np.empty(len(rows), np.int32), np.empty(len(rows), centers.dtype)
+    whole = jnp.asarray(centers)
+    found = each(functools.partial(assign, centers=whole), chunks_of(rows, chunk))
+    for first, some in zip(range(0, len(rows), chunk), found, strict=True):
+        here = slice(first, min(first + chunk, len(rows)))
+        every = to_host(some)
+        label[here] = every.label[: here.stop - first]
+        distance[here] = every.distance[: here.stop - first]
+    return label, distance

@@ -6,7 +6,7 @@ tables above, children are the clusters of the level below. ``centers_l1.parquet
 in the order of the clusters. A level whose centres are there is done.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Int32
 
-from dinojax.curation.embeddings import Embeddings
 from dinojax.curation.hierarchy import Level, Progress, Seeds, assign_all, cluster
+from dinojax.curation.parts import Rows
 from dinojax.curation.progress_file import load_progress, save_progress
 from dinojax.curation.tables import list_column, read_lists, write_table
 from dinojax.typing import Key
+
+Records = Callable[[], pa.Table]
+"""``id`` and ``label`` of the rows, once they are needed."""
 
 
 class Step(NamedTuple):
@@ -44,13 +47,19 @@ class Tree(NamedTuple):
 
 
 def grow(
-    found: Embeddings, levels: Sequence[Level], key: Key, folder: Path, *, seeds: Seeds, chunk: int
+    rows: Rows,
+    records: Records,
+    levels: Sequence[Level],
+    key: Key,
+    folder: Path,
+    *,
+    seeds: Seeds,
+    chunk: int,
 ) -> Iterator[Step]:
     """`hierarchy.climb` that leaves its tables in `folder`: a step per iteration, each on disk.
 
     Ended anywhere and called again, it goes on after the last one, bit for bit.
     """
-    rows = found.rows
     for number, level in enumerate(levels, 1):
         if not centers_path(folder, number).exists():
             own = jax.random.fold_in(key, number - 1)
@@ -61,22 +70,21 @@ def grow(
                 yield Step(number, progress)
                 last = progress
             assert last is not None  # there is an iteration
-            _write(folder, number, found, rows, np.asarray(last.state.centers), chunk)
+            _write(folder, number, records, rows, np.asarray(last.state.centers), chunk)
         (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
         rows = read_centers(folder, number)
 
 
 def _write(
-    folder: Path, number: int, found: Embeddings, rows: np.ndarray, centers: np.ndarray, chunk: int
+    folder: Path, number: int, records: Records, rows: Rows, centers: np.ndarray, chunk: int
 ) -> None:
     label, distance = assign_all(rows, centers, chunk)
-    columns = {
-        "child": found.ids if number == 1 else np.arange(len(rows)),
-        "parent": label.astype(np.int64),
-        "squared_distance": distance,
-    }
+    found = {"parent": label.astype(np.int64), "squared_distance": distance}
     if number == 1:
-        columns["label"] = pa.array(found.labels, mask=found.labels < 0)
+        given = records()
+        columns = {"child": given["id"], **found, "label": given["label"]}
+    else:
+        columns = {"child": np.arange(len(rows)), **found}
     write_table(tree_path(folder, number), columns)
     write_table(centers_path(folder, number), {"center": list_column(centers)})
 

@@ -3,9 +3,12 @@
 ``python -m dinojax.curate cluster --config=configs/curation/scenes.py --workdir=runs/curated``.
 
 A stage leaves Parquet tables and ``report.json`` in ``WORKDIR/STAGE``: ids, never images. Run the
-same command again: a finished stage stays, an interrupted one goes on (docs/curation.md).
+same command again: a finished stage stays, an interrupted one goes on. For ``cluster`` on several
+hosts the same command runs once on each (docs/curation.md).
 """
 
+import contextlib
+import dataclasses
 import difflib
 import json
 import sys
@@ -24,6 +27,9 @@ from dinojax.curation.dedup_stage import dedup_stage
 from dinojax.curation.retrieve_stage import retrieve_stage
 from dinojax.curation.sample_stage import sample_stage
 from dinojax.mesh import make_mesh
+from dinojax.runtime import cluster
+from dinojax.runtime.agreement import agree, program
+from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.lock import locked
 
 STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
@@ -37,22 +43,38 @@ STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
     ),
 }
 """By name, in the order in which they may follow each other."""
+DIVIDED = ("cluster",)
+"""Stages that several processes do together."""
 
 
 def curate(stage: str, config: CurationConfig, workdir: Path) -> dict[str, Any]:
-    """Do what is left of a stage, on all devices of this process; its report.
+    """Do what is left of a stage, on all devices; its report.
+
+    Of several processes (`jax.distributed.initialize`) all make the same call, with a folder that
+    they share.
 
     Raises:
-        ValueError: an unknown stage, options or rows that do not fit, a folder of other inputs, or
-            another process that writes there.
+        ValueError: an unknown stage, options or rows that do not fit, a folder of other inputs,
+            another run that writes there, processes that differ, or several for a stage of one.
         FileNotFoundError: rows or the stage before are not there.
     """
     if stage not in STAGES:
         near = difflib.get_close_matches(stage, STAGES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(STAGES)}"
         raise ValueError(f"stage {stage!r} is unknown; {hint}")
-    workdir.mkdir(parents=True, exist_ok=True)
-    with locked(workdir, "dinojax.curate"), jax.set_mesh(make_mesh()):
+    if jax.process_count() > 1 and stage not in DIVIDED:
+        raise ValueError(
+            f"stage {stage} is done by one process, and there are {jax.process_count()}; start it "
+            "once, with --num_processes=1"
+        )
+    agree("curation", program({"stage": stage, **dataclasses.asdict(config)}))
+    mesh = make_mesh()
+    cluster.connect(mesh)
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            workdir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(workdir, "dinojax.curate"))
+        stack.enter_context(jax.set_mesh(mesh))
         return STAGES[stage](config, workdir)
 
 
@@ -61,18 +83,22 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"give one stage, of {', '.join(STAGES)}, not {list(argv[1:])}")
     given = flags.FLAGS
     try:
-        report = curate(argv[1], parse_config(given.config), Path(given.workdir))
-    except (ValueError, FileNotFoundError) as error:
+        cluster.start(given.coordinator, given.num_processes, given.process_id)
+        with cluster.together("dinojax.curate", exit_code):
+            report = curate(argv[1], parse_config(given.config), Path(given.workdir))
+    except STOPS as error:
         print(f"dinojax.curate: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    shown = {key: value for key, value in report.items() if key not in ("inputs", "outputs")}
-    print(json.dumps(shown, indent=1))
+        leave(error)
+    if jax.process_index() == 0:
+        shown = {key: value for key, value in report.items() if key not in ("inputs", "outputs")}
+        print(json.dumps(shown, indent=1))
 
 
 if __name__ == "__main__":
     sys.argv[:] = quote_keywords(sys.argv)
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Where the stages live, each in a folder of its name.")
+    cluster.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
     app.run(main)

@@ -17,6 +17,8 @@ from dinojax.curation.hierarchy import Level, Seeds
 from dinojax.curation.parallel_seeding import parallel_seeds
 from dinojax.curation.seeding import greedy_seeds
 from dinojax.curation.sorted_rows import (
+    ROWS,
+    RowFile,
     SortedRows,
     drop_rows,
     find_sorted,
@@ -25,7 +27,8 @@ from dinojax.curation.sorted_rows import (
     sort_rows,
 )
 from dinojax.curation.stage_folder import REPORT, claim, finish
-from dinojax.curation.tree import centers_path, grow, read_tree, tree_path
+from dinojax.curation.tree import centers_path, grow, read_parents, tree_path
+from dinojax.runtime.agreement import await_visible, from_first
 
 SEEDING: dict[str, Seeds] = {"greedy": greedy_seeds, "parallel": parallel_seeds}
 NAME = "cluster.rows"
@@ -60,20 +63,23 @@ class ClusterOptions:
 def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str, Any]:
     """Do what is left of it; the report.
 
+    Of several processes all make this call, with a folder that they share. The first one sorts the
+    rows and writes what there is to write; each reads of the rows what its devices hold.
+
     Raises:
         ValueError or FileNotFoundError: options or rows that do not fit, or a folder of others.
     """
     levels = levels_of(options)
     start = time.perf_counter()
     shelf = folder.with_name(f"{folder.name}_rows")
-    found = _sorted(options, levels, shelf, done=(folder / REPORT).exists())
-    report = claim(folder, _inputs(options, seed, found))
-    if report is not None:
-        drop_rows(shelf)
-        return report
+    begun = from_first("cluster", lambda: _begin(options, levels, seed, folder, shelf))
+    if "report" in begun:
+        return begun["report"]
+    rows = RowFile(shelf / ROWS, tuple(begun["shape"]))
+    await_visible(rows.path, "process 0", rows.exists)
     read_s = time.perf_counter() - start
     for level, progress in grow(
-        found.rows,
+        rows,
         lambda: read_records(shelf),
         levels,
         jax.random.key(seed),
@@ -85,19 +91,33 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
         state = progress.state
         done = progress.round, levels[level - 1].rounds, int(state.iteration), float(state.inertia)
         logging.info(text, level, len(levels), *done)
-    numbers = range(1, len(levels) + 1)
-    report = finish(
-        folder,
-        {
-            "rows_in": len(found.rows),
-            "rows_out": len(found.rows),
+
+    def end() -> dict[str, Any]:
+        found = {
+            "rows_in": len(rows),
+            "rows_out": len(rows),
             "levels": [_level(sizes) for sizes in _sizes(folder, len(levels))],
             "seconds": {"read": read_s, "all": time.perf_counter() - start},
-        },
-        [path(folder, number) for number in numbers for path in (tree_path, centers_path)],
-    )
-    drop_rows(shelf)
-    return report
+        }
+        numbers = range(1, len(levels) + 1)
+        paths = [path(folder, number) for number in numbers for path in (tree_path, centers_path)]
+        report = finish(folder, found, paths)
+        drop_rows(shelf)
+        return report
+
+    return from_first("report", end)
+
+
+def _begin(
+    options: ClusterOptions, levels: Sequence[Level], seed: int, folder: Path, shelf: Path
+) -> dict[str, Any]:
+    """The shape of the sorted rows, or the report if all has been done before."""
+    found = _sorted(options, levels, shelf, done=(folder / REPORT).exists())
+    report = claim(folder, _inputs(options, seed, found))
+    if report is not None:
+        drop_rows(shelf)
+        return {"report": report}
+    return {"shape": found.rows.shape}
 
 
 def _sorted(
@@ -186,7 +206,7 @@ def _inputs(options: ClusterOptions, seed: int, found: SortedRows) -> dict[str, 
 
 
 def _sizes(folder: Path, levels: int) -> list[np.ndarray]:
-    return flat_sizes(read_tree(folder, levels).parents)
+    return flat_sizes(read_parents(folder, levels))
 
 
 def _level(sizes: np.ndarray) -> dict[str, Any]:

@@ -8,6 +8,7 @@ without it is nothing. It is a copy, which can be made again.
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from dinojax.curation.embeddings import (
     Listing,
@@ -48,9 +49,19 @@ class RowFile:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, part: Any) -> np.ndarray:
-        # Mapped anew each time: pages that stay mapped count as memory of this process.
-        return np.array(np.memmap(self.path, np.float32, "r", shape=self.shape)[part])
+    def __getitem__(self, part: slice | Int64[np.ndarray, " m"]) -> Float[np.ndarray, "m D"]:
+        # Not mapped: pages around those that are read would count as memory of this process.
+        width = self.shape[1]
+        if isinstance(part, slice):
+            first, end, _ = part.indices(len(self))
+            count, offset = max(end - first, 0) * width, 4 * first * width
+            found = np.fromfile(self.path, np.float32, count, offset=offset)
+            return found.reshape(-1, width)
+        found = np.empty((len(part), width), np.float32)
+        with self.path.open("rb", buffering=0) as file:
+            for row, place in zip(found, part.tolist(), strict=True):
+                os.preadv(file.fileno(), [row.data], 4 * place * width)
+        return found
 
     def exists(self) -> bool:
         """And is whole."""
@@ -93,7 +104,7 @@ def find_sorted(folder: Path, origin: dict[str, Any]) -> SortedRows | None:
 def sort_rows(
     given: RowsOptions, name: str, listing: Listing, folder: Path, *, unit_rows: bool
 ) -> SortedRows:
-    """The rows that are listed, into `folder`, which is emptied first; needs their space twice.
+    """The rows that are listed, into `folder`, which is emptied first.
 
     Args:
         unit_rows: bring them to length 1. The fingerprint is that of the rows before.

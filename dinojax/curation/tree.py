@@ -18,8 +18,10 @@ from jaxtyping import Float, Int, Int32
 
 from dinojax.curation.hierarchy import Level, Progress, Seeds, assign_all, cluster
 from dinojax.curation.parts import Rows
-from dinojax.curation.progress_file import load_progress, save_progress
+from dinojax.curation.progress_file import agreed_progress, save_progress
 from dinojax.curation.tables import list_column, read_lists, write_table
+from dinojax.runtime.agreement import from_first
+from dinojax.runtime.divided_files import await_all
 from dinojax.typing import Key
 
 Records = Callable[[], pa.Table]
@@ -58,35 +60,46 @@ def grow(
 ) -> Iterator[Step]:
     """`hierarchy.climb` that leaves its tables in `folder`: a step per iteration, each on disk.
 
-    Ended anywhere and called again, it goes on after the last one, bit for bit.
+    Ended anywhere and called again, it goes on after the last one, bit for bit. Of several
+    processes all make the same call, with a folder that they share, and the first one writes.
     """
     for number, level in enumerate(levels, 1):
-        if not centers_path(folder, number).exists():
+        if not from_first(f"level {number}", centers_path(folder, number).exists):
             own = jax.random.fold_in(key, number - 1)
             path = folder / f"progress_l{number}.npz"
-            last = load_progress(path)
+            last = agreed_progress(path)
             for progress in cluster(rows, level, own, seeds=seeds, chunk=chunk, start=last):
-                save_progress(path, progress)
+                if jax.process_index() == 0:
+                    save_progress(path, progress)
                 yield Step(number, progress)
                 last = progress
             assert last is not None  # there is an iteration
-            _write(folder, number, records, rows, np.asarray(last.state.centers), chunk)
-        (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
+            found = assign_all(rows, np.asarray(last.state.centers), chunk)
+            if jax.process_index() == 0:
+                _write(folder, number, records, last, *found)
+        await_all([tree_path(folder, number), centers_path(folder, number)])
+        if jax.process_index() == 0:
+            (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
         rows = read_centers(folder, number)
 
 
 def _write(
-    folder: Path, number: int, records: Records, rows: Rows, centers: np.ndarray, chunk: int
+    folder: Path,
+    number: int,
+    records: Records,
+    last: Progress,
+    label: Int[np.ndarray, " n"],
+    distance: Float[np.ndarray, " n"],
 ) -> None:
-    label, distance = assign_all(rows, centers, chunk)
     found = {"parent": label.astype(np.int64), "squared_distance": distance}
     if number == 1:
         given = records()
         columns = {"child": given["id"], **found, "label": given["label"]}
     else:
-        columns = {"child": np.arange(len(rows)), **found}
+        columns = {"child": np.arange(len(label)), **found}
     write_table(tree_path(folder, number), columns)
-    write_table(centers_path(folder, number), {"center": list_column(centers)})
+    centers = list_column(np.asarray(last.state.centers))
+    write_table(centers_path(folder, number), {"center": centers})
 
 
 def tree_path(folder: Path, level: int) -> Path:
@@ -101,13 +114,18 @@ def read_centers(folder: Path, level: int) -> Float[np.ndarray, "K D"]:
     return read_lists(pq.read_table(centers_path(folder, level))["center"])
 
 
+def read_parents(folder: Path, levels: int) -> list[Int[np.ndarray, "_"]]:
+    """Of all levels, as `Tree` has them."""
+    paths = [tree_path(folder, number) for number in range(1, levels + 1)]
+    return [pq.read_table(path, columns=["parent"])["parent"].to_numpy() for path in paths]
+
+
 def read_tree(folder: Path, levels: int) -> Tree:
     """All levels."""
-    tables = [pq.read_table(tree_path(folder, number)) for number in range(1, levels + 1)]
-    first = tables[0]
+    first = pq.read_table(tree_path(folder, 1), columns=["child", "label", "squared_distance"])
     return Tree(
         first["child"].to_pylist(),
         first["label"].fill_null(-1).to_numpy().astype(np.int32),
-        [table["parent"].to_numpy() for table in tables],
+        read_parents(folder, levels),
         first["squared_distance"].to_numpy(),
     )

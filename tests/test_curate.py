@@ -208,6 +208,18 @@ def test_tables_do_not_depend_on_chunks_and_files(done, config, folder, tmp_path
     assert other["outputs"] == one["outputs"] and other["inputs"] == one["inputs"]
 
 
+def test_a_level_that_is_split(config, tmp_path):
+    """Four classes, each in three: all that is left out are clusters without records."""
+    given = {"clusters": (4, 4), "rounds": (0, 0), "splits": (3, 1)}
+    report = curate("cluster", changed(config, "cluster", **given), tmp_path / "a")
+    fine, coarse = report["levels"]
+    assert (fine["clusters"], fine["empty"], coarse["clusters"]) == (12, 0, 4)
+    assert report["inputs"]["splits"] == [3, 1]
+    with pytest.raises(ValueError, match=r"is of other inputs: splits was \[3, 1\] and is \[2, 1"):
+        given["splits"] = (2, 1)
+        curate("cluster", changed(config, "cluster", **given), tmp_path / "a")
+
+
 def test_mistakes(config, tmp_path):
     for stage, other, message in (
         ("clusters", config, "stage 'clusters' is unknown; did you mean cluster?"),
@@ -217,6 +229,8 @@ def test_mistakes(config, tmp_path):
             changed(config, "cluster", clusters=(301, 4)),
             "wants 301 clusters of 300 rows",
         ),
+        ("cluster", changed(config, "cluster", splits=(2,)), "one number for each of cluster.clus"),
+        ("cluster", changed(config, "cluster", splits=(2, 1)), "split=2 and rounds=1 exclude each"),
         ("cluster", changed(config, "cluster", clusters=()), "cluster.clusters is empty"),
         ("cluster", changed(config, "cluster", seeding="x"), "use one of 'greedy', 'parallel'"),
         ("cluster", changed(config, "cluster", chunk_rows=0), "chunk_rows=0 must be at least 1"),

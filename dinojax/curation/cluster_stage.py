@@ -27,7 +27,7 @@ from dinojax.curation.sorted_rows import (
     sort_rows,
 )
 from dinojax.curation.stage_folder import REPORT, claim, finish
-from dinojax.curation.tree import centers_path, grow, read_parents, tree_path
+from dinojax.curation.tree import centers_path, check_count, grow, read_parents, tree_path
 from dinojax.runtime.agreement import await_visible, from_first
 
 SEEDING: dict[str, Seeds] = {"greedy": greedy_seeds, "parallel": parallel_seeds}
@@ -48,6 +48,9 @@ class ClusterOptions:
     """Of resampling in each level, after the plain one."""
     kept: tuple[int, ...] = (1, 5)
     """Rows per cluster in these; about half of what a cluster holds in the mean."""
+    splits: tuple[int, ...] = ()
+    """Of each level: into so many every cluster is split, by k-means of its own rows; 1: not split.
+    Excludes rounds in this level. (): none is."""
     iterations: int = 50
     """Of Lloyd's algorithm in each round."""
     tolerance: float = 0.0
@@ -154,8 +157,8 @@ def levels_of(options: ClusterOptions) -> list[Level]:
         raise ValueError(f"cluster.chunk_rows={options.chunk_rows} must be at least 1; use {2**20}")
     if not options.clusters:
         raise ValueError("cluster.clusters is empty; give some, such as (1000, 100)")
-    for name in ("rounds", "kept"):
-        given = getattr(options, name)
+    splits = options.splits or (1,) * len(options.clusters)
+    for name, given in (("rounds", options.rounds), ("kept", options.kept), ("splits", splits)):
         if len(given) != len(options.clusters):
             example = (given or (1,))[:1] * len(options.clusters)
             raise ValueError(
@@ -163,8 +166,10 @@ def levels_of(options: ClusterOptions) -> list[Level]:
                 f"cluster.clusters={options.clusters}; use {example}"
             )
     return [
-        Level(*numbers, options.iterations, options.tolerance)
-        for numbers in zip(options.clusters, options.rounds, options.kept, strict=True)
+        Level(clusters, rounds, kept, options.iterations, options.tolerance, split)
+        for clusters, rounds, kept, split in zip(
+            options.clusters, options.rounds, options.kept, splits, strict=True
+        )
     ]
 
 
@@ -176,12 +181,8 @@ def _check_counts(levels: Sequence[Level], rows: int, options: ClusterOptions) -
             f"cluster.chunk_rows={rows} where the devices hold them"
         )
     for number, level in enumerate(levels, 1):
-        if level.clusters > rows:
-            raise ValueError(
-                f"level {number} of cluster.clusters wants {level.clusters} clusters of {rows} "
-                f"rows; use at most {rows}, better a tenth"
-            )
-        rows = level.clusters
+        check_count(number, level, rows)
+        rows = min(level.clusters * level.split, rows)  # at most
 
 
 def _check_spread(some: np.ndarray) -> None:
@@ -197,7 +198,16 @@ def _check_spread(some: np.ndarray) -> None:
 
 def _inputs(options: ClusterOptions, seed: int, found: SortedRows) -> dict[str, Any]:
     """Paths and what changes nothing are left out."""
-    names = ("unit_rows", "clusters", "rounds", "kept", "iterations", "tolerance", "seeding")
+    names = (
+        "unit_rows",
+        "clusters",
+        "rounds",
+        "kept",
+        "splits",
+        "iterations",
+        "tolerance",
+        "seeding",
+    )
     return {
         "seed": seed,
         "rows": found.fingerprint,

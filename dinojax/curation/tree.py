@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Int32
 
-from dinojax.curation.hierarchy import Level, Progress, Seeds, assign_all, cluster
+from dinojax.curation.hierarchy import Clusters, Level, Progress, Seeds, cluster, settled
 from dinojax.curation.parts import Rows
 from dinojax.curation.progress_file import agreed_progress, save_progress
 from dinojax.curation.tables import list_column, read_lists, write_table
@@ -64,6 +64,7 @@ def grow(
     processes all make the same call, with a folder that they share, and the first one writes.
     """
     for number, level in enumerate(levels, 1):
+        check_count(number, level, len(rows))
         if not from_first(f"level {number}", centers_path(folder, number).exists):
             own = jax.random.fold_in(key, number - 1)
             path = folder / f"progress_l{number}.npz"
@@ -74,32 +75,33 @@ def grow(
                 yield Step(number, progress)
                 last = progress
             assert last is not None  # there is an iteration
-            found = assign_all(rows, np.asarray(last.state.centers), chunk)
+            found = settled(rows, level, np.asarray(last.state.centers), own, chunk)
             if jax.process_index() == 0:
-                _write(folder, number, records, last, *found)
+                _write(folder, number, records, found)
         await_all([tree_path(folder, number), centers_path(folder, number)])
         if jax.process_index() == 0:
             (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
         rows = read_centers(folder, number)
 
 
-def _write(
-    folder: Path,
-    number: int,
-    records: Records,
-    last: Progress,
-    label: Int[np.ndarray, " n"],
-    distance: Float[np.ndarray, " n"],
-) -> None:
-    found = {"parent": label.astype(np.int64), "squared_distance": distance}
+def check_count(number: int, level: Level, rows: int) -> None:
+    """Raise a ValueError if there are fewer rows than clusters."""
+    if level.clusters > rows:
+        raise ValueError(
+            f"level {number} of cluster.clusters wants {level.clusters} clusters of {rows} rows; "
+            f"use at most {rows}, better a tenth"
+        )
+
+
+def _write(folder: Path, number: int, records: Records, found: Clusters) -> None:
+    columns = {"parent": found.label.astype(np.int64), "squared_distance": found.distance}
     if number == 1:
         given = records()
-        columns = {"child": given["id"], **found, "label": given["label"]}
+        columns = {"child": given["id"], **columns, "label": given["label"]}
     else:
-        columns = {"child": np.arange(len(label)), **found}
+        columns = {"child": np.arange(len(found.label)), **columns}
     write_table(tree_path(folder, number), columns)
-    centers = list_column(np.asarray(last.state.centers))
-    write_table(centers_path(folder, number), {"center": centers})
+    write_table(centers_path(folder, number), {"center": list_column(found.centers)})
 
 
 def tree_path(folder: Path, level: int) -> Path:

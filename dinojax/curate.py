@@ -4,10 +4,12 @@
 
 A stage leaves Parquet tables and ``report.json`` in ``WORKDIR/STAGE``: ids, never images. Run the
 same command again: a finished stage stays, an interrupted one goes on (docs/curation.md). ``page``
-shows what the others did. On several hosts the command runs once on each, for ``embed`` alone.
+shows what the others did. On several hosts the same command runs once on each, for ``embed`` and
+``cluster``.
 """
 
 import contextlib
+import dataclasses
 import difflib
 import json
 import sys
@@ -30,11 +32,12 @@ from dinojax.curation.sample_stage import sample_stage
 from dinojax.curation_page.page_stage import page_stage
 from dinojax.mesh import make_mesh
 from dinojax.runtime import cluster
+from dinojax.runtime.agreement import agree, program
 from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.lock import locked
 
 EMBED = "embed"
-"""The stage that several processes share, and that sees to its devices by itself."""
+"""Sees to its devices by itself."""
 STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
     EMBED: lambda given, work: embed_stage(given.embed, work / EMBED),
     "dedup": lambda given, work: dedup_stage(given.dedup, given.seed, work / "dedup", given.runner),
@@ -49,31 +52,39 @@ STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
     "page": lambda given, work: page_stage(given.page, given.dedup, given.retrieve, work),
 }
 """By name, in the order in which they may follow each other."""
+DIVIDED = (EMBED, "cluster")
+"""Stages that several processes do together."""
 
 
 def curate(stage: str, config: CurationConfig, workdir: Path) -> dict[str, Any]:
-    """Do what is left of a stage, on all devices of this process; its report.
+    """Do what is left of a stage, on all devices; its report.
+
+    Of several processes (`jax.distributed.initialize`) all make the same call, with a folder that
+    they share.
 
     Raises:
         ValueError: an unknown stage, options or rows that do not fit, a folder of other inputs,
-            another process that writes there, or several for a stage that runs in one.
+            another run that writes there, processes that differ, or several for a stage of one.
         FileNotFoundError: rows or the stage before are not there.
     """
     if stage not in STAGES:
         near = difflib.get_close_matches(stage, STAGES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(STAGES)}"
         raise ValueError(f"stage {stage!r} is unknown; {hint}")
-    if jax.process_count() > 1 and stage != EMBED:
+    if jax.process_count() > 1 and stage not in DIVIDED:
         raise ValueError(
             f"stage {stage!r} runs in one process and has been started in {jax.process_count()}; "
             "start it once, with --num_processes=1"
         )
-    workdir.mkdir(parents=True, exist_ok=True)
+    agree("curation", program({"stage": stage, **dataclasses.asdict(config)}))
+    mesh = make_mesh()
+    cluster.connect(mesh)
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
+            workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(workdir, "dinojax.curate"))
         if stage != EMBED:
-            stack.enter_context(jax.set_mesh(make_mesh()))
+            stack.enter_context(jax.set_mesh(mesh))
         return STAGES[stage](config, workdir)
 
 
@@ -88,8 +99,8 @@ def main(argv: Sequence[str]) -> None:
     except STOPS as error:
         print(f"dinojax.curate: {error}", file=sys.stderr)
         leave(error)
-    shown = {key: value for key, value in report.items() if key not in ("inputs", "outputs")}
     if jax.process_index() == 0:
+        shown = {key: value for key, value in report.items() if key not in ("inputs", "outputs")}
         print(json.dumps(shown, indent=1))
 
 

@@ -13,7 +13,7 @@ import pytest
 from dinojax import curate as curate_app
 from dinojax.config_curation import CurationConfig, default_config, parse_config
 from dinojax.curate import curate
-from dinojax.curation import cluster_stage, tree
+from dinojax.curation import cluster_stage, sorted_rows, tree
 from dinojax.curation.cluster_stage import ClusterOptions
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.embeddings import RowsOptions
@@ -107,10 +107,26 @@ def test_the_report_of_the_clusters(done):
 
 
 def test_what_is_done_is_not_done_again(done, config, monkeypatch):
+    """Nor are features read again, or kept twice, as long as their files are the same."""
     work, clusters, sample = done
+    assert [path.name for path in (work / "cluster_rows").iterdir()] == ["sorted.json"]
     monkeypatch.setattr(tree, "cluster", None)
+    monkeypatch.setattr(cluster_stage, "list_records", None)
     assert curate("cluster", config, work) == clusters
     assert curate("sample", config, work) == sample
+
+
+def test_killed_while_rows_are_sorted(done, config, monkeypatch, tmp_path):
+    _, clusters, _ = done
+
+    def dies(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sorted_rows, "replace_text", dies)
+        curate("cluster", config, tmp_path)
+    assert (tmp_path / "cluster_rows").exists() and not (tmp_path / "cluster").exists()
+    assert curate("cluster", config, tmp_path)["outputs"] == clusters["outputs"]
 
 
 def test_killed_and_run_again(done, config, monkeypatch, tmp_path):
@@ -203,9 +219,37 @@ def test_embed_sees_to_its_devices(tmp_path, monkeypatch):
 
 def test_one_process_for_all_other_stages(config, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match=r"stage 'cluster' runs in one process and has been start"):
-        curate("cluster", config, tmp_path / "x")
+    with pytest.raises(ValueError, match=r"stage 'sample' runs in one process and has been start"):
+        curate("sample", config, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_tables_do_not_depend_on_chunks_and_files(done, config, folder, tmp_path):
+    """Seven chunks from three files, or one."""
+    whole = pq.read_table(folder / "features-00000-of-00001.parquet")
+    (tmp_path / "rows").mkdir()
+    for number, (first, end) in enumerate([(200, 300), (0, 150), (150, 200)]):
+        part = whole.slice(first, end - first)
+        pq.write_table(part, tmp_path / "rows" / f"{number}.parquet", row_group_size=30)
+    given = changed(config, "cluster", seeding="parallel")
+    one = curate("cluster", given, tmp_path / "one")
+    rows = RowsOptions(str(tmp_path / "rows"))
+    given = changed(given, "cluster", rows=rows, chunk_rows=45)
+    other = curate("cluster", given, tmp_path / "other")
+    assert other["outputs"] == one["outputs"] and other["inputs"] == one["inputs"]
+
+
+def test_a_level_that_is_split(config, tmp_path):
+    """Four classes, each in three: all that is left out are clusters without records."""
+    given = {"clusters": (4, 4), "rounds": (0, 0), "splits": (3, 1)}
+    report = curate("cluster", changed(config, "cluster", **given), tmp_path / "a")
+    fine, coarse = report["levels"]
+    assert (fine["clusters"], fine["empty"], coarse["clusters"]) == (12, 0, 4)
+    assert report["inputs"]["splits"] == [3, 1]
+    with pytest.raises(ValueError, match=r"is of other inputs: splits was \[3, 1\] and is \[2, 1"):
+        given["splits"] = (2, 1)
+        curate("cluster", changed(config, "cluster", **given), tmp_path / "a")
 
 
 def test_mistakes(config, tmp_path):
@@ -217,6 +261,8 @@ def test_mistakes(config, tmp_path):
             changed(config, "cluster", clusters=(301, 4)),
             "wants 301 clusters of 300 rows",
         ),
+        ("cluster", changed(config, "cluster", splits=(2,)), "one number for each of cluster.clus"),
+        ("cluster", changed(config, "cluster", splits=(2, 1)), "split=2 and rounds=1 exclude each"),
         ("cluster", changed(config, "cluster", clusters=()), "cluster.clusters is empty"),
         ("cluster", changed(config, "cluster", seeding="x"), "use one of 'greedy', 'parallel'"),
         ("cluster", changed(config, "cluster", chunk_rows=0), "chunk_rows=0 must be at least 1"),
@@ -254,6 +300,7 @@ def test_features_that_say_nothing(tmp_path):
     options = ClusterOptions(RowsOptions(str(tmp_path / "rows")), clusters=(4, 2))
     with pytest.raises(ValueError, match=r"cluster.rows hardly differ: they vary by .*e-1. of"):
         curate("cluster", CurationConfig(cluster=options), tmp_path / "work")
+    assert not list(tmp_path.glob("work/cluster_rows/rows*"))
 
 
 def test_configurations():

@@ -1,6 +1,7 @@
 """The stage ``cluster``: features on disk to a tree of clusters (`dinojax.curation.tree`)."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,27 @@ import numpy as np
 from absl import logging
 
 from dinojax.curation.balance import flat_sizes
-from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings, unit
+from dinojax.curation.embeddings import RowsOptions, list_records
 from dinojax.curation.evenness import evenness
 from dinojax.curation.hierarchy import Level, Seeds
 from dinojax.curation.parallel_seeding import parallel_seeds
 from dinojax.curation.seeding import greedy_seeds
-from dinojax.curation.stage_folder import claim, finish
-from dinojax.curation.tree import centers_path, grow, read_tree, tree_path
+from dinojax.curation.sorted_rows import (
+    ROWS,
+    RowFile,
+    SortedRows,
+    drop_rows,
+    find_sorted,
+    made_of,
+    read_records,
+    sort_rows,
+)
+from dinojax.curation.stage_folder import REPORT, claim, finish
+from dinojax.curation.tree import centers_path, check_count, grow, read_parents, tree_path
+from dinojax.runtime.agreement import await_visible, from_first
 
 SEEDING: dict[str, Seeds] = {"greedy": greedy_seeds, "parallel": parallel_seeds}
+NAME = "cluster.rows"
 LEAST_SPREAD, LOOKED_AT = 1e-6, 2**14
 
 
@@ -35,6 +48,9 @@ class ClusterOptions:
     """Of resampling in each level, after the plain one."""
     kept: tuple[int, ...] = (1, 5)
     """Rows per cluster in these; about half of what a cluster holds in the mean."""
+    splits: tuple[int, ...] = ()
+    """Of each level: into so many every cluster is split, by k-means of its own rows; 1: not split.
+    Excludes rounds in this level. (): none is."""
     iterations: int = 50
     """Of Lloyd's algorithm in each round."""
     tolerance: float = 0.0
@@ -43,27 +59,31 @@ class ClusterOptions:
     """"greedy": k-means++, for up to some 20,000 clusters of rows in one chunk. "parallel":
     k-means||, for more."""
     chunk_rows: int = 2**20
-    """That the devices hold at a time. The result does not depend on it."""
+    """That are computed with at a time; the devices hold twice as many. The result does not depend
+    on it."""
 
 
 def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str, Any]:
     """Do what is left of it; the report.
+
+    Of several processes all make this call, with a folder that they share. The first one sorts the
+    rows and writes what there is to write; each reads of the rows what its devices hold.
 
     Raises:
         ValueError or FileNotFoundError: options or rows that do not fit, or a folder of others.
     """
     levels = levels_of(options)
     start = time.perf_counter()
-    found = read_embeddings(options.rows, "cluster.rows")
-    _check_counts(levels, len(found.rows), options)
-    _check_spread(found.rows)
-    report = claim(folder, _inputs(options, seed, found))
-    if report is not None:
-        return report
-    rows = unit(found.rows) if options.unit_rows else found.rows
+    shelf = folder.with_name(f"{folder.name}_rows")
+    begun = from_first("cluster", lambda: _begin(options, levels, seed, folder, shelf))
+    if "report" in begun:
+        return begun["report"]
+    rows = RowFile(shelf / ROWS, tuple(begun["shape"]))
+    await_visible(rows.path, "process 0", rows.exists)
     read_s = time.perf_counter() - start
     for level, progress in grow(
-        found._replace(rows=rows),
+        rows,
+        lambda: read_records(shelf),
         levels,
         jax.random.key(seed),
         folder,
@@ -74,17 +94,54 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
         state = progress.state
         done = progress.round, levels[level - 1].rounds, int(state.iteration), float(state.inertia)
         logging.info(text, level, len(levels), *done)
-    numbers = range(1, len(levels) + 1)
-    return finish(
-        folder,
-        {
-            "rows_in": len(found.rows),
-            "rows_out": len(found.rows),
+
+    def end() -> dict[str, Any]:
+        found = {
+            "rows_in": len(rows),
+            "rows_out": len(rows),
             "levels": [_level(sizes) for sizes in _sizes(folder, len(levels))],
             "seconds": {"read": read_s, "all": time.perf_counter() - start},
-        },
-        [path(folder, number) for number in numbers for path in (tree_path, centers_path)],
-    )
+        }
+        numbers = range(1, len(levels) + 1)
+        paths = [path(folder, number) for number in numbers for path in (tree_path, centers_path)]
+        report = finish(folder, found, paths)
+        drop_rows(shelf)
+        return report
+
+    return from_first("report", end)
+
+
+def _begin(
+    options: ClusterOptions, levels: Sequence[Level], seed: int, folder: Path, shelf: Path
+) -> dict[str, Any]:
+    """The shape of the sorted rows, or the report if all has been done before."""
+    found = _sorted(options, levels, shelf, done=(folder / REPORT).exists())
+    report = claim(folder, _inputs(options, seed, found))
+    if report is not None:
+        drop_rows(shelf)
+        return {"report": report}
+    return {"shape": found.rows.shape}
+
+
+def _sorted(
+    options: ClusterOptions, levels: Sequence[Level], shelf: Path, *, done: bool
+) -> SortedRows:
+    """The rows in their order, of an earlier call or sorted now; if all is `done`, perhaps gone."""
+    origin = made_of(options.rows, NAME, unit_rows=options.unit_rows)
+    found = find_sorted(shelf, origin)
+    if found is not None and (done or found.rows.exists()):
+        _check_counts(levels, len(found.rows), options)
+        return found
+    listing = list_records(options.rows, NAME)
+    _check_counts(levels, len(listing.ids), options)
+    logging.info("cluster: %d rows are sorted into %s", len(listing.ids), shelf)
+    found = sort_rows(options.rows, NAME, listing, shelf, unit_rows=options.unit_rows)
+    try:
+        _check_spread(found.rows[:LOOKED_AT])
+    except ValueError:
+        drop_rows(shelf)
+        raise
+    return found
 
 
 def levels_of(options: ClusterOptions) -> list[Level]:
@@ -100,8 +157,8 @@ def levels_of(options: ClusterOptions) -> list[Level]:
         raise ValueError(f"cluster.chunk_rows={options.chunk_rows} must be at least 1; use {2**20}")
     if not options.clusters:
         raise ValueError("cluster.clusters is empty; give some, such as (1000, 100)")
-    for name in ("rounds", "kept"):
-        given = getattr(options, name)
+    splits = options.splits or (1,) * len(options.clusters)
+    for name, given in (("rounds", options.rounds), ("kept", options.kept), ("splits", splits)):
         if len(given) != len(options.clusters):
             example = (given or (1,))[:1] * len(options.clusters)
             raise ValueError(
@@ -109,12 +166,14 @@ def levels_of(options: ClusterOptions) -> list[Level]:
                 f"cluster.clusters={options.clusters}; use {example}"
             )
     return [
-        Level(*numbers, options.iterations, options.tolerance)
-        for numbers in zip(options.clusters, options.rounds, options.kept, strict=True)
+        Level(clusters, rounds, kept, options.iterations, options.tolerance, split)
+        for clusters, rounds, kept, split in zip(
+            options.clusters, options.rounds, options.kept, splits, strict=True
+        )
     ]
 
 
-def _check_counts(levels: list[Level], rows: int, options: ClusterOptions) -> None:
+def _check_counts(levels: Sequence[Level], rows: int, options: ClusterOptions) -> None:
     if options.seeding == "greedy" and rows > options.chunk_rows:
         raise ValueError(
             f"cluster.seeding='greedy' needs all {rows} rows in one chunk, and "
@@ -122,17 +181,13 @@ def _check_counts(levels: list[Level], rows: int, options: ClusterOptions) -> No
             f"cluster.chunk_rows={rows} where the devices hold them"
         )
     for number, level in enumerate(levels, 1):
-        if level.clusters > rows:
-            raise ValueError(
-                f"level {number} of cluster.clusters wants {level.clusters} clusters of {rows} "
-                f"rows; use at most {rows}, better a tenth"
-            )
-        rows = level.clusters
+        check_count(number, level, rows)
+        rows = min(level.clusters * level.split, rows)  # at most
 
 
-def _check_spread(rows: np.ndarray) -> None:
-    """What differs by less drowns in the rounding of distances."""
-    some = rows[:LOOKED_AT].astype(np.float64)  # a random part: rows are in the order of a hash
+def _check_spread(some: np.ndarray) -> None:
+    """What differs by less drowns in the rounding of distances. The first rows are random ones."""
+    some = some.astype(np.float64)
     spread = some.var(axis=0).sum() / max(np.square(some).sum(axis=1).mean(), 1e-300)
     if spread < LEAST_SPREAD:
         raise ValueError(
@@ -141,9 +196,18 @@ def _check_spread(rows: np.ndarray) -> None:
         )
 
 
-def _inputs(options: ClusterOptions, seed: int, found: Embeddings) -> dict[str, Any]:
+def _inputs(options: ClusterOptions, seed: int, found: SortedRows) -> dict[str, Any]:
     """Paths and what changes nothing are left out."""
-    names = ("unit_rows", "clusters", "rounds", "kept", "iterations", "tolerance", "seeding")
+    names = (
+        "unit_rows",
+        "clusters",
+        "rounds",
+        "kept",
+        "splits",
+        "iterations",
+        "tolerance",
+        "seeding",
+    )
     return {
         "seed": seed,
         "rows": found.fingerprint,
@@ -152,7 +216,7 @@ def _inputs(options: ClusterOptions, seed: int, found: Embeddings) -> dict[str, 
 
 
 def _sizes(folder: Path, levels: int) -> list[np.ndarray]:
-    return flat_sizes(read_tree(folder, levels).parents)
+    return flat_sizes(read_parents(folder, levels))
 
 
 def _level(sizes: np.ndarray) -> dict[str, Any]:

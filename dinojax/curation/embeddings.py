@@ -6,25 +6,32 @@ missing. Rows are taken in the order of a hash of their ids, so that no stage de
 files divide them.
 """
 
+import contextlib
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int32, Int64, UInt64
 
-from dinojax.curation.tables import read_lists
+from dinojax.curation.tables import list_width, read_lists
 from dinojax.data.ids import SHOWN, read_ids
+
+# Its functions are made at import: type checkers see no names.
+compute: Any = pyarrow.compute
 
 OF = re.compile(r"-of-(\d+)\.parquet$")
 SIZE = ("height", "width")
 """Columns with the images' sizes, where there are any."""
+PART = 2**13
+"""Rows that are read at a time, or a row group."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,21 @@ class Embeddings(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """Of ids and rows, 16 hex digits."""
-        found = blake2b("\0".join(self.ids).encode(), digest_size=8)
-        found.update(np.ascontiguousarray(self.rows).data)
-        return found.hexdigest()
+        """`fingerprint` of ids and rows."""
+        return fingerprint([self.ids], [self.rows])
+
+
+class Listing(NamedTuple):
+    """Which records have rows, in the order of `numbers`; the rows are still in the files."""
+
+    ids: pa.LargeStringArray
+    numbers: UInt64[np.ndarray, " n"]
+    labels: Int32[np.ndarray, " n"]
+    places: Int64[np.ndarray, " m"]
+    """Of each row of the files, one after the other, where it belongs; -1: it is left out."""
+    width: int
+    pixels: Int64[np.ndarray, " n"]
+    """Of the images as they were stored; 0: unknown."""
 
 
 def read_embeddings(given: RowsOptions, name: str) -> Embeddings:
@@ -70,25 +88,67 @@ def read_embeddings(given: RowsOptions, name: str) -> Embeddings:
         ValueError: no such feature, files that do not fit together, an id twice or none that is
             listed, or numbers that are not finite.
     """
-    if given.folder is None:
-        raise ValueError(f"{name}.folder=None is no folder; give one that dinojax.embed wrote")
-    found = [_read(path, given.feature, name) for path in _files(Path(given.folder), name)]
-    widths = {rows.shape[1] for _, _, rows, _ in found}
+    found = list_records(given, name)
+    rows = np.empty((len(found.ids), found.width), np.float32)
+    for places, part in read_parts(given, name, found):
+        rows[places] = part
+    return Embeddings(found.ids.to_pylist(), found.numbers, found.labels, rows, found.pixels)
+
+
+def list_records(given: RowsOptions, name: str) -> Listing:
+    """All but the rows. Raises: as `read_embeddings`, but for numbers that are not finite."""
+    found = [_list(path, given.feature, name) for path in feature_files(given, name)]
+    widths = {width for _, _, _, width in found}
     if len(widths) > 1:
         raise ValueError(
             f"{name}.folder={given.folder} has {given.feature} of widths {sorted(widths)}; give a "
             "folder of one encoder"
         )
-    ids = [id for part, *_ in found for id in part]
+    ids = pa.chunked_array([ids for ids, *_ in found])
     kept = np.arange(len(ids)) if given.ids is None else _listed(ids, given.ids, f"{name}.ids")
-    numbers = numbers_of([ids[i] for i in kept])
+    numbers = np.concatenate([numbers_of(ids.to_pylist()) for ids, *_ in found])[kept]
     order = np.argsort(numbers, kind="stable")
+    places = np.full(len(ids), -1)
+    places[kept[order]] = np.arange(len(order))
     kept, numbers = kept[order], numbers[order]
-    ids = [ids[i] for i in kept]
-    _check_different(ids, numbers, given.folder)
-    columns = list(zip(*found, strict=True))[1:]
-    labels, rows, pixels = (np.concatenate(parts)[kept] for parts in columns)
-    return Embeddings(ids, numbers, labels, rows, pixels)
+    ids = ids.combine_chunks().take(pa.array(kept))
+    _check_different(ids, numbers, str(given.folder))
+    labels, pixels = (np.concatenate([one[i] for one in found])[kept] for i in (1, 2))
+    return Listing(ids, numbers, labels, places, *widths, pixels)
+
+
+def read_parts(
+    given: RowsOptions, name: str, listing: Listing
+) -> Iterator[tuple[Int64[np.ndarray, " r"], Float[np.ndarray, "r D"]]]:
+    """(places, rows) of all that is listed, few at a time, in the order of the files.
+
+    Raises:
+        ValueError: numbers that are not finite.
+    """
+    done = 0
+    for path in feature_files(given, name):
+        for part in _read_rows(path, given.feature):
+            places = listing.places[done : done + len(part)]
+            done += len(part)
+            kept = places >= 0
+            bad = places[kept & ~np.isfinite(part).all(axis=1)]
+            if len(bad):
+                raise ValueError(
+                    f"{path} has rows of {given.feature} that are not finite, such as that of "
+                    f"{listing.ids[bad[0]].as_py()!r}; embed these records again or leave them out"
+                )
+            yield places[kept], part[kept]
+
+
+def fingerprint(ids: Iterable[Sequence[str]], rows: Iterable[Float[np.ndarray, "_ D"]]) -> str:
+    """Of all ids and then all rows, however each are divided: 16 hex digits."""
+    found, before = blake2b(digest_size=8), ""
+    for some in ids:
+        found.update((before + "\0".join(some)).encode())
+        before = "\0"
+    for part in rows:
+        found.update(np.ascontiguousarray(part).data)
+    return found.hexdigest()
 
 
 def numbers_of(ids: Sequence[str]) -> UInt64[np.ndarray, " n"]:
@@ -103,7 +163,11 @@ def unit(rows: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
     return rows / np.where(length > 0, length, 1)
 
 
-def _files(folder: Path, name: str) -> list[Path]:
+def feature_files(given: RowsOptions, name: str) -> list[Path]:
+    """In the order of their names. Raises: as `read_embeddings`."""
+    if given.folder is None:
+        raise ValueError(f"{name}.folder=None is no folder; give one that dinojax.embed wrote")
+    folder = Path(given.folder)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{name}.folder={folder} is not a folder; give one that dinojax.embed wrote"
@@ -123,60 +187,78 @@ def _files(folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def _read(
+def _list(
     path: Path, feature: str, name: str
-) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
-    """(ids, labels, rows, pixels) of one file."""
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            for column in ("id", feature):
-                if column not in names:
-                    near = difflib.get_close_matches(column, names, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"it has {names}"
-                    raise ValueError(f"{name}: {path} has no column {column!r}; {hint}")
-            wanted = ("id", "label", *SIZE, feature)
-            table = file.read(columns=[n for n in wanted if n in names])
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a complete Parquet file; write it again") from error
-    ids = [str(id) for id in table["id"].to_pylist()]
-    try:
-        rows = np.asarray(read_lists(table[feature]), np.float32)
-    except ValueError as error:
-        raise ValueError(f"{name}.feature={feature!r} of {path}: {error}") from None
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"{path} has {len(bad)} rows of {feature} that are not finite, the first of "
-            f"{ids[bad[0]]!r}; embed these records again or leave them out"
-        )
+) -> tuple[pa.LargeStringArray, np.ndarray, np.ndarray, int]:
+    """(ids, labels, pixels, width of the rows) of one file."""
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        for column in ("id", feature):
+            if column not in schema.names:
+                near = difflib.get_close_matches(column, schema.names, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it has {schema.names}"
+                raise ValueError(f"{name}: {path} has no column {column!r}; {hint}")
+        try:
+            width = list_width(schema.field(feature).type)
+        except ValueError as error:
+            raise ValueError(f"{name}.feature={feature!r} of {path}: {error}") from None
+        table = file.read(columns=[n for n in ("id", "label", *SIZE) if n in schema.names])
+    ids = table["id"].cast(pa.large_string()).combine_chunks()
+    if ids.null_count:
+        raise ValueError(f"{path} has {ids.null_count} rows without id; leave them out")
     labels = np.full(len(ids), -1, np.int32)
-    if "label" in names:
+    if "label" in table.column_names:
         labels = table["label"].fill_null(-1).to_numpy().astype(np.int32)
     pixels = np.zeros(len(ids), np.int64)
-    if set(SIZE) <= set(names):
-        height, width = (table[side].fill_null(0).to_numpy().astype(np.int64) for side in SIZE)
-        pixels = height * width
-    return ids, labels, rows, pixels
+    if set(SIZE) <= set(table.column_names):
+        height, width_px = (table[side].fill_null(0).to_numpy().astype(np.int64) for side in SIZE)
+        pixels = height * width_px
+    return ids, labels, pixels, width
 
 
-def _listed(ids: list[str], path: str, name: str) -> np.ndarray:
+def _read_rows(path: Path, feature: str) -> Iterator[Float[np.ndarray, "r D"]]:
+    """By row groups: those of `dinojax.embed` are small, and several are read at a time."""
+    with _opened(path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        part = (np.cumsum(sizes) - sizes) // PART
+        for number in np.unique(part):
+            groups = np.flatnonzero(part == number).tolist()
+            try:
+                rows = read_lists(file.read_row_groups(groups, columns=[feature])[feature])
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+            yield np.asarray(rows, np.float32)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a complete Parquet file; write it again") from error
+
+
+def _listed(ids: pa.ChunkedArray, path: str, name: str) -> np.ndarray:
     """Places of the ids that a file lists."""
-    wanted = set(read_ids(path))
-    kept = np.asarray([place for place, id in enumerate(ids) if id in wanted], np.int64)
-    unknown = sorted(wanted - {ids[place] for place in kept})
+    wanted = pa.array(read_ids(path), pa.large_string()).unique()
+    kept = np.flatnonzero(compute.is_in(ids, value_set=wanted).to_numpy())
+    unknown = sorted(
+        wanted.filter(compute.invert(compute.is_in(wanted, value_set=ids))).to_pylist()
+    )
     if unknown:
         raise ValueError(
             f"{name}={path} lists {len(unknown)} ids that have no row: "
-            f"{', '.join(map(repr, unknown[:SHOWN]))}; list ids of these rows, such as {ids[0]!r}"
+            f"{', '.join(map(repr, unknown[:SHOWN]))}; list ids of these rows, such as "
+            f"{ids[0].as_py()!r}"
         )
     return kept
 
 
-def _check_different(ids: list[str], numbers: np.ndarray, folder: str) -> None:
-    for place in np.flatnonzero(numbers[1:] == numbers[:-1]):
+def _check_different(ids: pa.LargeStringArray, numbers: np.ndarray, folder: str) -> None:
+    for place in np.flatnonzero(numbers[1:] == numbers[:-1]).tolist():
         if ids[place] == ids[place + 1]:
             raise ValueError(
-                f"{folder} has two rows with the id {ids[place]!r}; ids must differ, as over the "
-                "sources of one mixture: embed each source into a folder of its own"
+                f"{folder} has two rows with the id {ids[place].as_py()!r}; ids must differ, as "
+                "over the sources of one mixture: embed each source into a folder of its own"
             )

@@ -5,10 +5,14 @@ and those of the last cover what there is evenly. Resampling flattens one level:
 rows nearest to its centre are kept, equally many, and k-means begins anew on these; then all rows
 go to their nearest new centre.
 
+Splitting makes many clusters of few: each of a level's becomes some, by k-means of its own rows.
+
 Settings are counted as here and not as there: `Level.rounds` is the number of resampled rounds
 after the plain one. The released script of many processes counts both; its "10 steps" are 9 rounds.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,7 +25,7 @@ from jaxtyping import Int
 from dinojax.curation import kmeans
 from dinojax.curation.assign import assign
 from dinojax.curation.draws import first_of_each
-from dinojax.curation.parts import Chunks, place
+from dinojax.curation.parts import Chunks, Picked, Rows, chunks_of, each, to_host
 from dinojax.curation.seeding import greedy_seeds
 from dinojax.typing import Array, Float, Key
 
@@ -39,9 +43,10 @@ class Level:
         kept: rows per cluster in these; about half of what a cluster holds in the mean.
         iterations: of Lloyd's algorithm in each round.
         tolerance: ends a round early once the inertia falls by less than this share.
+        split: of each cluster, so many; fewer where it has fewer rows. Excludes `rounds`.
 
     Raises:
-        ValueError: a number outside its range.
+        ValueError: a number outside its range, or rounds of a level that is split.
     """
 
     clusters: int
@@ -49,12 +54,18 @@ class Level:
     kept: int = 1
     iterations: int = 50
     tolerance: float = 0.0
+    split: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("clusters", 1), ("rounds", 0), ("kept", 1), ("iterations", 1)):
-            value = getattr(self, name)
+        for name in ("clusters", "rounds", "kept", "iterations", "split"):
+            value, least = getattr(self, name), 0 if name == "rounds" else 1
             if value < least:
                 raise ValueError(f"{name}={value} must be at least {least}; use {least}")
+        if self.split > 1 and self.rounds:
+            raise ValueError(
+                f"split={self.split} and rounds={self.rounds} exclude each other; use rounds=0, or "
+                "split=1"
+            )
 
 
 class Progress(NamedTuple):
@@ -77,7 +88,7 @@ class Clusters(NamedTuple):
 
 
 def climb(
-    rows: Float[np.ndarray, "n D"],
+    rows: Rows,
     levels: Sequence[Level],
     key: Key,
     *,
@@ -89,14 +100,13 @@ def climb(
     for number, level in enumerate(levels):
         own = jax.random.fold_in(key, number)
         *_, last = cluster(rows, level, own, seeds=seeds, chunk=chunk)
-        centers = np.asarray(last.state.centers)
-        found.append(Clusters(centers, *assign_all(rows, centers, chunk)))
-        rows = centers
+        found.append(settled(rows, level, np.asarray(last.state.centers), own, chunk))
+        rows = found[-1].centers
     return found
 
 
 def cluster(
-    rows: Float[np.ndarray, "n D"],
+    rows: Rows,
     level: Level,
     key: Key,
     *,
@@ -110,13 +120,13 @@ def cluster(
         sample = rows
         if previous is not None:
             label, distance = assign_all(rows, previous, chunk)
-            sample = rows[first_of_each(label, distance, level.kept)]
+            sample = Picked(rows, first_of_each(label, distance, level.kept))
         chunks = chunks_of(sample, chunk)
         if start is not None and number == start.round:
             state = start.state
         else:
             centers = seeds(chunks, level.clusters, jax.random.fold_in(key, number))
-            largest = jnp.stack([kmeans.largest_coordinate(one) for one in chunks()]).max()
+            largest = jnp.stack(list(each(kmeans.largest_coordinate, chunks))).max()
             state = kmeans.begin(centers, largest)
         for improved in kmeans.lloyd(chunks, state, level.iterations, tolerance=level.tolerance):
             state = improved
@@ -124,21 +134,53 @@ def cluster(
         previous = np.asarray(state.centers)
 
 
-def chunks_of(rows: Float[np.ndarray, "n D"], chunk: int) -> Chunks:
-    """`chunk` rows at a time. A single chunk stays on the devices, several come and go."""
-    if len(rows) <= chunk:
-        whole = [place(rows)]
-        return lambda: whole
-    return lambda: (place(rows[first : first + chunk]) for first in range(0, len(rows), chunk))
+def settled(
+    rows: Rows, level: Level, centers: Float[np.ndarray, "K D"], key: Key, chunk: int
+) -> Clusters:
+    """What becomes of a level's last centres and of its `key`."""
+    found = Clusters(centers, *assign_all(rows, centers, chunk))
+    if level.split == 1:
+        return found
+    return split(rows, level, found, jax.random.fold_in(key, 1))  # 0 has seeded the level
+
+
+def split(rows: Rows, level: Level, coarse: Clusters, key: Key) -> Clusters:
+    """Of each coarse cluster `level.split`, by k-means from greedy seeds, once and not the best of
+    several times as in the released code; those without rows are left out.
+
+    A row stays in its coarse cluster, even if a centre of another is nearer: no row is compared
+    with all centres. The devices hold a coarse cluster at a time, in whole blocks of rows.
+    """
+    order = np.argsort(coarse.label, kind="stable")
+    sizes = np.bincount(coarse.label, minlength=len(coarse.centers))
+    label, distance = np.empty_like(coarse.label), np.empty_like(coarse.distance)
+    centers, before = [], 0
+    for number, places in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
+        if not len(places):
+            continue
+        own, inside = Picked(rows, places), jax.random.fold_in(key, number)
+        count = min(level.split, len(places))
+        whole = dataclasses.replace(level, clusters=count, split=1)
+        *_, last = cluster(own, whole, inside, seeds=greedy_seeds, chunk=len(places))
+        found = np.asarray(last.state.centers)
+        child, distance[places] = assign_all(own, found, len(places))
+        used, child = np.unique(child, return_inverse=True)
+        label[places] = before + child
+        centers.append(found[used])
+        before += len(used)
+    return Clusters(np.concatenate(centers), label, distance)
 
 
 def assign_all(
-    rows: Float[np.ndarray, "n D"], centers: Float[np.ndarray, "K D"], chunk: int
+    rows: Rows, centers: Float[np.ndarray, "K D"], chunk: int
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """(label, squared distance) of all rows, on the host."""
-    found = []
-    for one in chunks_of(rows, chunk)():
-        label, distance = assign(one, jnp.asarray(centers))
-        found.append((np.asarray(label)[: one.count], np.asarray(distance)[: one.count]))
-    labels, distances = zip(*found, strict=True)
-    return np.concatenate(labels), np.concatenate(distances)
+    label, distance = np.empty(len(rows), np.int32), np.empty(len(rows), centers.dtype)
+    whole = jnp.asarray(centers)
+    found = each(functools.partial(assign, centers=whole), chunks_of(rows, chunk))
+    for first, some in zip(range(0, len(rows), chunk), found, strict=True):
+        here = slice(first, min(first + chunk, len(rows)))
+        every = to_host(some)
+        label[here] = every.label[: here.stop - first]
+        distance[here] = every.distance[: here.stop - first]
+    return label, distance

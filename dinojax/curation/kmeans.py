@@ -85,8 +85,8 @@ def lloyd(
     """
     while int(state.iteration) < iterations and float(state.gain) > tolerance:
         totals = no_totals(state.centers)
-        for chunk in chunks():
-            totals = add(totals, chunk, state)
+        for chunk in chunks():  # the next is read while one is added, and no further
+            totals = add(jax.block_until_ready(totals), chunk, state)
         state = update(state, totals)
         yield state
 

@@ -23,6 +23,7 @@ from dinojax.curation.parts import (
     WHOLE,
     Chunk,
     Chunks,
+    each,
     on_parts,
     own_valid,
     place,
@@ -53,20 +54,21 @@ def parallel_seeds(
     There may be up to 2**32 rows; more would share places, and waiting times.
     """
     candidates = lottery(chunks(), None, 1, jax.random.fold_in(key, 0)).rows
-    found = [assign(chunk, candidates) for chunk in chunks()]
+    first = each(lambda chunk: (assign(chunk, candidates), chunk.count), chunks)
+    found, counts = map(list, zip(*first, strict=True))
     for number in range(1, rounds + 1):
         odds = [one.distance for one in found]
         winners = lottery(chunks(), odds, oversampling * count, jax.random.fold_in(key, number))
         # Where there are too few, copies of the first candidate, to which no row is nearer.
         drawn = jnp.isfinite(winners.time)[:, None]
         new = jnp.where(drawn, winners.rows, candidates[0])
-        for at, chunk in enumerate(chunks()):
-            found[at] = closer(found[at], assign(chunk, new), len(candidates))
+        for at, one in enumerate(each(functools.partial(assign, centers=new), chunks)):
+            found[at] = closer(found[at], one, len(candidates))
         candidates = jnp.concatenate([candidates, new])
     pool = place(np.asarray(candidates))
     weights = jnp.zeros(len(pool.rows))
-    for one, chunk in zip(found, chunks(), strict=True):
-        weights += members(one.label, chunk.count, len(weights))
+    for one, valid in zip(found, counts, strict=True):
+        weights += members(one.label, valid, len(weights))
     return plus_plus(pool, count, jax.random.fold_in(key, rounds + 1), weights)
 
 
@@ -76,6 +78,7 @@ def lottery(
     """`wanted` rows of all chunks; None: with equal odds."""
     best, before = None, 0
     for number, chunk in enumerate(chunks):
+        jax.block_until_ready(best)  # so that no more than two chunks lie on the devices
         own = jnp.ones(len(chunk.rows)) if odds is None else odds[number]
         some = chunk_winners(chunk, own, before, wanted, key)
         best = some if best is None else jax.tree.map(lambda *x: jnp.concatenate(x), best, some)

@@ -8,13 +8,15 @@ Without a mesh in use (`jax.set_mesh`) everything lies on one device and nothing
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 
 from dinojax.mesh import BATCH_AXES, batch_sharding, current_batch_shards
@@ -25,6 +27,39 @@ BLOCK = 1024
 CENTER_AXIS = "tensor"
 """Centres are split over this axis of the mesh."""
 ROWS, CENTERS, WHOLE = PartitionSpec(BATCH_AXES), PartitionSpec(CENTER_AXIS), PartitionSpec()
+
+
+Found = TypeVar("Found")
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A float array ``[n, D]``, or what reads its slices and rows at places from a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Some of the rows, which stay where they are until they are asked for."""
+
+    rows: Rows
+    places: Int[np.ndarray, " m"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.places), *self.rows.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, part: Any) -> np.ndarray:
+        return self.rows[self.places[part]]
 
 
 class Chunk(NamedTuple):
@@ -40,21 +75,22 @@ Chunks = Callable[[], Iterable[Chunk]]
 """Begins one pass over the data."""
 
 
-def place(rows: Float[np.ndarray, "n D"]) -> Chunk:
-    """`rows` on the devices in use. Each process reads its part alone, so they may lie in a file.
+def place(rows: Rows, start: int = 0, stop: int | None = None) -> Chunk:
+    """``rows[start:stop]`` on the devices in use. Each process reads only what its devices hold.
 
     Raises:
         ValueError: no rows.
     """
-    count = len(rows)
-    if count == 0:
+    stop = len(rows) if stop is None else min(stop, len(rows))
+    count = stop - start
+    if count <= 0:
         raise ValueError(f"rows have the shape {rows.shape}; give at least 1 row")
     unit = BLOCK * current_batch_shards()
     shape = (-(-count // unit) * unit, *rows.shape[1:])
 
     def part(index: Any) -> np.ndarray:
         first, end, _ = index[0].indices(shape[0])
-        own = np.asarray(rows[first : min(end, count)])
+        own = np.asarray(rows[start + min(first, count) : start + min(end, count)])
         return np.pad(own, ((0, end - first - len(own)), (0, 0)))
 
     if jax.sharding.get_abstract_mesh().empty:
@@ -63,6 +99,34 @@ def place(rows: Float[np.ndarray, "n D"]) -> Chunk:
         sharding = batch_sharding(jax.sharding.get_mesh())
         whole = jax.make_array_from_callback(shape, sharding, part)
     return Chunk(whole, jnp.asarray(count, jnp.int32))
+
+
+def chunks_of(rows: Rows, chunk: int) -> Chunks:
+    """`chunk` rows at a time. A single chunk stays on the devices, several come and go."""
+    if len(rows) <= chunk:
+        whole = [place(rows)]
+        return lambda: whole
+    return lambda: (place(rows, first, first + chunk) for first in range(0, len(rows), chunk))
+
+
+def each(function: Callable[[Chunk], Found], chunks: Chunks) -> Iterator[Found]:
+    """`function` of every chunk, in their order.
+
+    While it is computed for one, the next is read: two lie on the devices at a time.
+    """
+    pending: list[Found] = []
+    for chunk in chunks():
+        pending.append(function(chunk))  # not awaited
+        if len(pending) > 1:
+            yield jax.block_until_ready(pending.pop(0))
+    yield from pending
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """Whole arrays as NumPy's, in every process."""
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.tree.map(np.asarray, tree)
 
 
 def on_parts(

@@ -7,6 +7,7 @@ import numpy as np
 
 from dinojax.curation.hierarchy import Progress
 from dinojax.curation.kmeans import State
+from dinojax.runtime.agreement import await_visible, from_first
 from dinojax.runtime.atomic import replacing
 
 
@@ -28,3 +29,15 @@ def load_progress(path: Path) -> Progress | None:
         state = State(**{name: jnp.asarray(values[name]) for name in State._fields})
         previous = values.get("previous")
         return Progress(int(values["round"]), previous, state)
+
+
+def agreed_progress(path: Path) -> Progress | None:
+    """`load_progress` of what the first process sees, in every one; a barrier."""
+
+    def position() -> list[int] | None:
+        found = load_progress(path)
+        return None if found is None else [found.round, int(found.state.iteration)]
+
+    first = from_first(path.stem, position)
+    await_visible(path, "process 0", lambda: position() == first)
+    return load_progress(path)

@@ -85,16 +85,25 @@ def list_column(values: Float[np.ndarray, "n D"]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
+def list_width(kind: pa.DataType) -> int:
+    """Of the rows in a column of this type.
+
+    Raises:
+        ValueError: the type is another than that of `list_column`.
+    """
+    if not (pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)):
+        raise ValueError(f"a column of type {kind} must be of fixed-size lists of floats")
+    return kind.list_size
+
+
 def read_lists(column: pa.ChunkedArray) -> Float[np.ndarray, "n D"]:
     """What `list_column` was given.
 
     Raises:
         ValueError: the column has rows that are null, or is of something else.
     """
-    kind = column.type
-    if not (pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)):
-        raise ValueError(f"a column of type {kind} must be of fixed-size lists of floats")
+    width = list_width(column.type)
     whole = column.combine_chunks()
     if whole.null_count or whole.flatten().null_count:
         raise ValueError("a column of features has nulls; leave such rows out")
-    return whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
+    return whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)

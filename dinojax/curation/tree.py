@@ -6,7 +6,7 @@ tables above, children are the clusters of the level below. ``centers_l1.parquet
 in the order of the clusters. A level whose centres are there is done.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Int32
 
-from dinojax.curation.embeddings import Embeddings
-from dinojax.curation.hierarchy import Level, Progress, Seeds, assign_all, cluster
-from dinojax.curation.progress_file import load_progress, save_progress
+from dinojax.curation.hierarchy import Clusters, Level, Progress, Seeds, cluster, settled
+from dinojax.curation.parts import Rows
+from dinojax.curation.progress_file import agreed_progress, save_progress
 from dinojax.curation.tables import list_column, read_lists, write_table
+from dinojax.runtime.agreement import from_first
+from dinojax.runtime.divided_files import await_all
 from dinojax.typing import Key
+
+Records = Callable[[], pa.Table]
+"""``id`` and ``label`` of the rows, once they are needed."""
 
 
 class Step(NamedTuple):
@@ -44,41 +49,59 @@ class Tree(NamedTuple):
 
 
 def grow(
-    found: Embeddings, levels: Sequence[Level], key: Key, folder: Path, *, seeds: Seeds, chunk: int
+    rows: Rows,
+    records: Records,
+    levels: Sequence[Level],
+    key: Key,
+    folder: Path,
+    *,
+    seeds: Seeds,
+    chunk: int,
 ) -> Iterator[Step]:
     """`hierarchy.climb` that leaves its tables in `folder`: a step per iteration, each on disk.
 
-    Ended anywhere and called again, it goes on after the last one, bit for bit.
+    Ended anywhere and called again, it goes on after the last one, bit for bit. Of several
+    processes all make the same call, with a folder that they share, and the first one writes.
     """
-    rows = found.rows
     for number, level in enumerate(levels, 1):
-        if not centers_path(folder, number).exists():
+        check_count(number, level, len(rows))
+        if not from_first(f"level {number}", centers_path(folder, number).exists):
             own = jax.random.fold_in(key, number - 1)
             path = folder / f"progress_l{number}.npz"
-            last = load_progress(path)
+            last = agreed_progress(path)
             for progress in cluster(rows, level, own, seeds=seeds, chunk=chunk, start=last):
-                save_progress(path, progress)
+                if jax.process_index() == 0:
+                    save_progress(path, progress)
                 yield Step(number, progress)
                 last = progress
             assert last is not None  # there is an iteration
-            _write(folder, number, found, rows, np.asarray(last.state.centers), chunk)
-        (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
+            found = settled(rows, level, np.asarray(last.state.centers), own, chunk)
+            if jax.process_index() == 0:
+                _write(folder, number, records, found)
+        await_all([tree_path(folder, number), centers_path(folder, number)])
+        if jax.process_index() == 0:
+            (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
         rows = read_centers(folder, number)
 
 
-def _write(
-    folder: Path, number: int, found: Embeddings, rows: np.ndarray, centers: np.ndarray, chunk: int
-) -> None:
-    label, distance = assign_all(rows, centers, chunk)
-    columns = {
-        "child": found.ids if number == 1 else np.arange(len(rows)),
-        "parent": label.astype(np.int64),
-        "squared_distance": distance,
-    }
+def check_count(number: int, level: Level, rows: int) -> None:
+    """Raise a ValueError if there are fewer rows than clusters."""
+    if level.clusters > rows:
+        raise ValueError(
+            f"level {number} of cluster.clusters wants {level.clusters} clusters of {rows} rows; "
+            f"use at most {rows}, better a tenth"
+        )
+
+
+def _write(folder: Path, number: int, records: Records, found: Clusters) -> None:
+    columns = {"parent": found.label.astype(np.int64), "squared_distance": found.distance}
     if number == 1:
-        columns["label"] = pa.array(found.labels, mask=found.labels < 0)
+        given = records()
+        columns = {"child": given["id"], **columns, "label": given["label"]}
+    else:
+        columns = {"child": np.arange(len(found.label)), **columns}
     write_table(tree_path(folder, number), columns)
-    write_table(centers_path(folder, number), {"center": list_column(centers)})
+    write_table(centers_path(folder, number), {"center": list_column(found.centers)})
 
 
 def tree_path(folder: Path, level: int) -> Path:
@@ -93,13 +116,18 @@ def read_centers(folder: Path, level: int) -> Float[np.ndarray, "K D"]:
     return read_lists(pq.read_table(centers_path(folder, level))["center"])
 
 
+def read_parents(folder: Path, levels: int) -> list[Int[np.ndarray, "_"]]:
+    """Of all levels, as `Tree` has them."""
+    paths = [tree_path(folder, number) for number in range(1, levels + 1)]
+    return [pq.read_table(path, columns=["parent"])["parent"].to_numpy() for path in paths]
+
+
 def read_tree(folder: Path, levels: int) -> Tree:
     """All levels."""
-    tables = [pq.read_table(tree_path(folder, number)) for number in range(1, levels + 1)]
-    first = tables[0]
+    first = pq.read_table(tree_path(folder, 1), columns=["child", "label", "squared_distance"])
     return Tree(
         first["child"].to_pylist(),
         first["label"].fill_null(-1).to_numpy().astype(np.int32),
-        [table["parent"].to_numpy() for table in tables],
+        read_parents(folder, levels),
         first["squared_distance"].to_numpy(),
     )

@@ -10,6 +10,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import jax
+
 import dinojax
 from dinojax.runtime.cluster import gather
 from dinojax.runtime.contract import ABSENT, HOST_KEYS, SHOWN, flatten, versions
@@ -38,6 +40,16 @@ def agree(name: str, facts: dict[str, Any]) -> None:
             f"the processes of this run disagree: {differences(every)}; start all of them with the "
             "same command and the same code"
         )
+
+
+def from_first(name: str, make: Callable[[], Any]) -> Any:
+    """What `make` returns in the first process, as JSON knows it, in every one; a barrier.
+
+    Args:
+        name: of the question.
+        make: called by the first alone. What it raises there ends all (`cluster.together`).
+    """
+    return json.loads(gather(name, json.dumps(make()) if jax.process_index() == 0 else "")[0])
 
 
 def check_shared(path: Path) -> None:

@@ -7,9 +7,10 @@ from clouds import brute_labels
 from sklearn.neighbors import KernelDensity
 
 from dinojax.curation.balance import balanced_sample
-from dinojax.curation.hierarchy import Level, climb, cluster
+from dinojax.curation.hierarchy import Level, assign_all, climb, cluster
 from dinojax.curation.parallel_seeding import parallel_seeds
 from dinojax.curation.seeding import greedy_seeds
+from dinojax.mesh import make_mesh
 from dinojax.typing import Array
 
 KEY = jax.random.key(0)
@@ -87,7 +88,47 @@ def test_a_stop_changes_no_bit(small, at):
     jax.tree.map(np.testing.assert_array_equal, whole[at + 1 :], rest)
 
 
-@pytest.mark.parametrize("name", ["clusters", "kept", "iterations"])
+def test_splits_are_k_means_in_each_cluster():
+    """One cluster has two rows, fewer than it would be split into, and one copies of one row."""
+    rows = np.concatenate([cloud(0.02), [[9, 9], [9, 8]], np.full((4, 2), -9)]).astype(np.float32)
+    level = Level(6, iterations=3, split=4)
+    (plain,) = climb(rows, [Level(6, iterations=3)], KEY)
+    (found,) = climb(rows, [level], KEY)
+    key, before = jax.random.fold_in(jax.random.fold_in(KEY, 0), 1), 0
+    for number in range(6):
+        own = plain.label == number
+        small = Level(min(4, int(own.sum())), iterations=3)
+        inside = jax.random.fold_in(key, number)
+        *_, last = cluster(rows[own], small, inside, seeds=greedy_seeds, chunk=10_000)
+        label, distance = assign_all(rows[own], np.asarray(last.state.centers), 10_000)
+        used, label = np.unique(label, return_inverse=True)
+        np.testing.assert_array_equal(found.label[own], before + label)
+        np.testing.assert_array_equal(found.distance[own], distance)
+        here = slice(before, before + len(used))
+        np.testing.assert_array_equal(found.centers[here], np.asarray(last.state.centers)[used])
+        before += len(used)
+    assert len(found.centers) == before < 6 * 4
+    assert (np.bincount(found.label, minlength=before) > 0).all()
+    assert (found.label[rows[:, 0] == -9] == found.label[-1]).all()
+    assert found.distance.sum() < 0.5 * plain.distance.sum()
+
+
+@pytest.mark.slow
+def test_devices_and_chunks_change_no_split():
+    rows, level = cloud(0.02), Level(5, iterations=3, split=3)
+    options = {"seeds": parallel_seeds}
+    (one,) = climb(rows, [level], KEY, **options)
+    with jax.set_mesh(make_mesh(4, 1, 2)):
+        (other,) = climb(rows, [level], KEY, chunk=100, **options)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_splits_exclude_rounds():
+    with pytest.raises(ValueError, match="split=3 and rounds=1 exclude each other; use rounds=0"):
+        Level(5, rounds=1, split=3)
+
+
+@pytest.mark.parametrize("name", ["clusters", "kept", "iterations", "split"])
 def test_numbers_outside_their_range(name):
     with pytest.raises(ValueError, match=f"{name}=0 must be at least 1; use 1"):
         Level(**({"clusters": 5} | {name: 0}))

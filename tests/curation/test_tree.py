@@ -4,6 +4,7 @@ import itertools
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from clouds import blobs
@@ -35,7 +36,10 @@ def found() -> Embeddings:
 
 
 def grown(found, folder):
-    return grow(found, LEVELS, KEY, folder, seeds=greedy_seeds, chunk=2**20)
+    labels = pa.array(found.labels, mask=found.labels < 0)
+    records = pa.table({"id": found.ids, "label": labels})
+    options = {"seeds": greedy_seeds, "chunk": 2**20}
+    return grow(found.rows, lambda: records, LEVELS, KEY, folder, **options)
 
 
 @pytest.fixture(scope="module")

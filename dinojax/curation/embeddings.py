@@ -72,9 +72,9 @@ class Listing(NamedTuple):
     labels: Int32[np.ndarray, " n"]
     places: Int64[np.ndarray, " m"]
     """Of each row of the files, one after the other, where it belongs; -1: it is left out."""
-    width: int
     pixels: Int64[np.ndarray, " n"]
     """Of the images as they were stored; 0: unknown."""
+    width: int
 
 
 def read_embeddings(given: RowsOptions, name: str) -> Embeddings:
@@ -114,7 +114,7 @@ def list_records(given: RowsOptions, name: str) -> Listing:
     ids = ids.combine_chunks().take(pa.array(kept))
     _check_different(ids, numbers, str(given.folder))
     labels, pixels = (np.concatenate([one[i] for one in found])[kept] for i in (1, 2))
-    return Listing(ids, numbers, labels, places, *widths, pixels)
+    return Listing(ids, numbers, labels, places, pixels, *widths)
 
 
 def read_parts(

@@ -56,9 +56,8 @@ def cluster():
     ray.shutdown()
 
 
-@pytest.mark.parametrize(
-    "name, run", [("sample", run_sample), pytest.param("dedup", run_dedup, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name, run", [("sample", run_sample), ("dedup", run_dedup)])
 def test_the_same_tables(cluster, name, run, monkeypatch, tmp_path):
     """From several shards; in dedup with a component that is too large."""
     inputs = write_inputs(tmp_path)

@@ -19,8 +19,8 @@ VARIANTS = {
 }
 
 
-HEAVY = ("unnormalised_same_size", "unmasked_teacher_neg")
-"""Only in the slow run and with ``-m golden``: two variants compile enough for the default one."""
+HEAVY = ("unnormalised_same_size", "unmasked_teacher_neg", "ema_masked_stats_neg")
+"""Only in the slow run and with ``-m golden``: one variant compiles enough for the default one."""
 
 
 @pytest.fixture(

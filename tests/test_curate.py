@@ -14,7 +14,7 @@ from dinojax import curate as curate_app
 from dinojax.config_curation import CurationConfig, default_config, parse_config
 from dinojax.curate import curate
 from dinojax.curation import cluster_stage, sorted_rows, tree
-from dinojax.curation.cluster_stage import ClusterOptions
+from dinojax.curation.cluster_stage import ClusterOptions, levels_of
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.embeddings import RowsOptions
 from dinojax.curation.mix_stage import MixOptions
@@ -238,6 +238,14 @@ def test_tables_do_not_depend_on_chunks_and_files(done, config, folder, tmp_path
     given = changed(given, "cluster", rows=rows, chunk_rows=45)
     other = curate("cluster", given, tmp_path / "other")
     assert other["outputs"] == one["outputs"] and other["inputs"] == one["inputs"]
+
+
+def test_reseeding_is_bound_and_of_every_level(done, config):
+    """Here no cluster is empty, so that it would change nothing."""
+    other = changed(config, "cluster", reseed_empty=True)
+    with pytest.raises(ValueError, match="is of other inputs: reseed_empty was false and is true"):
+        curate("cluster", other, done[0])
+    assert [level.reseed_empty for level in levels_of(other.cluster)] == [True, True]
 
 
 def test_a_level_that_is_split(config, tmp_path):

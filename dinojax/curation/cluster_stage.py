@@ -55,6 +55,9 @@ class ClusterOptions:
     """Of Lloyd's algorithm in each round."""
     tolerance: float = 0.0
     """Ends a round early once the inertia falls by less than this share."""
+    reseed_empty: bool = False
+    """Move centres without rows to the rows farthest from theirs, at the price of a pass over the
+    rows. The released code of arXiv:2405.15613 leaves them where they are."""
     seeding: str = "greedy"
     """"greedy": k-means++, for up to some 20,000 clusters of rows in one chunk. "parallel":
     k-means||, for more."""
@@ -165,11 +168,12 @@ def levels_of(options: ClusterOptions) -> list[Level]:
                 f"cluster.{name}={given} must have one number for each of "
                 f"cluster.clusters={options.clusters}; use {example}"
             )
+    numbers = zip(options.clusters, options.rounds, options.kept, splits, strict=True)
+    names = ("iterations", "tolerance", "reseed_empty")
+    shared = {name: getattr(options, name) for name in names}
     return [
-        Level(clusters, rounds, kept, options.iterations, options.tolerance, split)
-        for clusters, rounds, kept, split in zip(
-            options.clusters, options.rounds, options.kept, splits, strict=True
-        )
+        Level(clusters, rounds, kept, split=split, **shared)
+        for clusters, rounds, kept, split in numbers
     ]
 
 
@@ -199,14 +203,8 @@ def _check_spread(some: np.ndarray) -> None:
 def _inputs(options: ClusterOptions, seed: int, found: SortedRows) -> dict[str, Any]:
     """Paths and what changes nothing are left out."""
     names = (
-        "unit_rows",
-        "clusters",
-        "rounds",
-        "kept",
-        "splits",
-        "iterations",
-        "tolerance",
-        "seeding",
+        *("unit_rows", "clusters", "rounds", "kept", "splits"),
+        *("iterations", "tolerance", "reseed_empty", "seeding"),
     )
     return {
         "seed": seed,

@@ -44,6 +44,8 @@ class Level:
         iterations: of Lloyd's algorithm in each round.
         tolerance: ends a round early once the inertia falls by less than this share.
         split: of each cluster, so many; fewer where it has fewer rows. Excludes `rounds`.
+        reseed_empty: centres without rows go to the farthest rows (`kmeans.reseeded`); the released
+            code leaves them where they are.
 
     Raises:
         ValueError: a number outside its range, or rounds of a level that is split.
@@ -55,6 +57,7 @@ class Level:
     iterations: int = 50
     tolerance: float = 0.0
     split: int = 1
+    reseed_empty: bool = False
 
     def __post_init__(self) -> None:
         for name in ("clusters", "rounds", "kept", "iterations", "split"):
@@ -128,7 +131,8 @@ def cluster(
             centers = seeds(chunks, level.clusters, jax.random.fold_in(key, number))
             largest = jnp.stack(list(each(kmeans.largest_coordinate, chunks))).max()
             state = kmeans.begin(centers, largest)
-        for improved in kmeans.lloyd(chunks, state, level.iterations, tolerance=level.tolerance):
+        options = {"tolerance": level.tolerance, "reseed_empty": level.reseed_empty}
+        for improved in kmeans.lloyd(chunks, state, level.iterations, **options):
             state = improved
             yield Progress(number, previous, state)
         previous = np.asarray(state.centers)

@@ -21,6 +21,7 @@ from dinojax.curation.assign import (
     fast_dtypes,
     shared_evenly,
 )
+from dinojax.curation.first_rows import First, farthest_rows
 from dinojax.curation.parts import (
     BLOCK,
     CENTER_AXIS,
@@ -49,8 +50,8 @@ class State(NamedTuple):
     inertia: Float[Array, ""]
     """Sum of squared distances to the centres before the last update; infinite before the first."""
     gain: Float[Array, ""]
-    """The share by which inertia fell in the last iteration, infinite before the second; above 0
-    unless all centres stayed."""
+    """The share by which inertia fell in the last iteration, infinite before the second and where
+    a centre was reseeded; above 0 unless all centres stayed."""
     iteration: Int[Array, ""]
 
 
@@ -76,18 +77,25 @@ def largest_coordinate(chunk: Chunk) -> Float[Array, ""]:
 
 
 def lloyd(
-    chunks: Chunks, state: State, iterations: int, *, tolerance: float = 0.0
+    chunks: Chunks,
+    state: State,
+    iterations: int,
+    *,
+    tolerance: float = 0.0,
+    reseed_empty: bool = False,
 ) -> Iterator[State]:
     """The state after each further iteration, until it is the `iterations`-th from the beginning.
 
     Ends earlier once the inertia falls by no more than `tolerance` of itself, and where no centre
-    moves.
+    moves. Centres without rows stay where they are, or are `reseeded` after each iteration.
     """
     while int(state.iteration) < iterations and float(state.gain) > tolerance:
         totals = no_totals(state.centers)
         for chunk in chunks():  # the next is read while one is added, and no further
             totals = add(jax.block_until_ready(totals), chunk, state)
         state = update(state, totals)
+        if reseed_empty:
+            state = reseeded(chunks, state, totals.counts)
         yield state
 
 
@@ -139,6 +147,31 @@ def update(state: State, totals: Totals) -> State:
     gain = jnp.where(jnp.isinf(state.inertia), jnp.inf, 1 - inertia / state.inertia)
     gain = jnp.where((centers == state.centers).all(), 0, jnp.maximum(gain, least))
     return State(centers, state.scale, inertia, gain, state.iteration + 1)
+
+
+def reseeded(chunks: Chunks, state: State, counts: Int[Array, " K"]) -> State:
+    """Centres that had no rows are moved to the rows that are farthest from their centres, one to
+    each; of equally far rows the first is taken, and none that lies on its centre.
+
+    One more pass over the rows, if there are such centres.
+    """
+    empty = int((counts == 0).sum())
+    if not empty:
+        return state
+    # A power of two: few programs to compile.
+    return _moved(
+        state, counts, farthest_rows(chunks, state.centers, 2 ** (empty - 1).bit_length())
+    )
+
+
+@jax.jit
+def _moved(state: State, counts: Int[Array, " K"], far: First) -> State:
+    none = len(counts)
+    empty = jnp.nonzero(counts == 0, size=len(far.value), fill_value=none)[0]
+    at = jnp.where(far.value < 0, empty, none)
+    centers = state.centers.at[at].set(far.rows, mode="drop")
+    gain = jnp.where((at < none).any(), jnp.inf, state.gain)
+    return state._replace(centers=centers, gain=gain)
 
 
 def column_scales(state: State) -> Float[Array, " C"]:

@@ -10,14 +10,14 @@ earliest win (Efraimidis and Spirakis, 2006). So winners depend neither on chunk
 """
 
 import functools
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dinojax.curation.assign import Assigned, assign
+from dinojax.curation.first_rows import First, first_rows
 from dinojax.curation.parts import (
     ROWS,
     WHOLE,
@@ -28,22 +28,11 @@ from dinojax.curation.parts import (
     own_valid,
     place,
     place_among,
-    row_at,
-    stacked,
 )
 from dinojax.curation.seeding import plus_plus
 from dinojax.mesh import BATCH_AXES
-from dinojax.precision import widen
 from dinojax.prng import slot_keys
 from dinojax.typing import Array, Float, Int, Key
-
-
-class Winners(NamedTuple):
-    """The earliest first."""
-
-    time: Float[Array, " w"]
-    """Infinite: there is none, because fewer rows than asked for have any odds."""
-    rows: Float[Array, "w D"]
 
 
 def parallel_seeds(
@@ -60,7 +49,7 @@ def parallel_seeds(
         odds = [one.distance for one in found]
         winners = lottery(chunks(), odds, oversampling * count, jax.random.fold_in(key, number))
         # Where there are too few, copies of the first candidate, to which no row is nearer.
-        drawn = jnp.isfinite(winners.time)[:, None]
+        drawn = jnp.isfinite(winners.value)[:, None]
         new = jnp.where(drawn, winners.rows, candidates[0])
         for at, one in enumerate(each(functools.partial(assign, centers=new), chunks)):
             found[at] = closer(found[at], one, len(candidates))
@@ -74,51 +63,37 @@ def parallel_seeds(
 
 def lottery(
     chunks: Iterable[Chunk], odds: Sequence[Float[Array, " n"]] | None, wanted: int, key: Key
-) -> Winners:
-    """`wanted` rows of all chunks; None: with equal odds."""
-    best, before = None, 0
-    for number, chunk in enumerate(chunks):
-        jax.block_until_ready(best)  # so that no more than two chunks lie on the devices
-        own = jnp.ones(len(chunk.rows)) if odds is None else odds[number]
-        some = chunk_winners(chunk, own, before, wanted, key)
-        best = some if best is None else jax.tree.map(lambda *x: jnp.concatenate(x), best, some)
-        best = earliest(best, wanted)
-        before += int(chunk.count)
-    assert best is not None  # there is data
-    return best
+) -> First:
+    """`wanted` rows of all chunks, by their waiting times; None: with equal odds."""
+
+    def given() -> Iterator[tuple[Chunk, Float[Array, " n"]]]:
+        before = 0
+        for number, chunk in enumerate(chunks):
+            own = jnp.ones(len(chunk.rows)) if odds is None else odds[number]
+            yield chunk, waiting_time(chunk, own, before, key)
+            before += int(chunk.count)
+
+    return first_rows(given(), wanted)
 
 
-@functools.partial(jax.jit, static_argnames="wanted")
-def earliest(winners: Winners, wanted: int) -> Winners:
-    """The first `wanted` of them; those that are missing come last."""
-    order = jnp.argsort(winners.time)[:wanted]
-    filling = (0, wanted - len(order))
-    time = jnp.pad(winners.time[order], filling, constant_values=jnp.inf)
-    return Winners(time, jnp.pad(winners.rows[order], (filling, (0, 0))))
-
-
-@functools.partial(jax.jit, static_argnames="wanted")
-def chunk_winners(
-    chunk: Chunk, odds: Float[Array, " n"], before: Int[Array, ""] | int, wanted: int, key: Key
-) -> Winners:
-    """Of one chunk, which `before` rows precede."""
+@jax.jit
+def waiting_time(
+    chunk: Chunk, odds: Float[Array, " n"], before: Int[Array, ""] | int, key: Key
+) -> Float[Array, " n"]:
+    """The logarithm of that of each row of a chunk, which `before` rows precede."""
 
     def of_part(
         rows: Float[Array, "n D"], count: Array, odds: Float[Array, " n"], before: Array
-    ) -> Winners:
+    ) -> Float[Array, " n"]:
         first = place_among(BATCH_AXES) * len(rows)
         keys = slot_keys(key, jnp.arange(len(rows)) + first + before)
         waiting = jax.vmap(jax.random.exponential)(keys)
         odds = jnp.where(own_valid(len(rows), count), odds, 0)
         # In logarithms: quotients by small odds would be infinite.
-        time = jnp.where(odds > 0, jnp.log(waiting) - jnp.log(odds), jnp.inf)
-        near, at = jax.lax.top_k(-time, min(wanted, len(rows)))
-        every, places = stacked(near).reshape(-1), stacked(at + first).reshape(-1)
-        near, at = jax.lax.top_k(every, min(wanted, len(every)))
-        return Winners(-near, widen(row_at(rows, places[at])))
+        return jnp.where(odds > 0, jnp.log(waiting) - jnp.log(odds), jnp.inf)
 
     given = (ROWS, WHOLE, ROWS, WHOLE)
-    return on_parts(of_part, given, WHOLE)(chunk.rows, chunk.count, odds, jnp.asarray(before))
+    return on_parts(of_part, given, ROWS)(chunk.rows, chunk.count, odds, jnp.asarray(before))
 
 
 @jax.jit

@@ -131,7 +131,7 @@ def test_splits_exclude_rounds():
 @pytest.mark.parametrize("name", ["clusters", "kept", "iterations", "split"])
 def test_numbers_outside_their_range(name):
     with pytest.raises(ValueError, match=f"{name}=0 must be at least 1; use 1"):
-        Level(**({"clusters": 5} | {name: 0}))
+        Level(**({"clusters": 5} | {name: 0}))  # type: ignore[arg-type]
 
 
 TABLE = {

@@ -95,6 +95,43 @@ def test_a_centre_without_rows_stays():
     assert np.isfinite(state.centers).all()
 
 
+def test_reseeded_centres_are_the_farthest_rows():
+    """Three centres have no rows after one iteration, two of them copies."""
+    centers = np.concatenate([FIRST[:11], FIRST[:2], np.full((1, 5), 50, np.float32)])
+    (plain,), (state,) = states(centers=centers, iterations=1), lost(centers, iterations=1)
+    np.testing.assert_array_equal(state.centers[:11], plain.centers[:11])
+    distance = np.asarray(assign(place(ROWS), jnp.asarray(plain.centers)).distance)[:1000]
+    farthest = np.argsort(-distance, kind="stable")[:3]
+    np.testing.assert_array_equal(state.centers[11:], ROWS[farthest])
+    assert state.gain == np.inf and state.inertia == plain.inertia
+
+
+def test_reseeding_leaves_none_empty_and_lowers_inertia():
+    centers = np.concatenate([FIRST[:4], np.full((10, 5), 50, np.float32)])
+    *_, plain = states(centers=centers, iterations=30)
+    *_, state = lost(centers, iterations=30)
+    used = [len(set(brute_labels(ROWS, one.centers)[0])) for one in (plain, state)]
+    assert used == [4, 14]
+    assert inertia(ROWS, state.centers) < 0.8 * inertia(ROWS, plain.centers)
+
+
+def test_reseeding_by_parts_changes_no_bit():
+    centers = np.concatenate([FIRST[:11], np.full((3, 5), 50, np.float32)])
+    whole = lost(centers, iterations=3)
+    found = lost(centers, iterations=3, chunks=2, sizes=(2, 1, 4))
+    jax.tree.map(np.testing.assert_array_equal, whole, found)
+
+
+def test_rows_on_their_centres_attract_none():
+    rows = np.ones((40, 5), np.float32)
+    (state,) = lost(rows[:14], rows=rows, iterations=5)
+    assert state.gain == 0 and (state.centers == 1).all()
+
+
+def lost(centers, **options):
+    return states(centers=centers, reseed_empty=True, **options)
+
+
 def test_equal_rows_have_one_cluster():
     rows = np.ones((40, 5), np.float32)
     *_, state = states(rows=rows, centers=rows[:14])

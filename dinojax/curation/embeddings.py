@@ -1,37 +1,24 @@
-"""Features on disk, by record id: what the stages of curation read.
+"""Features on disk, by record id: what the stages of curation read (`feature_files`).
 
-A folder of Parquet files with a column ``id`` and, per feature, one of fixed-size lists of floats:
-what `dinojax.embed` writes, and any other encoder can; ``label``, ``height`` and ``width`` may be
-missing. Rows are taken in the order of a hash of their ids, so that no stage depends on how the
-files divide them.
+Rows are taken in the order of a hash of their ids, so that no stage depends on how the files divide
+them.
 """
 
-import contextlib
-import difflib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 from jaxtyping import Float, Int32, Int64, UInt64
 
-from dinojax.curation.tables import list_width, read_lists
+from dinojax.curation.feature_files import feature_files, list_file, read_rows
 from dinojax.data.ids import SHOWN, read_ids
 
 # Its functions are made at import: type checkers see no names.
 compute: Any = pyarrow.compute
-
-OF = re.compile(r"-of-(\d+)\.parquet$")
-SIZE = ("height", "width")
-"""Columns with the images' sizes, where there are any."""
-PART = 2**13
-"""Rows that are read at a time, or a row group."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +84,7 @@ def read_embeddings(given: RowsOptions, name: str) -> Embeddings:
 
 def list_records(given: RowsOptions, name: str) -> Listing:
     """All but the rows. Raises: as `read_embeddings`, but for numbers that are not finite."""
-    found = [_list(path, given.feature, name) for path in feature_files(given, name)]
+    found = [list_file(path, given.feature, name) for path in feature_files(given.folder, name)]
     widths = {width for _, _, _, width in found}
     if len(widths) > 1:
         raise ValueError(
@@ -126,8 +113,8 @@ def read_parts(
         ValueError: numbers that are not finite.
     """
     done = 0
-    for path in feature_files(given, name):
-        for part in _read_rows(path, given.feature):
+    for path in feature_files(given.folder, name):
+        for part in read_rows(path, given.feature):
             places = listing.places[done : done + len(part)]
             done += len(part)
             kept = places >= 0
@@ -161,82 +148,6 @@ def unit(rows: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
     """Rows of length 1; zeros stay."""
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(length > 0, length, 1)
-
-
-def feature_files(given: RowsOptions, name: str) -> list[Path]:
-    """In the order of their names. Raises: as `read_embeddings`."""
-    if given.folder is None:
-        raise ValueError(f"{name}.folder=None is no folder; give one that dinojax.embed wrote")
-    folder = Path(given.folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{name}.folder={folder} is not a folder; give one that dinojax.embed wrote"
-        )
-    paths = sorted(folder.glob("[!._]*.parquet"))  # no drafts
-    if not paths:
-        raise FileNotFoundError(
-            f"{name}.folder={folder} has no Parquet files; write them with dinojax.embed(SOURCE, "
-            f"MODEL, '{folder}')"
-        )
-    counts = {int(match[1]) for path in paths if (match := OF.search(path.name))}
-    if counts and counts != {len(paths)}:
-        raise FileNotFoundError(
-            f"{name}.folder={folder} has {len(paths)} files whose names count {sorted(counts)}; "
-            "call dinojax.embed again, which writes those that are missing"
-        )
-    return paths
-
-
-def _list(
-    path: Path, feature: str, name: str
-) -> tuple[pa.LargeStringArray, np.ndarray, np.ndarray, int]:
-    """(ids, labels, pixels, width of the rows) of one file."""
-    with _opened(path) as file:
-        schema = file.schema_arrow
-        for column in ("id", feature):
-            if column not in schema.names:
-                near = difflib.get_close_matches(column, schema.names, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"it has {schema.names}"
-                raise ValueError(f"{name}: {path} has no column {column!r}; {hint}")
-        try:
-            width = list_width(schema.field(feature).type)
-        except ValueError as error:
-            raise ValueError(f"{name}.feature={feature!r} of {path}: {error}") from None
-        table = file.read(columns=[n for n in ("id", "label", *SIZE) if n in schema.names])
-    ids = table["id"].cast(pa.large_string()).combine_chunks()
-    if ids.null_count:
-        raise ValueError(f"{path} has {ids.null_count} rows without id; leave them out")
-    labels = np.full(len(ids), -1, np.int32)
-    if "label" in table.column_names:
-        labels = table["label"].fill_null(-1).to_numpy().astype(np.int32)
-    pixels = np.zeros(len(ids), np.int64)
-    if set(SIZE) <= set(table.column_names):
-        height, width_px = (table[side].fill_null(0).to_numpy().astype(np.int64) for side in SIZE)
-        pixels = height * width_px
-    return ids, labels, pixels, width
-
-
-def _read_rows(path: Path, feature: str) -> Iterator[Float[np.ndarray, "r D"]]:
-    """By row groups: those of `dinojax.embed` are small, and several are read at a time."""
-    with _opened(path) as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        part = (np.cumsum(sizes) - sizes) // PART
-        for number in np.unique(part):
-            groups = np.flatnonzero(part == number).tolist()
-            try:
-                rows = read_lists(file.read_row_groups(groups, columns=[feature])[feature])
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from None
-            yield np.asarray(rows, np.float32)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a complete Parquet file; write it again") from error
 
 
 def _listed(ids: pa.ChunkedArray, path: str, name: str) -> np.ndarray:

@@ -23,11 +23,11 @@ from jaxtyping import Float, Int64
 from dinojax.curation.embeddings import (
     Listing,
     RowsOptions,
-    feature_files,
     fingerprint,
     read_parts,
     unit,
 )
+from dinojax.curation.feature_files import feature_files
 from dinojax.curation.tables import write_table
 from dinojax.runtime.atomic import replace_text, replacing
 from dinojax.runtime.fingerprints import hash_file, hash_text
@@ -81,7 +81,7 @@ def made_of(given: RowsOptions, name: str, *, unit_rows: bool) -> dict[str, Any]
 
     Raises: as `read_embeddings`, if there are no files.
     """
-    stats = [(path.name, path.stat()) for path in feature_files(given, name)]
+    stats = [(path.name, path.stat()) for path in feature_files(given.folder, name)]
     return {
         "folder": str(Path(str(given.folder)).resolve()),
         "files": hash_text(json.dumps([(name, s.st_size, s.st_mtime_ns) for name, s in stats])),

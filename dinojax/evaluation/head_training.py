@@ -114,6 +114,7 @@ def make_trainer(
         for batch in batches:
             if state is None:
                 state = start(backbone, batch, seed)
+            jax.block_until_ready(state)  # each step that waits would hold its batch
             state = train(backbone, state, batch, seed)
         if state is None:
             raise ValueError("there are no training batches; train for at least 1 step")

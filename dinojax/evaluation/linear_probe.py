@@ -89,6 +89,9 @@ def train_probes(
     traces = jax.tree.map(jnp.zeros_like, heads)
     step = jax.jit(_step, static_argnames="inputs", donate_argnums=(0, 1))
     for number, batch in enumerate(itertools.chain([first], stream)):
+        # One step at a time: each that waits would hold its batch, and on CPUs they can end up
+        # waiting for each other's all-reduces.
+        jax.block_until_ready(heads)
         decay = 0.5 * (1 + math.cos(math.pi * number / iterations))
         heads, traces = step(heads, traces, batch, rates * decay, inputs=tuple(inputs))
     return heads

@@ -85,22 +85,23 @@ def read_embeddings(given: RowsOptions, name: str) -> Embeddings:
 def list_records(given: RowsOptions, name: str) -> Listing:
     """All but the rows. Raises: as `read_embeddings`, but for numbers that are not finite."""
     found = [list_file(path, given.feature, name) for path in feature_files(given.folder, name)]
-    widths = {width for _, _, _, width in found}
+    widths = {one.width for one in found}
     if len(widths) > 1:
         raise ValueError(
             f"{name}.folder={given.folder} has {given.feature} of widths {sorted(widths)}; give a "
             "folder of one encoder"
         )
-    ids = pa.chunked_array([ids for ids, *_ in found])
+    ids = pa.chunked_array([one.ids for one in found])
     kept = np.arange(len(ids)) if given.ids is None else _listed(ids, given.ids, f"{name}.ids")
-    numbers = np.concatenate([numbers_of(ids.to_pylist()) for ids, *_ in found])[kept]
+    numbers = np.concatenate([numbers_of(one.ids.to_pylist()) for one in found])[kept]
     order = np.argsort(numbers, kind="stable")
     places = np.full(len(ids), -1)
     places[kept[order]] = np.arange(len(order))
     kept, numbers = kept[order], numbers[order]
     ids = ids.combine_chunks().take(pa.array(kept))
     _check_different(ids, numbers, str(given.folder))
-    labels, pixels = (np.concatenate([one[i] for one in found])[kept] for i in (1, 2))
+    labels = np.concatenate([one.labels for one in found])[kept]
+    pixels = np.concatenate([one.pixels for one in found])[kept]
     return Listing(ids, numbers, labels, places, pixels, *widths)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from dinojax.data.source import check_index
 # One record at a time: nothing is read ahead, and no thread of the library's own is needed.
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 READ_BYTES = 32_768
+READ_RECORDS = 1024
+"""At a time, of a file that is read in order."""
 
 
 class ExampleShards:
@@ -107,6 +110,18 @@ def count_records(path: str) -> int:
         ValueError: the file is damaged; the library itself would report 0 records.
     """
     return _open([path], 0).num_records()
+
+
+def read_in_order(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """All records of one ArrayRecord file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    reader = _open([os.fspath(path)], 0)
+    count = reader.num_records()
+    for first in range(0, count, READ_RECORDS):
+        yield from reader.read(first, min(first + READ_RECORDS, count))
 
 
 def _open(paths: list[str], shard: int):

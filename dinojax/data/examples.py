@@ -5,9 +5,10 @@ TFDS ships the compiled message, so that TensorFlow is not needed.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from dinojax.data.records import Record
@@ -61,6 +62,33 @@ def feature_example(id: str, label: int, features: Mapping[str, np.ndarray]) -> 
     return example.SerializeToString(deterministic=True)
 
 
+class FeatureExample(NamedTuple):
+    """A record's features."""
+
+    id: str
+    label: int
+    values: dict[str, Float[np.ndarray, " _"]]
+
+
+def read_feature_example(data: bytes) -> FeatureExample:
+    """What `feature_example` has made.
+
+    Raises:
+        ValueError: no example, or one without an id.
+    """
+    features = _features(data)
+    ids = features["id"].bytes_list.value if "id" in features else ()
+    if len(ids) != 1:
+        raise ValueError(f"an example without an id; it has {sorted(features)}")
+    labels = features["label"].int64_list.value if "label" in features else ()
+    values = {
+        name: np.asarray(feature.float_list.value, np.float32)
+        for name, feature in features.items()
+        if feature.HasField("float_list")
+    }
+    return FeatureExample(ids[0].decode(), labels[0] if len(labels) == 1 else NO_LABEL, values)
+
+
 def from_example(data: bytes, id: str, fields: Fields = Fields()) -> Record:
     """The record in a serialised example, image and maps still encoded.
 
@@ -68,9 +96,9 @@ def from_example(data: bytes, id: str, fields: Fields = Fields()) -> Record:
         ValueError: no example, or one without an encoded image under that name; names `id`.
     """
     try:
-        features = example_pb2.Example.FromString(data).features.feature
-    except Exception as error:  # protobuf's DecodeError has no public home
-        raise ValueError(f"record {id!r} is no tf.train.Example ({error})") from error
+        features = _features(data)
+    except ValueError as error:
+        raise ValueError(f"record {id!r} is {error}") from error
     images = features[fields.image].bytes_list.value if fields.image in features else ()
     if len(images) != 1:
         raise ValueError(
@@ -87,6 +115,13 @@ def from_example(data: bytes, id: str, fields: Fields = Fields()) -> Record:
         segmentation=_map(features, fields.segmentation),
         depth=_map(features, fields.depth, fields.depth_shape),
     )
+
+
+def _features(data: bytes) -> Any:
+    try:
+        return example_pb2.Example.FromString(data).features.feature
+    except Exception as error:  # protobuf's DecodeError has no public home
+        raise ValueError(f"no tf.train.Example ({error})") from error
 
 
 def _bytes(value: object) -> Any:

@@ -53,7 +53,7 @@ def test_what_is_refused(tmp_path):
         read_embeddings(RowsOptions(), "cluster.rows")
     with pytest.raises(FileNotFoundError, match=r"is not a folder; give one that dinojax.embed"):
         read(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="has no Parquet files; write them with"):
+    with pytest.raises(FileNotFoundError, match=r"has no files of .parquet or .array_record; write"):
         read(tmp_path)
     folder = written(tmp_path / "a")
     with pytest.raises(ValueError, match=r"has no column 'clss'; did you mean cls\?"):
@@ -88,3 +88,28 @@ def test_rows_that_do_not_fit(tmp_path):
 
 def test_unit_rows():
     np.testing.assert_allclose(unit(np.asarray([[3.0, 4], [0, 0]])), [[0.6, 0.8], [0, 0]])
+
+
+def test_array_record_is_read_as_well(tmp_path):
+    one = read(written(tmp_path / "a"))
+    other = read(written(tmp_path / "b", ((0, 3), (3, 10)), format="array_record"))
+    assert other.ids == one.ids and other.fingerprint == one.fingerprint
+    np.testing.assert_array_equal(other.labels, one.labels)
+    assert not other.pixels.any()
+
+
+def test_what_is_refused_of_array_record(tmp_path):
+    folder = written(tmp_path / "a", format="array_record")
+    with pytest.raises(ValueError, match=r"has no feature 'clss'; did you mean cls\?"):
+        read(folder, feature="clss")
+    (folder / "features-00001-of-00002.array_record").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has 1 files whose names count \[2\]"):
+        read(folder)
+    written(folder)
+    with pytest.raises(ValueError, match=r"has files of .parquet and .array_record; leave one"):
+        read(folder)
+    spoiled = written(tmp_path / "b", ((0, 10),), format="array_record")
+    path = spoiled / "features-00000-of-00001.array_record"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is not a complete ArrayRecord file"):
+        read(spoiled)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 from absl import logging
 
 from dinojax.curation.balance import flat_sizes
@@ -119,7 +120,11 @@ def _begin(
 ) -> dict[str, Any]:
     """The shape of the sorted rows, or the report if all has been done before."""
     found = _sorted(options, levels, shelf, done=(folder / REPORT).exists())
-    report = claim(folder, _inputs(options, seed, found))
+    try:
+        report = claim(folder, _inputs(options, seed, found))
+    except ValueError:
+        drop_rows(shelf)  # of a call that was a mistake
+        raise
     if report is not None:
         drop_rows(shelf)
         return {"report": report}
@@ -193,10 +198,10 @@ def _check_spread(some: np.ndarray) -> None:
     """What differs by less drowns in the rounding of distances. The first rows are random ones."""
     some = some.astype(np.float64)
     spread = some.var(axis=0).sum() / max(np.square(some).sum(axis=1).mean(), 1e-300)
-    if spread < LEAST_SPREAD:
+    if len(some) > 1 and spread < LEAST_SPREAD:
         raise ValueError(
             f"cluster.rows hardly differ: they vary by {spread:.1e} of their squared length, which "
-            f"must be at least {LEAST_SPREAD}; embed with a trained backbone"
+            f"must be at least {LEAST_SPREAD}; embed with a trained backbone, and take copies out"
         )
 
 
@@ -214,7 +219,9 @@ def _inputs(options: ClusterOptions, seed: int, found: SortedRows) -> dict[str, 
 
 
 def _sizes(folder: Path, levels: int) -> list[np.ndarray]:
-    return flat_sizes(read_parents(folder, levels))
+    *below, top = flat_sizes(read_parents(folder, levels))
+    clusters = pq.read_metadata(centers_path(folder, levels)).num_rows
+    return [*below, np.pad(top, (0, clusters - len(top)))]  # the last ones may be empty
 
 
 def _level(sizes: np.ndarray) -> dict[str, Any]:

@@ -80,10 +80,9 @@ def embed_stage(options: EmbedOptions, folder: Path) -> dict[str, Any]:
 
 def _told(folder: Path) -> dict[str, Any]:
     """The report so far; without what it was of, where a source has been deleted to do it anew."""
-    found = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    if all((folder / name).exists() for name in found["outputs"]):
-        return read_report(folder)
-    return {"sources": found["sources"]}
+    found = read_report(folder, some_gone=True)
+    whole = all((folder / name).exists() for name in found["outputs"])
+    return found if whole else {"sources": found["sources"]}
 
 
 def _embed(

@@ -85,7 +85,11 @@ def read_embeddings(given: RowsOptions, name: str) -> Embeddings:
 def list_records(given: RowsOptions, name: str) -> Listing:
     """All but the rows. Raises: as `read_embeddings`, but for numbers that are not finite."""
     found = [list_file(path, given.feature, name) for path in feature_files(given.folder, name)]
-    widths = {one.width for one in found}
+    if not any(len(one.ids) for one in found):
+        raise ValueError(
+            f"{name}.folder={given.folder} has no rows; embed records that can be read"
+        )
+    widths = {one.width for one in found if len(one.ids)}
     if len(widths) > 1:
         raise ValueError(
             f"{name}.folder={given.folder} has {given.feature} of widths {sorted(widths)}; give a "

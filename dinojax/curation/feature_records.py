@@ -28,14 +28,14 @@ def list_examples(path: Path, feature: str, name: str) -> Listed:
         ids.append(example.id)
         labels.append(example.label)
         widths.add(len(example.values[feature]))
-    if len(widths) != 1:
+    if len(widths) > 1:
         raise ValueError(
             f"{name}.feature={feature!r} of {path} has the widths {sorted(widths)}; give a file "
             "with records of one width"
         )
-    count = len(ids)
-    labels = np.asarray(labels, np.int32)
-    return Listed(pa.array(ids, pa.large_string()), labels, np.zeros(count, np.int64), *widths)
+    named = pa.array(ids, pa.large_string())
+    pixels = np.zeros(len(ids), np.int64)
+    return Listed(named, np.asarray(labels, np.int32), pixels, max(widths, default=0))
 
 
 def read_example_rows(path: Path, feature: str) -> Iterator[Float[np.ndarray, "r D"]]:

@@ -31,7 +31,7 @@ class Listed(NamedTuple):
     pixels: Int64[np.ndarray, " n"]
     """0: unknown."""
     width: int
-    """Of the rows."""
+    """Of the rows; 0 of a file that has none and does not say."""
 
 
 def list_table(path: Path, feature: str, name: str) -> Listed:
@@ -53,7 +53,10 @@ def list_table(path: Path, feature: str, name: str) -> Listed:
         raise ValueError(f"{path} has {ids.null_count} rows without id; leave them out")
     labels = np.full(len(ids), -1, np.int32)
     if "label" in table.column_names:
-        labels = table["label"].fill_null(-1).to_numpy().astype(np.int32)
+        kind = table["label"].type
+        if not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
+            raise ValueError(f"{path} has labels of {kind}; give integers, or no column 'label'")
+        labels = table["label"].cast(pa.int64()).fill_null(-1).to_numpy().astype(np.int32)
     pixels = np.zeros(len(ids), np.int64)
     if set(SIZE) <= set(table.column_names):
         height, width_px = (table[side].fill_null(0).to_numpy().astype(np.int64) for side in SIZE)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int
 
 from dinojax.curation.duplicates import Pairs
 from dinojax.curation.tables import write_parts
@@ -17,19 +16,15 @@ from dinojax.evaluation.nearest import Neighbours
 SCHEMA = pa.schema([("one", pa.int64()), ("other", pa.int64()), ("similarity", pa.float32())])
 
 
-def similar_pairs(
-    neighbours: Neighbours, threshold: float, queries: Int[np.ndarray, " m"] | None = None
-) -> Pairs:
-    """Queries and neighbours more similar than `threshold`, other than a row with itself.
+def similar_pairs(neighbours: Neighbours, threshold: float) -> Pairs:
+    """Rows and neighbours more similar than `threshold`, other than a row with itself.
 
     Args:
-        neighbours: from a search of a bank.
+        neighbours: of all rows of a bank in their order, from a search of that bank.
         threshold: of cosines.
-        queries: the rows of the bank that the queries are; None: all, in their order.
     """
     similarity, index = (np.asarray(x) for x in neighbours)
-    rows = np.arange(len(index)) if queries is None else queries
-    one = np.broadcast_to(rows[:, None], index.shape)
+    one = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
     joined = (similarity > threshold) & (index != one)
     return Pairs(one[joined], index[joined].astype(np.int64), similarity[joined])
 

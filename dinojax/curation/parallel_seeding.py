@@ -40,7 +40,7 @@ def parallel_seeds(
 ) -> Float[Array, "K D"]:
     """`count` of the rows, far from each other. Copies of drawn rows where too few differ.
 
-    There may be up to 2**32 rows; more would share places, and waiting times.
+    There may be up to 2**31 rows: their places are int32.
     """
     candidates = lottery(chunks(), None, 1, jax.random.fold_in(key, 0)).rows
     first = each(lambda chunk: (assign(chunk, candidates), chunk.count), chunks)

@@ -17,11 +17,10 @@ from dinojax.curation.embeddings import Embeddings, RowsOptions, numbers_of, rea
 from dinojax.curation.hierarchy import assign_all
 from dinojax.curation.retrieve import Retrieved, retrieve_clusters, retrieve_nearest
 from dinojax.curation.search import search_by
-from dinojax.curation.stage_folder import claim, finish, read_report
+from dinojax.curation.stage_folder import SELECTION, claim, finish, read_report
 from dinojax.curation.tables import write_table
 from dinojax.curation.tree import read_centers, read_tree
 
-SELECTION = "selection.parquet"
 CHUNK = 2**20
 """Seeds that the devices hold at a time."""
 

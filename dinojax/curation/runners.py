@@ -29,7 +29,8 @@ class RunnerOptions:
     """"local": this process. "ray": Ray Data, for tables larger than a machine; its workers need
     dinojax, and see the files of the stage under the same path."""
     address: str | None = None
-    """Of a cluster of Ray, as "auto". None: what RAY_ADDRESS says, or else one on this machine."""
+    """Of a cluster of Ray, as "auto". None: what RAY_ADDRESS says, the one that runs on this
+    machine, or else a new one there; "local" is always a new one."""
 
 
 @runtime_checkable

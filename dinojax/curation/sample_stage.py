@@ -20,11 +20,10 @@ from dinojax.curation.choice import Choice
 from dinojax.curation.evenness import evenness
 from dinojax.curation.joins import tally
 from dinojax.curation.runners import RunnerOptions, Tables, make_runner
-from dinojax.curation.stage_folder import claim, finish, read_report
+from dinojax.curation.stage_folder import SELECTION, claim, finish, read_report
 from dinojax.curation.tables import write_parts
 from dinojax.curation.tree import tree_path
 
-SELECTION = "selection.parquet"
 SCHEMA = pa.schema([("id", pa.string()), ("multiplicity", pa.int64())])
 
 

@@ -15,6 +15,8 @@ from dinojax.runtime.contract import changes
 from dinojax.runtime.fingerprints import hash_file, hash_text
 
 INPUTS, REPORT = "inputs.json", "report.json"
+SELECTION = "selection.parquet"
+"""Ids and multiplicities: what `sample` and `retrieve` leave."""
 
 
 def claim(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -61,8 +63,8 @@ def finish(
     return json.loads(json.dumps(report))
 
 
-def read_report(folder: Path) -> dict[str, Any]:
-    """Of a finished stage whose tables are as it left them.
+def read_report(folder: Path, *, some_gone: bool = False) -> dict[str, Any]:
+    """Of a finished stage whose tables are as it left them, or gone if that is allowed.
 
     Raises:
         FileNotFoundError: it is not finished, or a table is missing.
@@ -76,6 +78,8 @@ def read_report(folder: Path) -> dict[str, Any]:
     report = json.loads(path.read_text(encoding="utf-8"))
     for name, digest in report["outputs"].items():
         if not (folder / name).is_file():
+            if some_gone:
+                continue
             raise FileNotFoundError(f"{folder / name} is missing; delete {folder} and do it anew")
         if hash_file(folder / name) != digest:
             raise ValueError(

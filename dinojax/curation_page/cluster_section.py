@@ -71,7 +71,8 @@ def _chosen(sizes: Int[np.ndarray, " K"], count: int) -> list[tuple[str, list[in
     order = np.argsort(-sizes, kind="stable")
     order = order[sizes[order] > 0].tolist()
     largest, rest = order[:count], order[count:]
-    rest, smallest = rest[: len(rest) - count], rest[max(len(rest) - count, 0) :]
+    cut = max(len(rest) - count, 0)
+    rest, smallest = rest[:cut], rest[cut:]
     keys = draw_keys(np.asarray(rest, np.int64), 0, "page")
     random = [rest[place] for place in np.argsort(keys)[:count]]
     return [("the largest", largest), ("the smallest", smallest[::-1]), ("some others", random)]

@@ -58,7 +58,9 @@ def dedup_section(
     has_rows = there([rows])
     has_references = has_rows and there(references)
     if not has_rows:
-        parts.append(fact("There are no features in dedup.rows.folder now: no cosines, no pairs."))
+        parts.append(
+            fact("dedup.rows.folder has no features in Parquet now: no cosines, no pairs.")
+        )
     copies = _joined(table, "duplicate", "component", options)
     seen = _joined(table, "reference", "reference", options)
     ids = [id for one in copies for id in (one.center, *one.shown)]

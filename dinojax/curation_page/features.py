@@ -79,11 +79,12 @@ def some_rows(given: Sequence[RowsOptions], most: int, name: str) -> Features:
 
 
 def _pick(opened: ds.Dataset, columns: list[str], wanted: ds.Expression) -> pa.Table:
-    parts = [opened.schema.empty_table().select(columns)]
+    schema = pa.schema([opened.schema.field(name) for name in columns])
+    parts = [schema.empty_table()]
     for file in opened.get_fragments():
         for group in file.split_by_row_group():
-            if group.count_rows(filter=wanted):
-                parts.append(group.to_table(columns=columns, filter=wanted))
+            if group.count_rows(filter=wanted):  # files may have other types
+                parts.append(group.to_table(columns=columns, filter=wanted).cast(schema))
     return pa.concat_tables(parts)
 
 

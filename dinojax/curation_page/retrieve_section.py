@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 
 from dinojax.curation.draws import draw_keys
 from dinojax.curation.embeddings import numbers_of
-from dinojax.curation.retrieve_stage import SELECTION, RetrieveOptions
+from dinojax.curation.retrieve_stage import RetrieveOptions
 from dinojax.curation.search import by_mesh
+from dinojax.curation.stage_folder import SELECTION
 from dinojax.curation_page.features import rows_of, some_rows, there
 from dinojax.curation_page.options import PageOptions
 from dinojax.curation_page.sections import Group, Sheet, times_words

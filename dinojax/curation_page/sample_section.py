@@ -10,8 +10,7 @@ from jaxtyping import Int
 
 from dinojax.curation.draws import draw_keys
 from dinojax.curation.embeddings import numbers_of
-from dinojax.curation.sample_stage import SELECTION
-from dinojax.curation.stage_folder import read_report
+from dinojax.curation.stage_folder import SELECTION, read_report
 from dinojax.curation.tree import Tree, read_tree
 from dinojax.curation_page.options import PageOptions
 from dinojax.curation_page.sections import Group, Sheet, charts, fact, times_words

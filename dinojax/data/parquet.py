@@ -176,7 +176,7 @@ def _read_labels(
         return np.array(labels, np.int32), names
     if not pa.types.is_integer(column.type):
         raise ValueError(f"column {name!r} is {column.type}; labels are integers or strings")
-    labels = column.fill_null(-1).to_numpy().astype(np.int32)
+    labels = column.cast(pa.int64()).fill_null(-1).to_numpy().astype(np.int32)
     return labels, name_classes(labels, features.get(name, {}).get("names"), pattern)
 
 

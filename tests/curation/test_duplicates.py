@@ -103,9 +103,9 @@ def test_quantised_cosines_would_miss_copies(many):
 
 def test_pairs_are_above_the_threshold_and_of_two():
     similarity = np.float32([[1, 0.7, 0.6], [0.8, 0.61, -1]])
-    index = np.asarray([[4, 0, 2], [9, 5, -1]])
-    found = similar_pairs(Neighbours(similarity, index), 0.6, queries=np.asarray([4, 5]))
-    assert [found.one.tolist(), found.other.tolist()] == [[4, 5], [0, 9]]
+    index = np.asarray([[0, 4, 2], [9, 1, -1]])
+    found = similar_pairs(Neighbours(similarity, index), 0.6)
+    assert [found.one.tolist(), found.other.tolist()] == [[0, 1], [4, 9]]
     np.testing.assert_allclose(found.similarity, [0.7, 0.8])
 
 

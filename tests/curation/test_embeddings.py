@@ -53,7 +53,9 @@ def test_what_is_refused(tmp_path):
         read_embeddings(RowsOptions(), "cluster.rows")
     with pytest.raises(FileNotFoundError, match=r"is not a folder; give one that dinojax.embed"):
         read(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match=r"has no files of .parquet or .array_record; write"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no files of .parquet or .array_record; write"
+    ):
         read(tmp_path)
     folder = written(tmp_path / "a")
     with pytest.raises(ValueError, match=r"has no column 'clss'; did you mean cls\?"):
@@ -113,3 +115,32 @@ def test_what_is_refused_of_array_record(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="is not a complete ArrayRecord file"):
         read(spoiled)
+
+
+@pytest.mark.parametrize("kind", [pa.uint8(), pa.int64(), pa.null()])
+def test_labels_of_other_types(tmp_path, kind):
+    labels = pa.array([None] * 2 if kind == pa.null() else [3, None], kind)
+    rows = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 2.0], pa.float32()), 1)
+    pq.write_table(
+        pa.table({"id": ["a", "b"], "label": labels, "cls": rows}), tmp_path / "x.parquet"
+    )
+    found = read(tmp_path)
+    assert found.labels[found.ids.index("a")] == (-1 if kind == pa.null() else 3)
+    assert found.labels[found.ids.index("b")] == -1
+
+
+def test_labels_of_text(tmp_path):
+    rows = pa.FixedSizeListArray.from_arrays(pa.array([1.0], pa.float32()), 1)
+    pq.write_table(pa.table({"id": ["a"], "label": ["cat"], "cls": rows}), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"x.parquet has labels of string; give integers, or no"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("format", ["parquet", "array_record"])
+def test_a_file_without_rows(tmp_path, format):
+    """As `dinojax.embed` leaves it where no image of a shard can be read."""
+    folder = written(tmp_path / "a", ((0, 10), (10, 10)), format=format)
+    assert read(folder).fingerprint == read(written(tmp_path / "b")).fingerprint
+    nothing = written(tmp_path / "c", ((0, 0),), format=format)
+    with pytest.raises(ValueError, match=r"cluster.rows.folder=.*c has no rows; embed records"):
+        read(nothing)

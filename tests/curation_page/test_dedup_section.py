@@ -62,5 +62,5 @@ def test_images_of_evaluations(sheets):
 
 def test_no_features(sheets):
     parts, some = sheets()
-    assert len(some) == 2 and any("no features in dedup.rows.folder" in str(p) for p in parts)
+    assert len(some) == 2 and any("has no features in Parquet" in str(p) for p in parts)
     assert not any(tile.words.startswith("cosine") for g in some[0].groups for tile in g.tiles)

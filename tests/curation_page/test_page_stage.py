@@ -223,7 +223,7 @@ def test_features_that_have_gone(config, work):
     gone = dataclasses.replace(config.dedup, rows=RowsOptions("/nowhere"))
     curate("page", dataclasses.replace(config, dedup=gone), work)
     page = Page((work / "page" / "index.html").read_text())
-    assert "There are no features in dedup.rows.folder now" in page.text
+    assert "dedup.rows.folder has no features in Parquet now" in page.text
     (group,) = page.sheet("dedup", "Copies").groups
     assert ids(group)[0] == COPIED and "cosine" not in page.sheet("dedup", "Copies").title
     assert not any("cosine" in tile.text for tile in group[1])

@@ -113,6 +113,7 @@ def saved(workdir: Path) -> list[int]:
     return sorted(map(int, os.listdir(workdir / "checkpoints")))
 
 
+@pytest.mark.slow
 def test_stop_saves_and_the_same_command_goes_on(tmp_path, train):
     code, words = train("stop")
     assert code == exits.EXIT_CODES[AlarmedError] == 10

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from trained_runs import make_run, small_config
 
 NOTEBOOK = Path(__file__).parent.parent / "docs" / "features.ipynb"
@@ -14,6 +15,7 @@ def cells() -> list[dict]:
     return content["cells"]
 
 
+@pytest.mark.slow
 def test_it_runs(tmp_path, monkeypatch):
     """Every cell of code in order, as a fresh kernel would."""
     make_run(tmp_path / "runs" / "quickstart", small_config(student__depth=2))

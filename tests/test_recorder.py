@@ -47,7 +47,7 @@ OTHER_RUNS = ("one channel, two resolutions", "five channels", "mixture")
 
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=pytest.mark.slow if name == "five channels" else ())
+        pytest.param(name, marks=() if name == "mixture" else pytest.mark.slow)
         for name in OTHER_RUNS
     ]
 )

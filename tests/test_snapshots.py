@@ -74,6 +74,7 @@ def run(tmp_path_factory) -> Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_each_snapshot_is_scored_once(run, capsys):
     told, content = scored(run)
     assert told == [1, 2]

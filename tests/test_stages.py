@@ -228,6 +228,7 @@ def test_with_checkpoints_of_its_own_a_run_needs_no_earlier_one(
     assert app.train(given, str(tmp_path / "run"))["steps"] == STEP
 
 
+@pytest.mark.slow
 def test_one_student_of_several(earlier, mesh, tmp_path):
     """By its name behind the path, from a checkpoint or a snapshot; the stages ask for no more."""
     names, (_, one) = ("small", "wide"), earlier

@@ -88,6 +88,7 @@ def test_a_stop_changes_no_bit(small, at):
     jax.tree.map(np.testing.assert_array_equal, whole[at + 1 :], rest)
 
 
+@pytest.mark.slow
 def test_splits_are_k_means_in_each_cluster():
     """One cluster has two rows, fewer than it would be split into, and one copies of one row."""
     rows = np.concatenate([cloud(0.02), [[9, 9], [9, 8]], np.full((4, 2), -9)]).astype(np.float32)

@@ -43,6 +43,7 @@ def run(name: str):
     return case, before, *lowered.compile()(before, case.inputs(0)), lowered.as_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_each_student_takes_its_own_step(name):
     case, before, after, metrics, _ = run(name)

@@ -120,11 +120,7 @@ def _begin(
 ) -> dict[str, Any]:
     """The shape of the sorted rows, or the report if all has been done before."""
     found = _sorted(options, levels, shelf, done=(folder / REPORT).exists())
-    try:
-        report = claim(folder, _inputs(options, seed, found))
-    except ValueError:
-        drop_rows(shelf)  # of a call that was a mistake
-        raise
+    report = claim(folder, _inputs(options, seed, found))
     if report is not None:
         drop_rows(shelf)
         return {"report": report}

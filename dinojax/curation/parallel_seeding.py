@@ -1,7 +1,7 @@
 """k-means|| (arXiv:1203.6402): where k-means begins, in a few passes for any number of centres.
 
 In each round every row not yet a candidate takes part in a lottery whose odds are its squared
-distance to the nearest candidate, and `oversampling` times `count` rows win at once. In the end
+distance to the nearest candidate, and `OVERSAMPLING` times `count` rows win at once. In the end
 candidates count as often as rows are nearest to them, and k-means++ chooses among these.
 
 Against the paper: a round has a fixed number of winners, not one that is fixed on average. Each row
@@ -34,10 +34,10 @@ from dinojax.mesh import BATCH_AXES
 from dinojax.prng import slot_keys
 from dinojax.typing import Array, Float, Int, Key
 
+ROUNDS, OVERSAMPLING = 5, 2
 
-def parallel_seeds(
-    chunks: Chunks, count: int, key: Key, *, rounds: int = 5, oversampling: int = 2
-) -> Float[Array, "K D"]:
+
+def parallel_seeds(chunks: Chunks, count: int, key: Key) -> Float[Array, "K D"]:
     """`count` of the rows, far from each other. Copies of drawn rows where too few differ.
 
     There may be up to 2**31 rows: their places are int32.
@@ -45,9 +45,9 @@ def parallel_seeds(
     candidates = lottery(chunks(), None, 1, jax.random.fold_in(key, 0)).rows
     first = each(lambda chunk: (assign(chunk, candidates), chunk.count), chunks)
     found, counts = map(list, zip(*first, strict=True))
-    for number in range(1, rounds + 1):
+    for number in range(1, ROUNDS + 1):
         odds = [one.distance for one in found]
-        winners = lottery(chunks(), odds, oversampling * count, jax.random.fold_in(key, number))
+        winners = lottery(chunks(), odds, OVERSAMPLING * count, jax.random.fold_in(key, number))
         # Where there are too few, copies of the first candidate, to which no row is nearer.
         drawn = jnp.isfinite(winners.value)[:, None]
         new = jnp.where(drawn, winners.rows, candidates[0])
@@ -58,7 +58,7 @@ def parallel_seeds(
     weights = jnp.zeros(len(pool.rows))
     for one, valid in zip(found, counts, strict=True):
         weights += members(one.label, valid, len(weights))
-    return plus_plus(pool, count, jax.random.fold_in(key, rounds + 1), weights)
+    return plus_plus(pool, count, jax.random.fold_in(key, ROUNDS + 1), weights)
 
 
 def lottery(

@@ -34,13 +34,9 @@ class RowsOptions:
 
 
 class Embeddings(NamedTuple):
-    """Rows in the order of `numbers`."""
+    """Rows in the order of `numbers_of` their ids."""
 
     ids: list[str]
-    numbers: UInt64[np.ndarray, " n"]
-    """A hash of each id: what draws go by."""
-    labels: Int32[np.ndarray, " n"]
-    """Classes, for reports alone; -1: none."""
     rows: Float[np.ndarray, "n D"]
     pixels: Int64[np.ndarray, " n"]
     """Of the images as they were stored; 0: unknown."""
@@ -52,11 +48,12 @@ class Embeddings(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Which records have rows, in the order of `numbers`; the rows are still in the files."""
+    """Which records have rows, in the order of `numbers_of` their ids; the rows are still in the
+    files."""
 
     ids: pa.LargeStringArray
-    numbers: UInt64[np.ndarray, " n"]
     labels: Int32[np.ndarray, " n"]
+    """Classes, for reports alone; -1: none."""
     places: Int64[np.ndarray, " m"]
     """Of each row of the files, one after the other, where it belongs; -1: it is left out."""
     pixels: Int64[np.ndarray, " n"]
@@ -79,7 +76,7 @@ def read_embeddings(given: RowsOptions, name: str) -> Embeddings:
     rows = np.empty((len(found.ids), found.width), np.float32)
     for places, part in read_parts(given, name, found):
         rows[places] = part
-    return Embeddings(found.ids.to_pylist(), found.numbers, found.labels, rows, found.pixels)
+    return Embeddings(found.ids.to_pylist(), rows, found.pixels)
 
 
 def list_records(given: RowsOptions, name: str) -> Listing:
@@ -106,7 +103,7 @@ def list_records(given: RowsOptions, name: str) -> Listing:
     _check_different(ids, numbers, str(given.folder))
     labels = np.concatenate([one.labels for one in found])[kept]
     pixels = np.concatenate([one.pixels for one in found])[kept]
-    return Listing(ids, numbers, labels, places, pixels, *widths)
+    return Listing(ids, labels, places, pixels, *widths)
 
 
 def read_parts(

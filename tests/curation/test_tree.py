@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from clouds import blobs
 
-from dinojax.curation.embeddings import Embeddings, numbers_of
+from dinojax.curation.embeddings import Embeddings
 from dinojax.curation.hierarchy import Level, climb
 from dinojax.curation.progress_file import load_progress
 from dinojax.curation.seeding import greedy_seeds
@@ -31,12 +31,15 @@ def mesh():
 def found() -> Embeddings:
     rows, _ = blobs(rows=200, width=4)
     ids = [f"r{i}" for i in range(len(rows))]
-    labels = np.arange(len(rows), dtype=np.int32) % 3 - 1
-    return Embeddings(ids, numbers_of(ids), labels, rows, np.zeros(len(rows), np.int64))
+    return Embeddings(ids, rows, np.zeros(len(rows), np.int64))
+
+
+def labels_of(found: Embeddings) -> np.ndarray:
+    return np.arange(len(found.rows), dtype=np.int32) % 3 - 1
 
 
 def grown(found, folder):
-    labels = pa.array(found.labels, mask=found.labels < 0)
+    labels = pa.array(labels_of(found), mask=labels_of(found) < 0)
     records = pa.table({"id": found.ids, "label": labels})
     options = {"seeds": greedy_seeds, "chunk": 2**20}
     return grow(found.rows, lambda: records, LEVELS, KEY, folder, **options)
@@ -54,14 +57,14 @@ def test_it_is_that_of_climb(found, whole):
     expected = climb(found.rows, LEVELS, KEY)
     tree = read_tree(folder, 2)
     assert tree.ids == found.ids
-    np.testing.assert_array_equal(tree.labels, found.labels)
+    np.testing.assert_array_equal(tree.labels, labels_of(found))
     np.testing.assert_array_equal(tree.distance, expected[0].distance)
     for number, (parents, level) in enumerate(zip(tree.parents, expected, strict=True), 1):
         np.testing.assert_array_equal(parents, level.label)
         np.testing.assert_array_equal(read_centers(folder, number), level.centers)
     table = pq.read_table(tree_path(folder, 1))
     assert table.column_names == ["child", "parent", "squared_distance", "label"]
-    assert table["label"].null_count == (found.labels < 0).sum()
+    assert table["label"].null_count == (labels_of(found) < 0).sum()
 
 
 def test_interrupted_after_every_iteration(found, whole, tmp_path):

@@ -1,13 +1,15 @@
 """Curation of photographs whose answer is known: planted copies, a long tail, leaked test images.
 
-    python benchmarks/curation.py --caltech=caltech101.tar --cifar=cifar10.tar --out=runs/curation
+    python benchmarks/curation.py --caltech=caltech101.tar --cifar=cifar10.tar \
+        --singles=imagenet_samples.tar --out=runs/curation
 
 Caltech-101 and CIFAR-10 (tar files, a directory per class) make a pool: all of the one but what is
-held out, of the other 1000 / r images of the r-th class, copies of 200 images in each of six ways,
-and 100 held-out ones in three. A small backbone is trained on the pool. Thresholds are fitted to
-one half of the images and judged on the other. Then the pool is curated, and models trained on what
-is left are compared with models trained on as many random images of it, by kNN on what was held
-out. What is there is not done again; the last line is JSON, also in ``OUT/result.json``.
+held out, of the other 1000 / r images of the r-th class, all images of a third tar file as classes
+of one, copies of 200 images in each of six ways, and 100 held-out ones in three. A small backbone
+is trained on the pool. Thresholds are fitted to one half of the images and judged on the other.
+Then the pool is curated, and models trained on what is left are compared with models trained on as
+many random images of it, by kNN on what was held out. What is there is not done again; the last
+line is JSON, also in ``OUT/result.json``.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,12 @@ def make_pool(args: argparse.Namespace, out: Path) -> Planted:
                 write(out / part, group, key, image)
                 if part != "bank":
                     rooms.append((part, f"{group}/{key}", image.convert("RGB")))
+    singles = open_source(f"tar:{args.singles}")
+    for number in range(len(singles)):
+        image = Image.open(io.BytesIO(encoded(singles, number))).convert("RGB")
+        group, key = f"single.{Path(singles.record_id(number)).stem}", f"single_{number:04}"
+        write(out / "pool", group, key, image)
+        rooms.append(("pool", f"{group}/{key}", image))
     for part, count, ways in (("pool", COPIED, tuple(COPIES)), ("queries", LEAKED, LEAKS)):
         named = [room for room in rooms if room[0] == part]
         for _, id, image in sorted(named, key=lambda room: draw("planted", room[1]))[:count]:
@@ -165,26 +173,10 @@ def embedded(out: Path, part: str, model: Path, name: str) -> Embeddings:
     return read_embeddings(RowsOptions(str(folder)), part)
 
 
-def pairs(
-    found: Embeddings, planted: dict[str, list[str]], other: Embeddings
-) -> Iterator[tuple[str, int, float]]:
-    """(way, half, cosine) of each planted copy and what it comes from."""
-    rows, others = unit(found.rows), unit(other.rows)
-    at, at_other = ({id: i for i, id in enumerate(one.ids)} for one in (found, other))
-    for number, (id, copies) in enumerate(sorted(planted.items())):
-        for copy in copies:
-            way = copy.rpartition("/")[2].removesuffix(".jpg").split("_", 2)[2]
-            yield way, number % 2, float(rows[at[copy]] @ others[at_other[id]])
-
-
-def unrelated(found: Embeddings, planted: Planted, other: Embeddings) -> np.ndarray:
-    """Of each image the greatest cosine with one that it was not planted with."""
+def origins(found: Embeddings, planted: Planted) -> np.ndarray:
+    """The image that each one was made of, or itself."""
     of = {copy: id for one in planted.values() for id, copies in one.items() for copy in copies}
-    own = np.asarray([of.get(id, id) for id in found.ids])
-    theirs = np.asarray([of.get(id, id) for id in other.ids])
-    cosine = unit(found.rows) @ unit(other.rows).T
-    cosine[own[:, None] == theirs] = -1
-    return cosine.max(axis=1)
+    return np.asarray([of.get(id, id) for id in found.ids])
 
 
 def threshold(cosines: np.ndarray, share: float) -> float:
@@ -195,17 +187,33 @@ def threshold(cosines: np.ndarray, share: float) -> float:
 def judged(
     found: Embeddings, planted: Planted, kind: str, other: Embeddings, share: float
 ) -> dict[str, Any]:
-    """A threshold fitted to even images, and recall by way and false alarms of odd ones."""
-    nearest = unrelated(found, planted, other)
+    """A threshold fitted to even images, and what it does with odd ones.
+
+    By way of copying: recall, the share of copies that are found by what they were made of; and
+    precision, the share of pairs of such a copy, each of a cosine above the threshold, that are of
+    one origin. False alarms: the share of all images with a partner of another origin.
+    """
+    cosine = unit(found.rows) @ unit(other.rows).T
+    alike = origins(found, planted)[:, None] == origins(other, planted)
+    nearest = np.where(alike, -1, cosine).max(axis=1)
     even = np.arange(len(nearest)) % 2 == 0
     limit = threshold(nearest[even], share)
-    hits = defaultdict(list)
-    for way, half, cosine in pairs(found, planted[kind], other):
-        if half == 1:
-            hits[way].append(cosine > limit)
+    at, at_other = ({id: i for i, id in enumerate(one.ids)} for one in (found, other))
+    hits, right = defaultdict(list), defaultdict(list)
+    for id, copies in sorted(planted[kind].items())[1::2]:
+        for copy in copies:
+            way = copy.rpartition("/")[2].removesuffix(".jpg").split("_", 2)[2]
+            row = at[copy]
+            hits[way].append(cosine[row, at_other[id]] > limit)
+            partners = cosine[row] > limit
+            if found is other:
+                partners[row] = False  # itself
+            right[way] += alike[row, partners].tolist()
     return {
         "threshold": limit,
         "recall": {way: float(np.mean(one)) for way, one in hits.items()},
+        "precision": {way: float(np.mean(one)) if one else None for way, one in right.items()},
+        "pairs": {way: len(one) for way, one in right.items()},
         "false_alarms": float((nearest[~even] > limit).mean()),
     }
 
@@ -249,6 +257,7 @@ def main() -> None:
     )
     parser.add_argument("--caltech", required=True)
     parser.add_argument("--cifar", required=True)
+    parser.add_argument("--singles", required=True)
     parser.add_argument("--out", type=Path, default=Path("runs/curation"))
     parser.add_argument("--steps", type=int, default=2000, help="of the backbone")
     parser.add_argument("--small_steps", type=int, default=800, help="of the models compared")

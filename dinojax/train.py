@@ -8,7 +8,7 @@ import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +18,32 @@ from ml_collections import config_flags
 
 from dinojax import mesh as meshes
 from dinojax import trees
+from dinojax.attempt import make_attempt
+from dinojax.binding import bind
 from dinojax.build import build_init
-from dinojax.build_flops import build_flops
 from dinojax.build_gram import build_refresh
 from dinojax.build_inputs import build_views
-from dinojax.build_monitor import make_monitor
-from dinojax.build_panels import make_panels
-from dinojax.compiled_step import compile_step, global_batches
+from dinojax.compiled_step import global_batches
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.config_parse import quote_keywords
-from dinojax.data.check import fingerprint, verify
-from dinojax.data.pipeline import TrainBatch, make_loader
-from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
+from dinojax.frozen_teacher import with_teacher, without_teacher
 from dinojax.gram_choice import choose_gram_teacher
 from dinojax.initial_state import make_initial_state
 from dinojax.precision import get_precision
-from dinojax.resolutions import resolution_order, resolutions
 from dinojax.run_mesh import run_mesh
 from dinojax.runtime import cluster
-from dinojax.runtime.agreement import agree, check_shared, program
+from dinojax.runtime.agreement import agree, program
 from dinojax.runtime.checkpoint import abstract, mute
-from dinojax.runtime.contract import FILE as CONTRACT_FILE
-from dinojax.runtime.contract import write_or_check
-from dinojax.runtime.errors import underway
 from dinojax.runtime.exits import STOPS, exit_code, leave
-from dinojax.runtime.guardian import Guardian
-from dinojax.runtime.loop import Guards, Outcome, Pictures, TrainStep, run
-from dinojax.runtime.metrics import MetricWriter
-from dinojax.runtime.nonfinite import NonfiniteSteps
 from dinojax.runtime.preemption import Preemption
-from dinojax.runtime.quarantine import Quarantine
 from dinojax.runtime.rollback import run_segments
 from dinojax.runtime.summary import finished, write_summary
-from dinojax.runtime.throughput import Throughput, total_peak_flops
+from dinojax.runtime.throughput import total_peak_flops
 from dinojax.runtime.watchdog import Watchdog
-from dinojax.safety import advance, make_series, recovery_teller, step_teller
+from dinojax.safety import advance, make_series
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.starting_weights import start_digest
-from dinojax.training_data import open_data
+from dinojax.training_data import load_batches, open_data
 from dinojax.views.recipe import RGB_ONLY
 
 
@@ -88,24 +75,10 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         channels = config.student.in_chans
         logging.info("student.in_chans=%d: %s are switched off", channels, RGB_ONLY)
     data = open_data(config)
-    timeout = config.data.read_timeout_s
-    for part in (data.source, data.queries):
-        verify(
-            part,
-            config.data.canvas_px,
-            config.data.verify_images,
-            budget=config.data.bad_budget,
-            channels=config.student.in_chans,
-            read_timeout_s=timeout,
-        )
-    found = fingerprint(data.source, data.order.mixture, read_timeout_s=timeout)
-    weights = {**teacher_digest(config), **start_digest(config)}
-    agree("data", {"data fingerprint": found.digest, **weights})
-    write_or_check(workdir, to_dict(config), found._asdict(), allow_change, weights)
-    check_shared(Path(workdir) / CONTRACT_FILE)
-
+    bind(workdir, config, data, allow_change)
     compute = get_precision(config.train.precision).compute
-    peak = total_peak_flops(mesh.devices.ravel().tolist(), compute)
+    peak_flops = total_peak_flops(mesh.devices.ravel().tolist(), compute)
+
     with contextlib.ExitStack() as stack:
         leave_early = stack.enter_context(Preemption())
         report = Path(workdir) / f"hang.{jax.process_index()}.txt"
@@ -122,41 +95,10 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
         if done is not None:
             logging.info("%s is finished", workdir)
             return {} if jax.process_index() else done
-        refused = NonfiniteSteps(
-            workdir,
-            checkpoints,
-            describe=step_teller(workdir, data, mesh),
-            rollback_after=config.train.rollback_after,
-        )
-        announce = recovery_teller(config.recovery)
-        monitor = make_monitor(config, data.bank, data.queries)
-        draw = make_panels(config, data.queries, mesh)
-        choice = resolution_order(config)
-        flops = [float(build_flops(one)) for one in resolutions(config)]
         placement = meshes.BatchLayout(mesh, config.train.batch_size)
 
-        @functools.cache
-        def train_steps() -> list[TrainStep]:
-            # Ahead of the data: a resolution that comes late must not stop the run to compile.
-            compiled = [compile_step(one, mesh, wanted) for one in resolutions(config)]
-            cluster.gather("compiled", "")  # collectives do not wait long for those who come late
-            return compiled
-
-        def batches_from(step: int) -> Generator[TrainBatch, None, None]:
-            return make_loader(
-                data.source,
-                data.order,
-                canvas_px=config.data.canvas_px,
-                start_step=step,
-                num_workers=config.data.num_workers,
-                prefetch_mb=config.data.prefetch_mb,
-                slots=placement.rows,
-                channels=config.student.in_chans,
-                read_timeout_s=timeout,
-            )
-
         def first_batches(count: int) -> Iterator[dict[str, jax.Array]]:
-            with contextlib.closing(batches_from(0)) as loader:
+            with contextlib.closing(load_batches(config, data, placement, 0)) as loader:
                 yield from global_batches(itertools.islice(loader, count), placement)
 
         def resume() -> tuple[int | None, TrainState | Students]:
@@ -171,73 +113,18 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             progress()  # here training has begun, so that each has the time of a step
             return with_teacher(checkpoints.restore(saved, step), config, wanted)
 
-        def attempt(
-            latest: int | None, state: TrainState | Students, first: int, until: int
-        ) -> Outcome:
-            """Steps ``first .. until - 1``."""
-            steps = train_steps()
-            progress()
-            loader = batches_from(first)
-            quarantine = Quarantine(
-                workdir,
-                global_batch=config.train.batch_size,
-                first_step=first,
-                budget=config.data.bad_budget,
-                slots=placement.rows,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
-            with (
-                contextlib.closing(loader),
-                MetricWriter(workdir, resumed_from=latest) as writer,
-                underway(),
-            ):
-                guardian = Guardian(
-                    workdir,
-                    writer,
-                    resumed_from=latest,
-                    first_step=first,
-                    total_steps=config.train.steps,
-                    action=config.guardian.action,
-                    ignore=config.guardian.ignore,
-                )
-
-                def logged(step: int, values: Mapping[str, float]) -> None:
-                    announce(step, values)
-                    guardian.logged(step, values)
-
-                return run(
-                    state,
-                    first_step=first,
-                    until=until,
-                    total_steps=config.train.steps,
-                    train_step_at=lambda step: steps[choice.at(step)[0]],
-                    batches=global_batches(quarantine.watch(loader), placement),
-                    evaluate=monitor or (lambda state: {}),
-                    evaluate_every=config.knn.every_steps if monitor else 0,
-                    series=series,
-                    writer=writer,
-                    throughput=Throughput(
-                        first,
-                        total_steps=config.train.steps,
-                        images_per_step=config.train.batch_size,
-                        flops_at=lambda step: flops[choice.at(step)[0]],
-                        peak_flops=peak,
-                    ),
-                    log_every=config.train.log_every_steps,
-                    guards=Guards(
-                        leave_early,
-                        progress,
-                        refused,
-                        logged,
-                        guardian.scored,
-                        guardian.asked_to_stop,
-                    ),
-                    pictures=Pictures(config.panels.every_steps, draw) if draw else None,
-                )
-
         outcome = run_segments(
-            attempt,
+            make_attempt(
+                config,
+                workdir,
+                mesh,
+                data,
+                wanted,
+                series,
+                peak_flops=peak_flops,
+                leave_early=leave_early,
+                progress=progress,
+            ),
             resume=resume,
             restore=restore,
             advance=functools.partial(advance, refresh=build_refresh(config.gram)),

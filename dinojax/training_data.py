@@ -1,6 +1,6 @@
 """From a configuration to records: what is trained on, in which order, and what is held out."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 from dinojax.config import Config
@@ -8,8 +8,10 @@ from dinojax.config_data import DataConfig
 from dinojax.data.concat import Concat
 from dinojax.data.open import open_source
 from dinojax.data.order import Order
+from dinojax.data.pipeline import TrainBatch, make_loader
 from dinojax.data.source import Source
 from dinojax.data.subset import holdout
+from dinojax.mesh import BatchLayout
 
 
 class TrainingData(NamedTuple):
@@ -43,6 +45,23 @@ def open_data(config: Config) -> TrainingData:
     parts[monitored] = bank
     order = build_order(config, tuple(len(part) for part in parts))
     return TrainingData(Concat(parts), order, bank, queries)
+
+
+def load_batches(
+    config: Config, data: TrainingData, placement: BatchLayout, first: int
+) -> Generator[TrainBatch, None, None]:
+    """What this process holds of the batch of each step from `first` on; close it."""
+    return make_loader(
+        data.source,
+        data.order,
+        canvas_px=config.data.canvas_px,
+        start_step=first,
+        num_workers=config.data.num_workers,
+        prefetch_mb=config.data.prefetch_mb,
+        slots=placement.rows,
+        channels=config.student.in_chans,
+        read_timeout_s=config.data.read_timeout_s,
+    )
 
 
 def build_order(config: Config, sizes: tuple[int, ...]) -> Order:

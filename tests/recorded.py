@@ -10,7 +10,7 @@ from einops import rearrange
 from images import encode, smooth
 from spies import noting_inputs
 
-from dinojax import build_inputs, compiled_step
+from dinojax import attempt, build_inputs, compiled_step
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax.config import Config, default_config, parse_config
@@ -102,13 +102,13 @@ def train(root: Path, given: Config, build_step, devices: int = 1) -> Trained:
 
         return original(noted(), mesh)
 
-    original = app.global_batches
+    original = attempt.global_batches
     mesh = meshes.make_mesh(-1, max(given.mesh.fsdp, 1), devices=jax.devices()[:devices])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(meshes, "make_mesh", lambda *sizes: mesh)
         patch.setattr(compiled_step, "build_train_step", build_step)
-        patch.setattr(app, "run", loop)
-        patch.setattr(app, "global_batches", global_batches)
+        patch.setattr(attempt, "run", loop)
+        patch.setattr(attempt, "global_batches", global_batches)
         app.train(given, str(root / "run"))
     return Trained(open_run(root / "run"), inputs, batches)
 

@@ -12,7 +12,7 @@ import pytest
 from images import encode
 from jax.sharding import Mesh
 
-from dinojax import initial_state
+from dinojax import attempt, initial_state
 from dinojax import train as app
 from dinojax.build import build_init, build_train_step
 from dinojax.config import Config, default_config, parse_config
@@ -100,8 +100,8 @@ def keys_read(config: Config, workdir: str, monkeypatch: pytest.MonkeyPatch) -> 
         return Outcome(state, 1.0)
 
     with monkeypatch.context() as patch:
-        patch.setattr(app, "run", run)
-        patch.setattr(app, "compile_step", lambda config, mesh, state: build_train_step(config))
+        patch.setattr(attempt, "run", run)
+        patch.setattr(attempt, "compile_step", lambda config, mesh, state: build_train_step(config))
         patch.setattr(app, "run_mesh", read_mesh)
         patch.setattr(render, "validate", lambda *_: None)
         patch.setattr(app, "write_summary", lambda *_: {})

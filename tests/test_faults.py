@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import Mesh
 from recorded import PLAIN
 
-from dinojax import build, build_inputs, build_loss, mesh, replay, shrink, trees
+from dinojax import attempt, build, build_inputs, build_loss, mesh, replay, shrink, trees
 from dinojax import train as app
 from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
@@ -96,7 +96,7 @@ def run(tmp_path_factory, patch) -> Path:
         return inputs
 
     build_step_loss = build_loss.build_step_loss
-    compile_step, compiled = app.compile_step, {}
+    compile_step, compiled = attempt.compile_step, {}
 
     def compile_once(config, *on):
         if config not in compiled:
@@ -108,8 +108,9 @@ def run(tmp_path_factory, patch) -> Path:
         patch.setattr(
             module, "build_step_loss", lambda config: PoisonedGradients(build_step_loss(config))
         )
-    for module in (app, replay):
+    for module in (attempt, replay):
         patch.setattr(module, "compile_step", compile_once)
+    for module in (app, replay):
         patch.setattr(module, "run_mesh", lambda config: one_device())
     patch.setattr(replay, "step_findings", functools.cache(replay.step_findings))
     workdir = tmp_path_factory.mktemp("faults") / "run"

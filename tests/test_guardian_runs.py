@@ -13,6 +13,7 @@ import pytest
 from recorded import PLAIN
 from trained_runs import small_config
 
+from dinojax import attempt
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax.config import Config
@@ -62,7 +63,7 @@ def played(state, batch):
 )
 def steps(request):
     """The steps of every run here, one of them sabotaged; compiled once, for one device."""
-    compile_step = app.compile_step
+    compile_step = attempt.compile_step
     known: list[Any] = [played] if request.param == "played" else []
 
     def compile_once(*given):
@@ -77,7 +78,7 @@ def steps(request):
         return step
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app, "compile_step", compile_once)
+        patch.setattr(attempt, "compile_step", compile_once)
         patch.setattr(app, "run_mesh", lambda _: meshes.make_mesh(devices=jax.devices()[:1]))
         yield
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dinojax import compiled_step, recorder, show
+from dinojax import attempt, compiled_step, recorder, show
 from dinojax import train as app
 from dinojax.config import default_config, parse_config
 from dinojax.runs import open_run
@@ -43,7 +43,7 @@ def workdir(tmp_path_factory) -> Path:
         patch.setattr(
             compiled_step, "build_train_step", lambda given: lambda state, batch: (state, {})
         )
-        patch.setattr(app, "run", loop)
+        patch.setattr(attempt, "run", loop)
         app.train(parse_config(config), str(path))
     return path
 

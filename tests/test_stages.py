@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dinojax import attempt, trees
 from dinojax import mesh as meshes
 from dinojax import train as app
-from dinojax import trees
 from dinojax.build import build_init
 from dinojax.build_model import build_model
 from dinojax.config import Config, default_config, parse_config
@@ -222,8 +222,8 @@ def test_with_checkpoints_of_its_own_a_run_needs_no_earlier_one(
     """Which may be gone, or further by now."""
     shutil.copytree(earlier[0] / "checkpoints", tmp_path / "run" / "checkpoints")
     monkeypatch.setattr(app, "run_mesh", lambda config: mesh)
-    monkeypatch.setattr(app, "compile_step", lambda *_: lambda state, batch: (state, {}))
-    monkeypatch.setattr(app, "run", lambda state, **_: Outcome(state, 1.0))
+    monkeypatch.setattr(attempt, "compile_step", lambda *_: lambda state, batch: (state, {}))
+    monkeypatch.setattr(attempt, "run", lambda state, **_: Outcome(state, 1.0))
     given = config(init__from=str(tmp_path / "gone"), init__resume=True)
     assert app.train(given, str(tmp_path / "run"))["steps"] == STEP
 

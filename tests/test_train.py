@@ -19,9 +19,9 @@ from absl import logging
 from images import encode
 from recipe_files import recipe
 
+from dinojax import attempt, binding, trees
 from dinojax import mesh as meshes
 from dinojax import train as app
-from dinojax import trees
 from dinojax.build import build_init
 from dinojax.config import Config, default_config, parse_config
 from dinojax.data.threads import StorageError
@@ -186,9 +186,9 @@ def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monke
     def loop(*_, batches, **__):
         consumed.extend(batches)
 
-    monkeypatch.setattr(app, "run", loop)
-    monkeypatch.setattr(app, "compile_step", lambda *_: Mock())
-    monkeypatch.setattr(app, "verify", lambda *_, **__: None)
+    monkeypatch.setattr(attempt, "run", loop)
+    monkeypatch.setattr(attempt, "compile_step", lambda *_: Mock())
+    monkeypatch.setattr(binding, "verify", lambda *_, **__: None)
     folder = str(image_folder(tmp_path / "images", good=40, bad=10))
     options = {"data__source": folder, "data__bad_budget": 0.1, "knn__every_steps": 0}
     assert run_main(monkeypatch, debug_dict(**options), tmp_path / "run") == 3
@@ -226,8 +226,8 @@ def test_a_key_that_is_allowed_may_change(tmp_path, monkeypatch):
 
 def test_once_training_has_begun_nothing_is_refused(tmp_path, monkeypatch):
     """A bug in a step has code 1 and a traceback, whatever it raises."""
-    monkeypatch.setattr(app, "run", Mock(side_effect=ValueError("a bug")))
-    monkeypatch.setattr(app, "compile_step", lambda *_: Mock())
+    monkeypatch.setattr(attempt, "run", Mock(side_effect=ValueError("a bug")))
+    monkeypatch.setattr(attempt, "compile_step", lambda *_: Mock())
     with pytest.raises(RuntimeError, match="ValueError: a bug"):
         run_main(monkeypatch, debug_dict(knn__every_steps=0), tmp_path)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax import compiled_step
+from dinojax import attempt, compiled_step
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax.build_flops import build_flops
@@ -77,7 +77,7 @@ def test_nothing_is_compiled_once_data_is_taken(config, toy, tmp_path, monkeypat
     if toy:
         monkeypatch.setattr(compiled_step, "build_train_step", build_toy_step)
     compiled_by_then, sizes = [], []
-    compile_step, global_batches = app.compile_step, app.global_batches
+    compile_step, global_batches = attempt.compile_step, attempt.global_batches
 
     def watched_step(one, *rest):
         step = compile_step(one, *rest)
@@ -96,8 +96,8 @@ def test_nothing_is_compiled_once_data_is_taken(config, toy, tmp_path, monkeypat
 
     one_device = meshes.make_mesh(1, 1, devices=jax.devices()[:1])  # compiles faster
     monkeypatch.setattr(app, "run_mesh", lambda config: one_device)
-    monkeypatch.setattr(app, "compile_step", watched_step)
-    monkeypatch.setattr(app, "global_batches", watched_batches)
+    monkeypatch.setattr(attempt, "compile_step", watched_step)
+    monkeypatch.setattr(attempt, "global_batches", watched_batches)
     before = counted
     app.train(config, str(tmp_path))
 
@@ -156,7 +156,7 @@ def test_gram_sizes_are_compiled_ahead_too(monkeypatch):
     }
     batch = jax.device_put(batch, meshes.batch_sharding(mesh))
     before = counted
-    steps = [app.compile_step(one, mesh, state) for one in resolutions(several)]
+    steps = [attempt.compile_step(one, mesh, state) for one in resolutions(several)]
     ahead = counted
     assert ahead == before + 3
 

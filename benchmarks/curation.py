@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 
 import dinojax
-from dinojax.config_curation import CurationConfig, default_config, parse_config
+from dinojax.config.curation import CurationConfig, default_config, parse_config
 from dinojax.curate import curate
 from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings, unit
 from dinojax.curation.evenness import evenness

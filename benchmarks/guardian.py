@@ -27,15 +27,17 @@ from unittest import mock
 import jax
 import numpy as np
 
-from dinojax import build_inputs, build_loss, training_data
 from dinojax import train as app
-from dinojax.build_monitor import Monitor, make_monitor
+from dinojax.build import inputs as build_inputs
+from dinojax.build import loss as build_loss
+from dinojax.build.monitor import Monitor, make_monitor
 from dinojax.config import parse_config
 from dinojax.data.records import Record
 from dinojax.data.source import Source
 from dinojax.losses.centering import softmax_center
 from dinojax.runtime.alarms import RULES, History, Rule, alarms
 from dinojax.ssl.objective import Targets
+from dinojax.training import data as training_data
 
 STEPS, EVERY = 120, 10
 _SCENES = training_data._scenes

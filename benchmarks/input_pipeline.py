@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from dinojax.build_flops import build_flops
+from dinojax.build.flops import build_flops
 from dinojax.config import default_config, parse_config
 from dinojax.data.decode import make_scratch, read_image
 from dinojax.data.open import open_source

@@ -24,15 +24,15 @@ import numpy as np
 from train_step import random_batch
 
 from dinojax import mesh as meshes
-from dinojax.build import build_init
-from dinojax.build_flops import build_flops
-from dinojax.build_model import build_model
-from dinojax.build_monitor import make_monitor
-from dinojax.compiled_step import compile_step
+from dinojax.build.flops import build_flops
+from dinojax.build.model import build_model
+from dinojax.build.monitor import make_monitor
+from dinojax.build.step import build_init
 from dinojax.config import Config, parse_config
 from dinojax.models.flops import backbone_flops
 from dinojax.ssl import step as ssl_step
-from dinojax.training_data import open_data
+from dinojax.training.compiled_step import compile_step
+from dinojax.training.data import open_data
 
 STEPS = 5
 

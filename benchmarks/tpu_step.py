@@ -17,9 +17,9 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from dinojax.build_model import build_model
+from dinojax.build.model import build_model
 from dinojax.config import parse_config
-from dinojax.config_parse import quote_keywords
+from dinojax.config.parse import quote_keywords
 from dinojax.planning.mesh_choice import choose_mesh
 from dinojax.planning.topologies import GIB, parse_topology
 from dinojax.planning.tpu_compiler import compile_for

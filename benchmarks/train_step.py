@@ -23,10 +23,10 @@ import numpy as np
 from floor import Work, device_name, measured_floor, size_of
 
 from dinojax import mesh as meshes
-from dinojax.build import build_init, build_train_step
-from dinojax.build_flops import build_flops
+from dinojax.build.flops import build_flops
+from dinojax.build.step import build_init, build_train_step
 from dinojax.config import Config, default_config, parse_config
-from dinojax.validation import validate
+from dinojax.config.validation import validate
 
 
 def arguments() -> argparse.Namespace:

@@ -17,8 +17,8 @@ Source: the reference's vitg14.yaml, whose data is ImageNet-22k.
 import ml_collections
 
 from dinojax.config import default_config
+from dinojax.config.shrink import shrink
 from dinojax.recipes import set_dinov2_from_scratch
-from dinojax.shrink import shrink
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -21,8 +21,8 @@ stage, resampled to 37 x 37 patches.
 import ml_collections
 
 from dinojax.config import default_config
+from dinojax.config.shrink import shrink
 from dinojax.recipes import set_dinov2_from_scratch
-from dinojax.shrink import shrink
 
 STEPS = 10_000
 

@@ -16,8 +16,8 @@ ViT-g/14, with an MLP instead of SwiGLU.
 import ml_collections
 
 from dinojax.config import default_config
+from dinojax.config.shrink import shrink
 from dinojax.recipes import set_dinov2_from_scratch
-from dinojax.shrink import shrink
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

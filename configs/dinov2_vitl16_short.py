@@ -15,8 +15,8 @@ Source: the reference's vitl16_short.yaml, and its ssl_default_config.yaml for w
 import ml_collections
 
 from dinojax.config import default_config
+from dinojax.config.shrink import shrink
 from dinojax.recipes import set_dinov2
-from dinojax.shrink import shrink
 
 EPOCH = 1250
 """Steps; the reference's OFFICIAL_EPOCH_LENGTH."""

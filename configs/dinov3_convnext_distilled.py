@@ -22,8 +22,8 @@ its targets belong to other places.
 import ml_collections
 
 from dinojax.config import default_config
+from dinojax.config.shrink import shrink
 from dinojax.recipes import set_schedule
-from dinojax.shrink import shrink
 
 EPOCH = 1250
 """Steps; the reference's OFFICIAL_EPOCH_LENGTH."""

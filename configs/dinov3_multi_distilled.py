@@ -19,8 +19,8 @@ is published (dinov3_vitl16_lvd1689m_distilled.yaml), and its schedules are used
 import ml_collections
 
 from dinojax.config import default_config
+from dinojax.config.shrink import shrink
 from dinojax.recipes import set_vitl16_distillation
-from dinojax.shrink import shrink
 
 STUDENTS = ("vits16", "vits16plus", "vitb16", "vitl16")
 

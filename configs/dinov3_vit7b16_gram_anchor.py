@@ -21,8 +21,8 @@ there; the one set here is early, as section 4 of arXiv:2508.10104 asks for.
 import ml_collections
 
 from dinojax.config import default_config
+from dinojax.config.shrink import shrink
 from dinojax.recipes import set_constant, set_schedule, set_vit7b16
-from dinojax.shrink import shrink
 
 EPOCH = 1000
 """Steps; the reference's OFFICIAL_EPOCH_LENGTH."""

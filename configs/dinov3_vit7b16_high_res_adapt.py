@@ -19,8 +19,8 @@ command line. Student, EMA and Gram teacher all start as the EMA teacher of the 
 import ml_collections
 
 from dinojax.config import default_config
+from dinojax.config.shrink import shrink
 from dinojax.recipes import set_constant, set_schedule, set_vit7b16
-from dinojax.shrink import shrink
 
 EPOCH = 1000
 """Steps; the reference's OFFICIAL_EPOCH_LENGTH."""

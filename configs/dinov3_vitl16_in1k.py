@@ -13,7 +13,7 @@ Expected:  82.0 kNN, 83.3-83.5 linear on the validation set, as published by the
 import ml_collections
 
 from dinojax.config import default_config
-from dinojax.shrink import shrink
+from dinojax.config.shrink import shrink
 
 EPOCH = 1250
 """Steps; the reference's OFFICIAL_EPOCH_LENGTH, never a pass over the data."""

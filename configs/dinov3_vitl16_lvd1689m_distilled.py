@@ -22,8 +22,8 @@ there are none here.
 import ml_collections
 
 from dinojax.config import default_config
+from dinojax.config.shrink import shrink
 from dinojax.recipes import set_vitl16_distillation
-from dinojax.shrink import shrink
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -33,8 +33,8 @@ from typing import Any
 import ml_collections
 
 from dinojax.config import default_config
+from dinojax.config.shrink import shrink
 from dinojax.recipes import set_constant, set_schedule
-from dinojax.shrink import shrink
 
 EPOCH = 1250
 """Steps, as in the reference's recipe for ImageNet-1k; of 512 images half a pass."""

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from dinojax.build_inputs import build_views
+from dinojax.build.inputs import build_views
+from dinojax.config.resolutions import resolution_at
 from dinojax.evaluation.contact_sheet import SheetRow, SheetView, draw_sheet
 from dinojax.recorder import Seen
-from dinojax.resolutions import resolution_at
 from dinojax.runs import Run
 from dinojax.views.describe import FACTORS, WHOLE_IMAGE, describe
 

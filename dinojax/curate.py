@@ -21,8 +21,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dinojax.config_curation import CurationConfig, parse_config
-from dinojax.config_parse import quote_keywords
+from dinojax.config.curation import CurationConfig, parse_config
+from dinojax.config.parse import quote_keywords
 from dinojax.curation.cluster_stage import cluster_stage
 from dinojax.curation.dedup_stage import dedup_stage
 from dinojax.curation.embed_stage import embed_stage

@@ -3,12 +3,12 @@
 import dataclasses
 
 from dinojax.config import Config
-from dinojax.config_eval import RecordsConfig
+from dinojax.config.evaluation import RecordsConfig
 from dinojax.data.eval_records import EvalRecords
 from dinojax.data.layouts.table import open_layout
 from dinojax.data.source import Source
 from dinojax.evaluation.monitor import evenly
-from dinojax.training_data import open_data
+from dinojax.training.data import open_data
 
 
 def open_eval_records(

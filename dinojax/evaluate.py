@@ -24,8 +24,9 @@ from dinojax.backbones.open import open_backbone
 from dinojax.backbones.opened import Opened
 from dinojax.backbones.run import Trained
 from dinojax.config import Config
-from dinojax.config_eval import EvalConfig, ImagesConfig, parse_config
-from dinojax.config_parse import quote_keywords
+from dinojax.config.evaluation import EvalConfig, ImagesConfig, parse_config
+from dinojax.config.parse import quote_keywords
+from dinojax.config.students import config_of
 from dinojax.data.check import fingerprint, truth_digest
 from dinojax.data.eval_records import EvalRecords, check_needs
 from dinojax.eval_records import check_image_px, evaluated, open_eval_records
@@ -37,7 +38,6 @@ from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.fingerprints import hash_text
 from dinojax.score_table import markdown
-from dinojax.students import config_of
 from dinojax.tasks.table import TASKS, check_tasks
 from dinojax.tasks.task import Encoder, Evaluation, Preparation
 

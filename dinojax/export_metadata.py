@@ -10,13 +10,13 @@ from dinojax.backbones.opened import Opened
 from dinojax.backbones.released import METADATA, Released
 from dinojax.backbones.run import Trained
 from dinojax.config import Config, to_dict
+from dinojax.config.students import config_of
 from dinojax.data.check import Fingerprint
 from dinojax.export.hf_card import NOTICE
 from dinojax.imported import IMPORTED
-from dinojax.initial_state import CHECKPOINT_KEYS
 from dinojax.lineage import LICENCE, describe_run, licence_of
 from dinojax.runtime.contract import binding
-from dinojax.students import config_of
+from dinojax.training.initial_state import CHECKPOINT_KEYS
 
 LICENCE_TEXTS = {
     "Apache-2.0": "https://www.apache.org/licenses/LICENSE-2.0",

@@ -10,10 +10,10 @@ from dinojax import mesh as meshes
 from dinojax import trees
 from dinojax.backbones.opened import Opened
 from dinojax.backbones.run import Trained
-from dinojax.build import build_init
+from dinojax.build.step import build_init
+from dinojax.config.students import config_of
 from dinojax.export.names import to_torch
 from dinojax.runtime.checkpoint import abstract
-from dinojax.students import config_of
 from dinojax.typing import Params
 
 TEACHER, STUDENT, HEADS, OPTIMIZER = "teacher", "student", "heads", "optimizer"

@@ -13,13 +13,13 @@ import jax
 
 from dinojax.backbones.opened import Opened
 from dinojax.config import Config, to_dict
-from dinojax.config_backbone import StudentConfig
+from dinojax.config.backbone import StudentConfig
 from dinojax.models.presets import FIELDS, Backbone, configured, get_preset
 from dinojax.precision import get_precision
 from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.checkpoint import Checkpoints
 from dinojax.runtime.contract import FILE, versions
-from dinojax.safety import SNAPSHOTS, teacher_part
+from dinojax.training.safety import SNAPSHOTS, teacher_part
 from dinojax.typing import Params
 
 IMPORTED = "imported"

@@ -18,7 +18,7 @@ from dinojax.runtime.contract import flatten, read_contract
 from dinojax.runtime.earlier import STUDENT
 from dinojax.runtime.errors import CheckpointError
 from dinojax.runtime.metrics import last_step
-from dinojax.safety import SNAPSHOTS
+from dinojax.training.safety import SNAPSHOTS
 
 PARENTS = ("init.from", "gram.teacher", "distillation.teacher")
 """Keys that may name other weights."""

@@ -13,7 +13,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dinojax.config_parse import quote_keywords
+from dinojax.config.parse import quote_keywords
 from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.stages.declare import parse_pipeline

@@ -15,11 +15,10 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dinojax import trees
-from dinojax.build import build_init
-from dinojax.build_flops import mean_image_flops
+from dinojax.build.flops import mean_image_flops
+from dinojax.build.step import build_init
 from dinojax.config import Config, parse_config
-from dinojax.config_parse import quote_keywords
-from dinojax.frozen_teacher import without_teacher
+from dinojax.config.parse import quote_keywords
 from dinojax.planning.communication import predict_collectives
 from dinojax.planning.memory import high_points
 from dinojax.planning.mesh_choice import choose_mesh, largest_resolution, shortfall
@@ -28,6 +27,7 @@ from dinojax.planning.report import Plan
 from dinojax.planning.streams import MeshShape
 from dinojax.planning.topologies import GIB, Topology, parse_topology
 from dinojax.planning.tpu_compiler import QUICK, compile_for
+from dinojax.training.frozen_teacher import without_teacher
 
 TOO_LARGE = 2
 """Exit code of a step that does not fit, as of a configuration that is refused."""

@@ -18,10 +18,10 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Bool, Float
 
-from dinojax.build_inputs import build_inputs, build_views, draw_group_size, predicted_grid
+from dinojax.build.inputs import build_inputs, build_views, draw_group_size, predicted_grid
 from dinojax.config import Config
+from dinojax.config.resolutions import resolution_at
 from dinojax.data.pipeline import TrainBatch
-from dinojax.resolutions import resolution_at
 from dinojax.runs import Run
 from dinojax.ssl.prepare import GLOBAL_VIEWS, crop_keys
 from dinojax.typing import Step

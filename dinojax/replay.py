@@ -15,16 +15,13 @@ import jax
 from absl import app, flags, logging
 
 from dinojax import mesh as meshes
-from dinojax.build import build_init
-from dinojax.build_gram import build_refresh
-from dinojax.build_inputs import build_inputs
-from dinojax.build_loss import build_loss, build_step_loss
-from dinojax.compiled_step import compile_step, global_batches
+from dinojax.build.gram import build_refresh
+from dinojax.build.inputs import build_inputs
+from dinojax.build.loss import build_loss, build_step_loss
+from dinojax.build.step import build_init
 from dinojax.config import Config
-from dinojax.frozen_teacher import teacher_digest, with_teacher, without_teacher
-from dinojax.initial_state import make_initial_state
-from dinojax.resolutions import resolution_at
-from dinojax.run_mesh import run_mesh
+from dinojax.config.resolutions import resolution_at
+from dinojax.config.students import student_configs
 from dinojax.runs import open_contract
 from dinojax.runtime import cluster
 from dinojax.runtime.checkpoint import abstract
@@ -32,12 +29,15 @@ from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.nonfinite import CHECKPOINT, FILE, as_json
 from dinojax.runtime.rollback import Window, after_windows
 from dinojax.runtime.stored_state import read_state
-from dinojax.safety import advance
-from dinojax.seed_heads import FirstBatches
 from dinojax.ssl.findings import Finding, make_findings
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.students import student_configs
+from dinojax.training.compiled_step import compile_step, global_batches
+from dinojax.training.frozen_teacher import teacher_digest, with_teacher, without_teacher
+from dinojax.training.initial_state import make_initial_state
+from dinojax.training.mesh import run_mesh
+from dinojax.training.safety import advance
+from dinojax.training.seed_heads import FirstBatches
 
 SHOWN = 20
 

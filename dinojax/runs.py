@@ -18,7 +18,7 @@ from dinojax.runtime.contract import read_contract
 from dinojax.runtime.metrics import last_step
 from dinojax.runtime.quarantine import read_ledger
 from dinojax.runtime.rollback import Window, read_windows
-from dinojax.training_data import TrainingData, open_data
+from dinojax.training.data import TrainingData, open_data
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from dinojax.runs import open_run
 from dinojax.runtime.atomic import replace_bytes, replace_text
 from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
-from dinojax.safety import SNAPSHOTS
 from dinojax.show_features import DATA
 from dinojax.show_report import make_report
 from dinojax.snapshots import Protocol, score_snapshots
+from dinojax.training.safety import SNAPSHOTS
 
 IMAGES, REPORT_IMAGES = 8, 4
 COMMANDS = ("batch", "where", "snapshots", "report")

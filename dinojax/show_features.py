@@ -16,7 +16,7 @@ from dinojax.pictures.images import Named, read_squares
 from dinojax.pictures.page import page
 from dinojax.runtime.atomic import replace_bytes, replace_text
 from dinojax.runtime.checkpoint import DIRECTORY
-from dinojax.safety import SNAPSHOTS
+from dinojax.training.safety import SNAPSHOTS
 
 DATA = "scenes:1000"
 """Images where none are given and the checkpoint has no data of its own."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from dinojax.backbones.model import Model
 from dinojax.backbones.run import open_trained
-from dinojax.build_panels import figures
+from dinojax.build.panels import figures
 from dinojax.config import default_config, parse_config, to_dict
 from dinojax.evaluate import FILE as SCORES_FILE
 from dinojax.pictures import panels

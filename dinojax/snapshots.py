@@ -15,9 +15,9 @@ import jax
 from absl import logging
 
 from dinojax import mesh as meshes
-from dinojax.build import build_init
-from dinojax.build_model import build_backbone
-from dinojax.build_monitor import StateMonitor
+from dinojax.build.model import build_backbone
+from dinojax.build.monitor import StateMonitor
+from dinojax.build.step import build_init
 from dinojax.config import Config
 from dinojax.data.map_batches import find_classes
 from dinojax.data.open import open_source
@@ -31,8 +31,8 @@ from dinojax.precision import get_precision
 from dinojax.runs import Run, open_run
 from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.stored_state import fingerprint, read_state
-from dinojax.safety import SNAPSHOTS, teacher_part
 from dinojax.ssl.state import TrainState
+from dinojax.training.safety import SNAPSHOTS, teacher_part
 from dinojax.typing import Params
 
 HELD_OUT = 0.3

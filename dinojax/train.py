@@ -18,19 +18,12 @@ from ml_collections import config_flags
 
 from dinojax import mesh as meshes
 from dinojax import trees
-from dinojax.attempt import make_attempt
-from dinojax.binding import bind
-from dinojax.build import build_init
-from dinojax.build_gram import build_refresh
-from dinojax.build_inputs import build_views
-from dinojax.compiled_step import global_batches
+from dinojax.build.gram import build_refresh
+from dinojax.build.inputs import build_views
+from dinojax.build.step import build_init
 from dinojax.config import Config, parse_config, to_dict
-from dinojax.config_parse import quote_keywords
-from dinojax.frozen_teacher import with_teacher, without_teacher
-from dinojax.gram_choice import choose_gram_teacher
-from dinojax.initial_state import make_initial_state
+from dinojax.config.parse import quote_keywords
 from dinojax.precision import get_precision
-from dinojax.run_mesh import run_mesh
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, program
 from dinojax.runtime.checkpoint import abstract, mute
@@ -40,10 +33,17 @@ from dinojax.runtime.rollback import run_segments
 from dinojax.runtime.summary import finished, write_summary
 from dinojax.runtime.throughput import total_peak_flops
 from dinojax.runtime.watchdog import Watchdog
-from dinojax.safety import advance, make_series
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.training_data import load_batches, open_data
+from dinojax.training.attempt import make_attempt
+from dinojax.training.binding import bind
+from dinojax.training.compiled_step import global_batches
+from dinojax.training.data import load_batches, open_data
+from dinojax.training.frozen_teacher import with_teacher, without_teacher
+from dinojax.training.gram_choice import choose_gram_teacher
+from dinojax.training.initial_state import make_initial_state
+from dinojax.training.mesh import run_mesh
+from dinojax.training.safety import advance, make_series
 from dinojax.views.recipe import RGB_ONLY
 
 

@@ -18,10 +18,10 @@ from jobset import train_line
 from ml_collections import config_flags
 
 from dinojax.config import Config, parse_config, to_dict
-from dinojax.config_parse import quote_keywords
+from dinojax.config.parse import quote_keywords
+from dinojax.config.validation import validate
 from dinojax.runtime.contract import config_hash, flatten, read_contract
 from dinojax.runtime.summary import FILE as SUMMARY_FILE
-from dinojax.validation import validate
 
 MAX_NAME = 120
 """Characters: file systems allow 255 bytes."""

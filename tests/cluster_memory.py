@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from dinojax.config_curation import CurationConfig
+from dinojax.config.curation import CurationConfig
 from dinojax.curate import curate
 from dinojax.curation.cluster_stage import ClusterOptions
 from dinojax.curation.embeddings import RowsOptions

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from images import encode, smooth, write_folder
 
-from dinojax.config_curation import CurationConfig
+from dinojax.config.curation import CurationConfig
 from dinojax.curation.cluster_stage import ClusterOptions
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.embeddings import RowsOptions

@@ -7,7 +7,7 @@ import numpy as np
 from dinojax.embedding.files import Rows, write_parquet
 
 CONFIG = """
-from dinojax.config_curation import default_config
+from dinojax.config.curation import default_config
 
 def get_config():
     config = default_config()

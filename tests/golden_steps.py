@@ -9,8 +9,8 @@ import numpy as np
 from einops import rearrange
 from reference import BF16_ROPE_ATOL, config_from_reference, model_from_reference
 
-from dinojax.build import build_optimizer
-from dinojax.build_loss import build_loss
+from dinojax.build.loss import build_loss
+from dinojax.build.step import build_optimizer
 from dinojax.export.names import from_torch, to_torch
 from dinojax.kernels.rope import CoordinateDraws
 from dinojax.models.block import KeptRows

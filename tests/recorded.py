@@ -10,17 +10,18 @@ from einops import rearrange
 from images import encode, smooth
 from spies import noting_inputs
 
-from dinojax import attempt, build_inputs, compiled_step
 from dinojax import mesh as meshes
 from dinojax import train as app
+from dinojax.build import inputs as build_inputs
 from dinojax.config import Config, default_config, parse_config
+from dinojax.config.resolutions import resolution_at
+from dinojax.config.shrink import shrink
 from dinojax.data.pipeline import TrainBatch
 from dinojax.recorder import rebuild
-from dinojax.resolutions import resolution_at
 from dinojax.runs import Run, open_run
 from dinojax.runtime.loop import Outcome
-from dinojax.shrink import shrink
 from dinojax.ssl.inputs import StepInputs
+from dinojax.training import attempt, compiled_step
 
 STEPS, BATCH = 4, 16
 FILES = {f"{i:02d}.png": encode(np.roll(smooth(40, 56), 5 * i, 1), "PNG") for i in range(30)}

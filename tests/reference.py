@@ -9,9 +9,9 @@ import numpy as np
 from einops import rearrange
 
 from dinojax.config import Config, CropsConfig, TrainConfig
-from dinojax.config_backbone import BackboneConfig, StudentConfig
-from dinojax.config_method import DinoConfig, HeadConfig, IbotConfig, OptimConfig, ScheduleConfig
-from dinojax.config_stages import DistillationConfig, GramConfig
+from dinojax.config.backbone import BackboneConfig, StudentConfig
+from dinojax.config.method import DinoConfig, HeadConfig, IbotConfig, OptimConfig, ScheduleConfig
+from dinojax.config.stages import DistillationConfig, GramConfig
 from dinojax.export.names import to_torch
 from dinojax.models.convnext import ConvNeXt
 from dinojax.models.features import Features

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from dinojax import build, build_inputs
+from dinojax.build import inputs as build_inputs
+from dinojax.build import step as build
 from dinojax.config import Config
 
 

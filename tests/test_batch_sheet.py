@@ -10,10 +10,10 @@ from PIL import Image
 from dinojax import batch_sheet
 from dinojax.batch_sheet import facts, sheet
 from dinojax.config import default_config, parse_config
+from dinojax.config.shrink import shrink
 from dinojax.recorder import Seen
 from dinojax.runs import Run
-from dinojax.shrink import shrink
-from dinojax.training_data import open_data
+from dinojax.training.data import open_data
 from dinojax.views.params import CropParams
 
 LEVELS = (30, 90, 210, 140, 170)

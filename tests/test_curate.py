@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dinojax import curate as curate_app
-from dinojax.config_curation import CurationConfig, default_config, parse_config
+from dinojax.config.curation import CurationConfig, default_config, parse_config
 from dinojax.curate import curate
 from dinojax.curation import cluster_stage, sorted_rows, tree
 from dinojax.curation.cluster_stage import ClusterOptions, levels_of

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from images import encode, write_folder
 
-from dinojax.config_eval import EvalConfig, parse_config
+from dinojax.config.evaluation import EvalConfig, parse_config
 from dinojax.data.layouts.table import LAYOUTS
 from dinojax.evaluate import evaluate
 from dinojax.models.presets import PRESETS

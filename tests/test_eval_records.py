@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dinojax.config import Config
-from dinojax.config_eval import RecordsConfig
+from dinojax.config.evaluation import RecordsConfig
 from dinojax.data.eval_records import EvalRecords, Judged
 from dinojax.data.scenes import ScenesSource
 from dinojax.eval_records import open_eval_records

@@ -12,8 +12,8 @@ from trained_runs import make_run, small_config
 
 from dinojax import mesh as meshes
 from dinojax.backbones.run import open_trained
-from dinojax.build_monitor import make_monitor
-from dinojax.config_eval import EvalConfig, RecordsConfig
+from dinojax.build.monitor import make_monitor
+from dinojax.config.evaluation import EvalConfig, RecordsConfig
 from dinojax.data.eval_records import EvalRecords, Judged
 from dinojax.evaluate import _data, evaluate
 from dinojax.tasks import table as tasks
@@ -21,7 +21,7 @@ from dinojax.tasks.fewshot import FewshotProtocol
 from dinojax.tasks.global_rows import labelled_rows
 from dinojax.tasks.knn import KnnProtocol
 from dinojax.tasks.task import Score, Task, over_seeds
-from dinojax.training_data import open_data
+from dinojax.training.data import open_data
 
 KEYS = {"task", "metric", "value", "spread", "protocol_hash", "checkpoint_fingerprint"}
 

@@ -16,7 +16,7 @@ from trained_runs import STEP, make_run, small_config
 from dinojax import trees
 from dinojax.backbones.open import open_backbone
 from dinojax.backbones.run import open_trained
-from dinojax.build_model import build_backbone
+from dinojax.build.model import build_backbone
 from dinojax.export import formats
 from dinojax.export.audit import checksum
 from dinojax.export.formats import check_format, check_name

@@ -13,16 +13,20 @@ import pytest
 from jax.sharding import Mesh
 from recorded import PLAIN
 
-from dinojax import attempt, build, build_inputs, build_loss, mesh, replay, shrink, trees
+from dinojax import mesh, replay, trees
 from dinojax import train as app
-from dinojax.build import build_init
-from dinojax.config import Config, default_config, parse_config
+from dinojax.build import inputs as build_inputs
+from dinojax.build import loss as build_loss
+from dinojax.build import step as build
+from dinojax.build.step import build_init
+from dinojax.config import Config, default_config, parse_config, shrink
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.stored_state import read_state
-from dinojax.safety import teacher_part
 from dinojax.ssl.loss import LossGradients
 from dinojax.ssl.state import TrainState
 from dinojax.train import train
+from dinojax.training import attempt
+from dinojax.training.safety import teacher_part
 
 NAN_STEP, INF_STEP, STEPS, BATCH = 1, 3, 5, 4
 

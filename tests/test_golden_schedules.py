@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from reference import schedule_v2, schedules_from_reference
 
-from dinojax.build_schedules import build_schedule, build_schedules
+from dinojax.build.schedules import build_schedule, build_schedules
 from dinojax.config import Config, TrainConfig
-from dinojax.config_method import OptimConfig
+from dinojax.config.method import OptimConfig
 from dinojax.schedules import cosine_schedule, linear_warmup_cosine_decay
 
 pytestmark = pytest.mark.golden

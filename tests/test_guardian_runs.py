@@ -13,13 +13,13 @@ import pytest
 from recorded import PLAIN
 from trained_runs import small_config
 
-from dinojax import attempt
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax.config import Config
 from dinojax.runtime import exits, stored_state
 from dinojax.runtime.alarms import RULES
 from dinojax.runtime.errors import AlarmedError
+from dinojax.training import attempt
 
 STEPS, EVERY, BLINDED = 12, 4, 5
 """Step 5 leaves networks that see nothing. Evaluations at 0, 4, 8, 12; checkpoints every 2."""

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from dinojax.build_flops import build_flops
+from dinojax.build.flops import build_flops
 from dinojax.config import default_config, parse_config
+from dinojax.config.resolutions import resolutions
+from dinojax.config.shrink import shrink
 from dinojax.plan import make_plan
 from dinojax.planning.rates import predict_rates
 from dinojax.planning.topologies import parse_topology
-from dinojax.resolutions import resolutions
-from dinojax.shrink import shrink
 
 V5E = parse_topology("v5e:2x2")
 

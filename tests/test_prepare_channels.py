@@ -11,13 +11,13 @@ from images import as_npy, as_tiff, bands, encode, smooth, write_folder
 from ml_collections import config_flags
 
 from dinojax.config import default_config, parse_config
+from dinojax.config.shrink import shrink
+from dinojax.config.validation import validate
 from dinojax.data.array_record import ArrayRecordSource
 from dinojax.data.open import open_source
 from dinojax.data.pipeline import sequential_batches
 from dinojax.prepare import prepare, training_flags
-from dinojax.shrink import shrink
-from dinojax.training_data import open_data
-from dinojax.validation import validate
+from dinojax.training.data import open_data
 
 
 def read_as_flags_say(said: str, image_px: int) -> np.ndarray:

@@ -11,15 +11,15 @@ import pytest
 from recipe_files import ROOT, recipe
 
 from dinojax import trees
-from dinojax.build import build_init, build_train_step
-from dinojax.build_schedules import build_schedule, build_schedules
+from dinojax.build.schedules import build_schedule, build_schedules
+from dinojax.build.step import build_init, build_train_step
 from dinojax.config import Config, from_dict, to_dict
+from dinojax.config.resolutions import resolutions
+from dinojax.config.validation import validate
 from dinojax.models.presets import get_preset
 from dinojax.planning.mesh_choice import ROOM, choose_mesh
 from dinojax.planning.topologies import CHIPS
-from dinojax.resolutions import resolutions
 from dinojax.train import train
-from dinojax.validation import validate
 
 SMALL = [
     f"small_vit:{arch}_{stage}"

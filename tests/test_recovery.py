@@ -13,20 +13,20 @@ import pytest
 from dinojax import mesh as meshes
 from dinojax import train as app
 from dinojax import trees
-from dinojax.build import build_init
-from dinojax.build_inputs import build_inputs
-from dinojax.build_loss import build_step_loss
-from dinojax.compiled_step import global_batches
+from dinojax.build.inputs import build_inputs
+from dinojax.build.loss import build_step_loss
+from dinojax.build.step import build_init
 from dinojax.config import Config, default_config, parse_config
-from dinojax.config_stages import RecoveryConfig
+from dinojax.config.shrink import shrink
+from dinojax.config.stages import RecoveryConfig
+from dinojax.config.validation import validate
 from dinojax.data.pipeline import make_loader
-from dinojax.initial_state import make_initial_state
 from dinojax.runtime.checkpoint import Checkpoints, abstract
-from dinojax.safety import recovery_teller, teacher_part
-from dinojax.shrink import shrink
 from dinojax.ssl.state import TrainState
-from dinojax.training_data import open_data
-from dinojax.validation import validate
+from dinojax.training.compiled_step import global_batches
+from dinojax.training.data import open_data
+from dinojax.training.initial_state import make_initial_state
+from dinojax.training.safety import recovery_teller, teacher_part
 
 STEPS, OPENED = 4, 2
 

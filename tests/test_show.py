@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dinojax import attempt, compiled_step, recorder, show
+from dinojax import recorder, show
 from dinojax import train as app
 from dinojax.config import default_config, parse_config
+from dinojax.config.shrink import shrink
 from dinojax.runs import open_run
 from dinojax.runtime.loop import Outcome
 from dinojax.show import show_batch, show_where
-from dinojax.shrink import shrink
+from dinojax.training import attempt, compiled_step
 
 ROOT = Path(__file__).parent.parent
 

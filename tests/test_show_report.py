@@ -10,7 +10,7 @@ from dinojax.show_report import make_report
 
 RECIPE = """
 from dinojax.config import default_config
-from dinojax.shrink import shrink
+from dinojax.config.shrink import shrink
 
 def get_config(variant="plain"):
     config = shrink(default_config())

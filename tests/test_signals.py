@@ -16,7 +16,7 @@ import pytest
 
 from dinojax import mesh as meshes
 from dinojax import trees
-from dinojax.build import build_init
+from dinojax.build.step import build_init
 from dinojax.config import from_dict
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.contract import read_contract

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from images import encode, smooth, write_folder
 
-from dinojax.build import build_init
+from dinojax.build.step import build_init
 from dinojax.config import Config, default_config, parse_config, to_dict
+from dinojax.config.shrink import shrink
 from dinojax.data.check import fingerprint
 from dinojax.runtime.checkpoint import Checkpoints
 from dinojax.runtime.contract import write_or_check
-from dinojax.safety import teacher_part
 from dinojax.show import show_snapshots
-from dinojax.shrink import shrink
 from dinojax.snapshots import Protocol, score_snapshots
-from dinojax.training_data import open_data
+from dinojax.training.data import open_data
+from dinojax.training.safety import teacher_part
 
 PROTOCOL = Protocol(image_px=32, train_images=12, held_out_images=6)
 

@@ -10,22 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax import attempt, trees
 from dinojax import mesh as meshes
 from dinojax import train as app
-from dinojax.build import build_init
-from dinojax.build_model import build_model
+from dinojax import trees
+from dinojax.build.model import build_model
+from dinojax.build.step import build_init
 from dinojax.config import Config, default_config, parse_config
-from dinojax.frozen_teacher import KEY, teacher_digest, with_teacher, without_teacher
-from dinojax.initial_state import make_initial_state
+from dinojax.config.shrink import shrink
+from dinojax.config.validation import validate
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.earlier import find_earlier
 from dinojax.runtime.loop import Outcome
-from dinojax.safety import make_series, teacher_part
-from dinojax.shrink import shrink
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.validation import validate
+from dinojax.training import attempt
+from dinojax.training.frozen_teacher import KEY, teacher_digest, with_teacher, without_teacher
+from dinojax.training.initial_state import make_initial_state
+from dinojax.training.safety import make_series, teacher_part
 
 STEP = 2
 NEW = {"student__embed_dim": 32, "train__seed": 1}

@@ -19,21 +19,22 @@ from absl import logging
 from images import encode
 from recipe_files import recipe
 
-from dinojax import attempt, binding, trees
 from dinojax import mesh as meshes
 from dinojax import train as app
-from dinojax.build import build_init
+from dinojax import trees
+from dinojax.build.step import build_init
 from dinojax.config import Config, default_config, parse_config
+from dinojax.config.shrink import shrink
+from dinojax.config.validation import validate
 from dinojax.data.threads import StorageError
 from dinojax.runtime import exits
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.contract import read_contract
 from dinojax.runtime.loop import Outcome
 from dinojax.runtime.quarantine import BadBudgetError, read_ledger
-from dinojax.shrink import shrink
 from dinojax.train import train
-from dinojax.training_data import open_data
-from dinojax.validation import validate
+from dinojax.training import attempt, binding
+from dinojax.training.data import open_data
 
 ROOT = Path(__file__).parent.parent
 SUMMARY = (

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax import attempt, compiled_step
 from dinojax import mesh as meshes
 from dinojax import train as app
-from dinojax.build_flops import build_flops
-from dinojax.build_inputs import build_views
+from dinojax.build.flops import build_flops
+from dinojax.build.inputs import build_views
 from dinojax.config import Config, default_config, parse_config
-from dinojax.resolutions import resolution_at, resolution_order, resolutions
-from dinojax.shrink import shrink
+from dinojax.config.resolutions import resolution_at, resolution_order, resolutions
+from dinojax.config.shrink import shrink
 from dinojax.ssl.prepare import crop_keys
+from dinojax.training import attempt, compiled_step
 from dinojax.views.render import make_crops
 
 COMPILED = "/jax/core/compile/backend_compile_duration"

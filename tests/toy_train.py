@@ -14,7 +14,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from dinojax import build, build_monitor
+from dinojax.build import monitor as build_monitor
+from dinojax.build import step as build
 from dinojax.data import pipeline
 from dinojax.data.load import Problem
 from dinojax.data.threads import StorageError

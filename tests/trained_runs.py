@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from dinojax.build import build_init
+from dinojax.build.step import build_init
 from dinojax.config import Config, default_config, parse_config, to_dict
+from dinojax.config.shrink import shrink
 from dinojax.data.check import fingerprint
 from dinojax.runtime.checkpoint import Checkpoints
 from dinojax.runtime.contract import write_or_check
-from dinojax.safety import make_series
-from dinojax.shrink import shrink
-from dinojax.training_data import open_data
+from dinojax.training.data import open_data
+from dinojax.training.safety import make_series
 from dinojax.typing import Params
 
 STEP = 3

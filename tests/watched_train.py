@@ -17,7 +17,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from dinojax import build, build_inputs, mesh, trees
+from dinojax import mesh, trees
+from dinojax.build import inputs as build_inputs
+from dinojax.build import step as build
 from dinojax.data import pipeline
 from dinojax.runtime import loop
 

@@ -13,7 +13,7 @@ copy detector; choose yours by looking at what they join.
 
 from typing import Any
 
-from dinojax.config_curation import default_config
+from dinojax.config.curation import default_config
 
 WORKDIR = "runs/curated"
 

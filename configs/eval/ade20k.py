@@ -14,7 +14,7 @@ degrees at most there and by any angle here.
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 
 SOURCE = "arXiv:2508.10104, tables 3 and 14"
 DINOV3 = {

@@ -11,7 +11,7 @@ head on these frames is published for the models here.
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 
 
 def get_config() -> Any:

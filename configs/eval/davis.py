@@ -11,7 +11,7 @@ Mean of J and F over the objects. Frames have a shorter side of 960 px, the pape
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 
 SOURCE = "arXiv:2508.10104, tables 5 and 14"
 J_AND_F = {

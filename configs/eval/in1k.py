@@ -15,7 +15,7 @@ it on a tenth of the training images, --config.linear.select=held_out.
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 from dinojax.recipes import set_dinov2_probe
 
 KNN = "arXiv:2304.07193, table 4"

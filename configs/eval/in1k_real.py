@@ -10,7 +10,7 @@ probe that is best on the usual labels; here it is the one that is best on these
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 from dinojax.recipes import set_dinov2_probe
 
 TABLE = "arXiv:2304.07193, table 4"

@@ -10,7 +10,7 @@ The protocol is that of in1k.py (arXiv:2304.07193, section 7.1, evaluates both a
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 from dinojax.recipes import set_dinov2_probe
 
 CARD = "DINOv2's model card"

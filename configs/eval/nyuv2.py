@@ -11,7 +11,7 @@ decays and takes the best; here it is the pair of its code.
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 
 SOURCE = "arXiv:2508.10104, tables 3 and 14"
 RMSE = {

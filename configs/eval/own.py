@@ -6,7 +6,7 @@ Command:  python -m dinojax.evaluate --config=configs/eval/own.py --checkpoint=r
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 
 
 def get_config() -> Any:

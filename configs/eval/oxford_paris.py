@@ -12,7 +12,7 @@ whole image is resized to a square of 224 px, so expect others.
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 
 TABLE = "arXiv:2304.07193, table 9"
 MODELS = ("vits14", "vitb14", "vitl14", "vitg14")

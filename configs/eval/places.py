@@ -10,7 +10,7 @@ The protocol is that of in1k.py. For Places365 no score of these models is known
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 from dinojax.recipes import set_dinov2_probe
 
 PUBLISHED = {"205": (("vitg14", "linear_top1", 0.675, "arXiv:2304.07193"),), "365": ()}

@@ -12,7 +12,7 @@ what a constant has, and delta1 says little. Nobody has published numbers to com
 
 from typing import Any
 
-from dinojax.config_eval import default_config
+from dinojax.config.evaluation import default_config
 
 
 def get_config() -> Any:

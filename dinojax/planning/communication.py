@@ -6,15 +6,15 @@ import jax
 from jax.sharding import AbstractMesh
 
 from dinojax import mesh as meshes
-from dinojax.build_model import build_frozen_model, build_model
+from dinojax.build.model import build_frozen_model, build_model
 from dinojax.config import Config
+from dinojax.config.students import student_configs
 from dinojax.planning.head_memory import teacher_tokens
 from dinojax.planning.streams import MeshShape, token_streams
 from dinojax.precision import get_precision
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.students import student_configs
 from dinojax.trees import flatten
 from dinojax.typing import PyTree
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dinojax.build_inputs import build_mask_counts, build_views, draw_group_size
-from dinojax.build_model import build_frozen_model, build_model
+from dinojax.build.inputs import build_mask_counts, build_views, draw_group_size
+from dinojax.build.model import build_frozen_model, build_model
 from dinojax.config import Config
 from dinojax.models.embed import patch_grid
 from dinojax.precision import get_precision

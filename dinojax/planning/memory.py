@@ -13,6 +13,7 @@ from jax.sharding import AbstractMesh
 
 from dinojax import mesh as meshes
 from dinojax.config import Config
+from dinojax.config.students import student_configs
 from dinojax.planning.head_memory import kept_for_students, output_bytes
 from dinojax.planning.streams import MeshShape, images_per_device
 from dinojax.planning.workspace import (
@@ -26,7 +27,6 @@ from dinojax.planning.workspace import (
 from dinojax.precision import Precision, get_precision
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.students import student_configs
 from dinojax.typing import PyTree
 
 MESH_AXES = (*meshes.BATCH_AXES, "tensor")
@@ -67,7 +67,7 @@ def predict_memory(
 def high_points(
     config: Config, shape: MeshShape, state: TrainState | Students, *, fused: bool = False
 ) -> dict[str, Memory]:
-    """A step's four, of a configuration of one resolution (`dinojax.resolutions`).
+    """A step's four, of a configuration of one resolution (`dinojax.config.resolutions`).
 
     The views; the teachers' forward passes; the losses, with all that the student's forward pass
     keeps; the backward pass of the last layer, with all gradients laid out. `state`: shapes of

@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 import jax
 
-from dinojax.build import build_init
+from dinojax.build.step import build_init
 from dinojax.config import Config
+from dinojax.config.mesh_validation import check_mesh
+from dinojax.config.resolutions import resolutions
+from dinojax.config.validation import check_config
 from dinojax.mesh import fill_sizes
-from dinojax.mesh_validation import check_mesh
 from dinojax.planning.memory import Memory, predict_memory
 from dinojax.planning.streams import MeshShape
 from dinojax.planning.topologies import GIB
-from dinojax.resolutions import resolutions
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
-from dinojax.validation import check_config
 
 ROOM = 0.9
 """Of the memory: the prediction errs, and evaluation and copies for checkpoints come on top."""

@@ -3,9 +3,9 @@
 import math
 from typing import NamedTuple
 
-from dinojax.build_gram import has_gram_teacher
-from dinojax.build_inputs import build_views, draw_group_size
-from dinojax.build_model import build_frozen_model, build_model
+from dinojax.build.gram import has_gram_teacher
+from dinojax.build.inputs import build_views, draw_group_size
+from dinojax.build.model import build_frozen_model, build_model
 from dinojax.config import Config
 from dinojax.models.block import kept_count
 from dinojax.models.embed import patch_grid

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import jax
 
 from dinojax import mesh as meshes
-from dinojax.build import build_init
-from dinojax.compiled_step import compile_step
+from dinojax.build.step import build_init
 from dinojax.config import Config
 from dinojax.planning import hlo
 from dinojax.planning.streams import MeshShape
 from dinojax.planning.topologies import GIB, Topology
+from dinojax.training.compiled_step import compile_step
 
 QUICK = -1.0
 """`exec_time_optimization_effort` of a compile that is read, not run. Of a ViT-L forward pass:

@@ -5,8 +5,8 @@ Counted as the algorithm needs it and as the TPU compiler is seen to lay it out 
 
 import numpy as np
 
-from dinojax.build_inputs import build_views, draw_group_size
-from dinojax.build_model import build_model
+from dinojax.build.inputs import build_views, draw_group_size
+from dinojax.build.model import build_model
 from dinojax.config import Config
 from dinojax.kernels import attention_tpu
 from dinojax.kernels.attention_reference import query_blocks

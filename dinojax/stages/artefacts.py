@@ -4,13 +4,13 @@ import functools
 from pathlib import Path
 
 from dinojax.config import Config, TrainConfig
-from dinojax.config_data import DataConfig
+from dinojax.config.data import DataConfig
 from dinojax.data.check import fingerprint
 from dinojax.eval_records import open_records
 from dinojax.runtime import stored_state
 from dinojax.runtime.earlier import find_checkpoint
 from dinojax.runtime.fingerprints import hash_file
-from dinojax.training_data import open_data
+from dinojax.training.data import open_data
 
 
 def hash_artefact(path: Path) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 import jax
 
 from dinojax import trees
-from dinojax.build import build_init
+from dinojax.build.step import build_init
 from dinojax.config import Config
-from dinojax.initial_state import CHECKPOINT_KEYS
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
+from dinojax.training.initial_state import CHECKPOINT_KEYS
 from dinojax.typing import PyTree
 
 

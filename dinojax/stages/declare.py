@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from dinojax.config import to_dict
-from dinojax.config_parse import parse, to_config_dict
+from dinojax.config.parse import parse, to_config_dict
 from dinojax.stages.given import Given
 from dinojax.stages.kinds import KINDS
 from dinojax.stages.references import PREFIX, references

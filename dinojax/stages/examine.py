@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dinojax.config import to_dict
-from dinojax.config_parse import parse
+from dinojax.config.parse import parse
 from dinojax.runtime.contract import changes
 from dinojax.runtime.earlier import STUDENT
 from dinojax.runtime.errors import CheckpointError

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dinojax.build_model import build_backbone
+from dinojax.build.model import build_backbone
 from dinojax.config import Config
 from dinojax.eval_records import check_image_px, evaluated
 from dinojax.evaluate import FILE as SCORES_FILE

@@ -6,7 +6,7 @@ The pipeline has left it in the folder of the stage, with paths in place of othe
 import ml_collections
 
 from dinojax.config import from_dict
-from dinojax.config_parse import to_config_dict
+from dinojax.config.parse import to_config_dict
 from dinojax.stages.record import FILE, read_record
 
 

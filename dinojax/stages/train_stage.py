@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from dinojax.backbones.run import open_trained
-from dinojax.build_gram import AUTO, EMA
+from dinojax.build.gram import AUTO, EMA
 from dinojax.config import Config, to_dict
-from dinojax.frozen_teacher import RANDOM
-from dinojax.initial_state import CHECKPOINT_KEYS
+from dinojax.config.students import config_of, one_student
+from dinojax.config.validation import validate
 from dinojax.runtime.contract import binding, flatten
 from dinojax.runtime.earlier import STUDENT
 from dinojax.runtime.summary import FILE as SUMMARY_FILE
-from dinojax.safety import SNAPSHOTS
 from dinojax.stages import recipe
 from dinojax.stages.artefacts import fingerprint_of_training, hash_artefact
 from dinojax.stages.compatible import check_backbones
 from dinojax.stages.given import Given, Outcome, python
 from dinojax.stages.references import PREFIX, parse_reference, strings
-from dinojax.students import config_of, one_student
-from dinojax.validation import validate
+from dinojax.training.frozen_teacher import RANDOM
+from dinojax.training.initial_state import CHECKPOINT_KEYS
+from dinojax.training.safety import SNAPSHOTS
 
 WORDS = (AUTO, EMA, RANDOM)
 """What keys that name checkpoints may hold instead."""

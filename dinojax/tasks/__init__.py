@@ -4,9 +4,9 @@ A task module holds two things:
 
 1. ``XProtocol``, a frozen dataclass: everything that a value depends on besides backbone, records
    and preparation of the images (`task.Evaluation.protocol`). It becomes the section ``x`` of
-   `dinojax.config_eval.EvalConfig`, so every field is a key ``--config.x.FIELD``; its values are
-   printed and hashed with each score. Defaults are those of the published protocol where there is
-   one.
+   `dinojax.config.evaluation.EvalConfig`, so every field is a key ``--config.x.FIELD``; its values
+   are printed and hashed with each score. Defaults are those of the published protocol where there
+   is one.
 2. ``X = Task(protocol=XProtocol, needs=..., run=_run)``. `needs` names what the records must have
    (`task.NEEDS`); records without it are refused before anything is computed. ``run(protocol,
    evaluation)`` yields `Score`s. What draws random numbers runs once per seed of ``protocol.seeds``

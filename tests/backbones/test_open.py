@@ -10,7 +10,7 @@ from trained_runs import make_run, small_config
 from dinojax import mesh as meshes
 from dinojax.backbones.open import open_backbone
 from dinojax.backbones.run import Trained
-from dinojax.build_model import build_backbone
+from dinojax.build.model import build_backbone
 from dinojax.export_torch import export_torch
 from dinojax.models.presets import PRESETS, backbone_shapes, layer_count
 from dinojax.precision import get_precision

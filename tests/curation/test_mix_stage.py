@@ -12,8 +12,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from dinojax.config import parse_config, to_dict
-from dinojax.config_curation import parse_config as parse_curation
-from dinojax.config_data import DataConfig
+from dinojax.config.curation import parse_config as parse_curation
+from dinojax.config.data import DataConfig
 from dinojax.curation import mix_stage as module
 from dinojax.curation.mix_stage import MixOptions, lists_of, mix_stage
 from dinojax.curation.stage_folder import claim, finish
@@ -23,7 +23,7 @@ from dinojax.data.open import open_source
 from dinojax.data.order import Order
 from dinojax.runtime.contract import write_or_check
 from dinojax.train import train
-from dinojax.training_data import open_data
+from dinojax.training.data import open_data
 
 SCENES = [open_source("scenes:60").record_id(index) for index in range(60)]
 
@@ -65,7 +65,7 @@ def flags_in(folder) -> dict:
 
 RECIPE = """
 from dinojax.config import default_config
-from dinojax.shrink import shrink
+from dinojax.config.shrink import shrink
 
 def get_config():
     config = shrink(default_config())

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # those of Ray itself
 
 
 CONFIG = """
-from dinojax.config_curation import default_config
+from dinojax.config.curation import default_config
 
 def get_config():
     config = default_config()

@@ -6,7 +6,7 @@ import pytest
 from parity import peers
 from trained_runs import make_run, small_config
 
-from dinojax.build import build_init
+from dinojax.build.step import build_init
 from dinojax.export.names import from_torch
 from dinojax.export_torch import export_torch
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from dinojax import build
 from dinojax import mesh as meshes
-from dinojax.compiled_step import compile_step
+from dinojax.build import step as build
 from dinojax.config import Config, default_config, parse_config
+from dinojax.config.shrink import shrink
 from dinojax.kernels import linear
 from dinojax.planning import hlo
-from dinojax.shrink import shrink
+from dinojax.training.compiled_step import compile_step
 
 BUDGET = Path(__file__).with_name("communication_budget.json")
 LAYERS = 2

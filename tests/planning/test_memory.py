@@ -6,14 +6,14 @@ import jax
 import pytest
 from recipe_files import recipe_dict
 
-from dinojax import build
 from dinojax import mesh as meshes
+from dinojax.build import step as build
 from dinojax.config import default_config, parse_config
+from dinojax.config.shrink import shrink
 from dinojax.planning.head_memory import output_bytes
 from dinojax.planning.memory import Memory, high_points, predict_memory
 from dinojax.planning.mesh_choice import largest_resolution
 from dinojax.planning.streams import MeshShape
-from dinojax.shrink import shrink
 
 GIB = 2**30
 

@@ -6,10 +6,10 @@ import jax
 import pytest
 
 from dinojax.config import default_config, parse_config
+from dinojax.config.shrink import shrink
 from dinojax.planning.mesh_choice import ROOM, choose_mesh
 from dinojax.planning.topologies import GIB
-from dinojax.run_mesh import run_mesh
-from dinojax.shrink import shrink
+from dinojax.training.mesh import run_mesh
 
 
 @functools.cache

@@ -3,14 +3,14 @@
 import jax
 import pytest
 
-from dinojax import build
 from dinojax import mesh as meshes
-from dinojax.compiled_step import compile_step
+from dinojax.build import step as build
 from dinojax.config import Config, default_config, parse_config
+from dinojax.config.shrink import shrink
 from dinojax.planning import hlo
 from dinojax.planning.communication import predict_collectives
 from dinojax.planning.memory import MeshShape
-from dinojax.shrink import shrink
+from dinojax.training.compiled_step import compile_step
 
 MESH = MeshShape(2, 4, 1)
 LAYERS, TEACHER_LAYERS = 2, 3

@@ -6,9 +6,9 @@ import sys
 import pytest
 from recipe_files import recipe
 
-from dinojax.build_model import build_backbone
+from dinojax.build.model import build_backbone
 from dinojax.config import Config, to_dict
-from dinojax.config_backbone import BackboneConfig
+from dinojax.config.backbone import BackboneConfig
 from dinojax.import_config import import_config
 from dinojax.models.presets import FIELDS
 from dinojax.precision import get_precision

@@ -16,8 +16,8 @@ from dinojax import mesh
 from dinojax.runtime import checkpoint
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.stored_state import read_state
-from dinojax.safety import teacher_part
 from dinojax.ssl.state import Centers, TrainState, init_state
+from dinojax.training.safety import teacher_part
 
 CENTERS = Centers(jnp.arange(3.0), jnp.arange(5.0))
 

@@ -82,7 +82,7 @@ FREE = {
     "train__prototype_chunk": 512,
     "train__rollback_after": 3,
 }
-"""`tests/test_build.py` shows that those which reach the step do not change it."""
+"""`tests/build/test_step.py` shows that those which reach the step do not change it."""
 
 
 @pytest.mark.parametrize("key", FREE)

@@ -11,10 +11,12 @@ import pytest
 from collectives import collectives
 from jax.sharding import PartitionSpec
 
-from dinojax import build, build_inputs, trees
 from dinojax import mesh as meshes
+from dinojax import trees
+from dinojax.build import inputs as build_inputs
+from dinojax.build import step as build
 from dinojax.config import Config, default_config, parse_config
-from dinojax.shrink import shrink
+from dinojax.config.shrink import shrink
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.micro_batch import WHOLE_BATCH, MicroBatch
 from dinojax.ssl.state import Centers, TrainState

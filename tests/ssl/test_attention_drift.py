@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from recipe_files import recipe_dict
 
-from dinojax.build import build_init, build_train_step
+from dinojax.build.step import build_init, build_train_step
 from dinojax.config import parse_config
 from dinojax.data.open import open_source
 

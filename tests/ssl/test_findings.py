@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from recorded import PLAIN
 
-from dinojax.build import build_init
+from dinojax.build.step import build_init
 from dinojax.config import default_config, parse_config
+from dinojax.config.shrink import shrink
 from dinojax.replay import step_findings
-from dinojax.shrink import shrink
 
 ROOT = Path(__file__).parents[2]
 

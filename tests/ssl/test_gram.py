@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.build_gram import build_gram
-from dinojax.config_method import ScheduleConfig
-from dinojax.config_stages import GramConfig
+from dinojax.build.gram import build_gram
+from dinojax.config.method import ScheduleConfig
+from dinojax.config.stages import GramConfig
 from dinojax.losses.gram import gram_loss
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import POLICIES

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.build import build_init, build_optimizer
-from dinojax.build_loss import build_loss
+from dinojax.build.loss import build_loss
+from dinojax.build.step import build_init, build_optimizer
 from dinojax.config import default_config, parse_config
+from dinojax.config.shrink import shrink
 from dinojax.kernels.resize import resize_weights
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import POLICIES
-from dinojax.shrink import shrink
 from dinojax.ssl.gram import GramAnchor
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.step import make_train_step

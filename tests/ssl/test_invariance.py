@@ -13,15 +13,17 @@ import pytest
 from collectives import collectives
 from spies import noting_inputs
 
-from dinojax import build, build_inputs, trees
 from dinojax import mesh as meshes
-from dinojax.compiled_step import global_batches
+from dinojax import trees
+from dinojax.build import inputs as build_inputs
+from dinojax.build import step as build
 from dinojax.config import Config, default_config, parse_config
+from dinojax.config.shrink import shrink
+from dinojax.config.validation import validate
 from dinojax.data.pipeline import make_loader
-from dinojax.shrink import shrink
 from dinojax.ssl import step as ssl_step
-from dinojax.training_data import open_data
-from dinojax.validation import validate
+from dinojax.training.compiled_step import global_batches
+from dinojax.training.data import open_data
 
 STEPS = 3
 MESHES = [

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 from einops import rearrange
 
-from dinojax import build, build_inputs, build_loss, trees
 from dinojax import mesh as meshes
-from dinojax.build_model import build_frozen_model, build_model
+from dinojax import trees
+from dinojax.build import inputs as build_inputs
+from dinojax.build import loss as build_loss
+from dinojax.build import step as build
+from dinojax.build.model import build_frozen_model, build_model
 from dinojax.config import Config, default_config, parse_config
+from dinojax.config.shrink import shrink
 from dinojax.kernels.resize import resize_grid
 from dinojax.models.projection import Projection
 from dinojax.planning.memory import high_points
 from dinojax.planning.streams import MeshShape
 from dinojax.precision import get_precision
-from dinojax.shrink import shrink
 from dinojax.ssl.matching import FeatureLoss, FeatureObjective, MatchingModel, TokenFeatures
 
 BATCH, PX = 8, 32

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from dinojax.build import build_init
-from dinojax.build_inputs import build_inputs
-from dinojax.build_model import build_model
+from dinojax.build.inputs import build_inputs
+from dinojax.build.model import build_model
+from dinojax.build.step import build_init
 from dinojax.config import Config, default_config, parse_config
-from dinojax.shrink import shrink
+from dinojax.config.shrink import shrink
 from dinojax.ssl.forward import student_forward, teacher_forward
 from dinojax.ssl.inputs import StepInputs
 

@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.build import build_init, build_optimizer
-from dinojax.build_inputs import build_inputs
-from dinojax.build_loss import build_loss
+from dinojax.build.inputs import build_inputs
+from dinojax.build.loss import build_loss
+from dinojax.build.step import build_init, build_optimizer
 from dinojax.config import Config, default_config, parse_config
-from dinojax.shrink import shrink
+from dinojax.config.shrink import shrink
+from dinojax.config.validation import validate
 from dinojax.ssl.forward import student_forward, teacher_forward
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.step import make_train_step
-from dinojax.validation import validate
 
 MOMENTUM, STUDENT_TEMP, TEACHER_TEMPS = 0.9, 0.1, (0.04, 0.05, 0.06)
 Logits = dict[str, np.ndarray]

@@ -6,12 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from dinojax import build, build_inputs, build_loss, trees
+from dinojax import trees
+from dinojax.build import inputs as build_inputs
+from dinojax.build import loss as build_loss
+from dinojax.build import step as build
 from dinojax.config import Config, default_config, parse_config
+from dinojax.config.shrink import shrink
+from dinojax.config.students import student_configs
 from dinojax.replay import step_findings
-from dinojax.shrink import shrink
 from dinojax.ssl.students import Learner, make_students_step
-from dinojax.students import student_configs
 
 SHARED = {
     "distillation.teacher": "random",

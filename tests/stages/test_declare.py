@@ -10,7 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from dinojax.config import default_config, parse_config, to_dict
-from dinojax.shrink import shrink
+from dinojax.config.shrink import shrink
 from dinojax.stages.declare import (
     evaluate,
     export,

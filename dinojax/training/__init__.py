@@ -1,0 +1,1 @@
+"""What a training run does beside its steps: what it starts from, is bound to, and keeps."""

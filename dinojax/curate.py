@@ -81,7 +81,6 @@ def curate(stage: str, config: CurationConfig, workdir: Path) -> dict[str, Any]:
     cluster.connect(mesh)
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(workdir, "dinojax.curate"))
         if stage != EMBED:
             stack.enter_context(jax.set_mesh(mesh))

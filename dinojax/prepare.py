@@ -78,7 +78,6 @@ def prepare(
         "options": {**dataclasses.asdict(encoding), "shards": min(count, len(records))},
     }
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "dinojax.prepare"):
         if not (folder / MANIFEST).exists():
             begin_or_continue(folder, plan)

@@ -28,6 +28,7 @@ from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, program
 from dinojax.runtime.checkpoint import abstract, mute
 from dinojax.runtime.exits import STOPS, exit_code, leave
+from dinojax.runtime.lock import locked
 from dinojax.runtime.preemption import Preemption
 from dinojax.runtime.rollback import run_segments
 from dinojax.runtime.summary import finished, write_summary
@@ -46,6 +47,9 @@ from dinojax.training.mesh import run_mesh
 from dinojax.training.safety import advance, make_series
 from dinojax.views.recipe import RGB_ONLY
 
+LAST_WORDS_S = 60.0
+"""How long a process that is being ended may go on to hold its workdir."""
+
 
 def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dict[str, Any]:
     """Train or resume in `workdir` and return the summary, also written to ``summary.json``.
@@ -57,8 +61,8 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             is bound to them (`dinojax.runtime.contract`).
 
     Raises:
-        ValueError: an impossible configuration, unreadable data, a workdir of another run, or
-            processes that differ in any of these.
+        ValueError: an impossible configuration, unreadable data, a workdir of another run or with
+            another process that trains there, or processes that differ in any of these.
         dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
         FileNotFoundError: init.from or a teacher names no checkpoint.
@@ -74,12 +78,14 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
     if build_views(config) != config.crops:
         channels = config.student.in_chans
         logging.info("student.in_chans=%d: %s are switched off", channels, RGB_ONLY)
-    data = open_data(config)
-    bind(workdir, config, data, allow_change)
     compute = get_precision(config.train.precision).compute
     peak_flops = total_peak_flops(mesh.devices.ravel().tolist(), compute)
 
     with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            stack.enter_context(locked(Path(workdir), "dinojax.train", wait_s=LAST_WORDS_S))
+        data = open_data(config)
+        bind(workdir, config, data, allow_change)
         leave_early = stack.enter_context(Preemption())
         report = Path(workdir) / f"hang.{jax.process_index()}.txt"
         progress = stack.enter_context(Watchdog(config.train.hang_timeout_s, report))

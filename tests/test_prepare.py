@@ -1,6 +1,5 @@
 """`prepare`: what it writes, that it can be killed at any time, and what it refuses."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -26,6 +25,8 @@ from dinojax.data.folder import FolderSource
 from dinojax.data.manifest import MANIFEST, PARTS
 from dinojax.data.open import open_source
 from dinojax.prepare import prepare
+from dinojax.runtime.lock import FILE as LOCK
+from dinojax.runtime.lock import locked
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -196,7 +197,7 @@ class TestInterrupted:
         with pytest.raises(KeyboardInterrupt):
             prepare_until(tmp_path, spec, shard=1)
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
-        assert names == ["images-train.array_record-00000-of-00003", PARTS]
+        assert names == [LOCK, "images-train.array_record-00000-of-00003", PARTS]
         # A shard without its report, as when killed between the two.
         last = tmp_path / "out" / "images-train.array_record-00002-of-00003"
         last.write_bytes(b"half")
@@ -276,20 +277,12 @@ class TestRefusals:
 
     def test_two_at_once(self, tmp_path):
         spec = photos(tmp_path / "x")
-        (tmp_path / "out").mkdir()
-        handle = os.open(tmp_path / "out", os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"is being written by another dinojax.prepare; wait"):
+        with (
+            locked(tmp_path / "out", "dinojax.prepare"),
+            pytest.raises(ValueError, match=r"is being written by another dinojax.prepare; wait"),
+        ):
             prepare(spec, str(tmp_path / "out"))
-        os.close(handle)
         prepare(spec, str(tmp_path / "out"))
-
-    def test_file_systems_without_locks(self, tmp_path, monkeypatch):
-        def no_locks(*_):
-            raise OSError(95, "Operation not supported")
-
-        monkeypatch.setattr(fcntl, "flock", no_locks)
-        assert prepare(photos(tmp_path / "x"), str(tmp_path / "out")).records == 7
 
     @pytest.mark.parametrize(
         ("option", "value", "words"),

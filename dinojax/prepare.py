@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
+from dinojax import command
 from dinojax.data.check import fingerprint
 from dinojax.data.manifest import MANIFEST, PARTS, Manifest, read_manifest
 from dinojax.data.open import open_source
@@ -91,7 +92,7 @@ def prepare(
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
+        command.refuse(f"unknown arguments {list(argv[1:])}; options start with --")
     values = flags.FLAGS
     options = {name: getattr(values, name) for name in OPTIONS}
     try:
@@ -139,4 +140,4 @@ if __name__ == "__main__":
     flags.DEFINE_float("bad_budget", 0.001, "Share of records that may be unreadable.")
     flags.DEFINE_integer("num_threads", None, "Decoding threads; by default one per core.")
     flags.mark_flags_as_required(["source", "out"])
-    app.run(main)
+    command.run(main)

@@ -13,20 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
+from dinojax import command, trees
 from dinojax import mesh as meshes
-from dinojax import trees
 from dinojax.build.gram import build_refresh
 from dinojax.build.inputs import build_views
 from dinojax.build.step import build_init
 from dinojax.config import Config, parse_config, to_dict
-from dinojax.config.parse import quote_keywords
 from dinojax.precision import get_precision
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, program
-from dinojax.runtime.checkpoint import abstract, mute
+from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.lock import locked
 from dinojax.runtime.preemption import Preemption
@@ -153,7 +152,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
+        command.refuse(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
         cluster.start(given.coordinator, given.num_processes, given.process_id)
@@ -170,7 +169,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[:] = quote_keywords(sys.argv)
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Where the run lives: config, metrics, checkpoints.")
     flags.DEFINE_multi_string(
@@ -179,6 +177,5 @@ if __name__ == "__main__":
     cluster.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
-    mute()
     jax.config.config_with_absl()
-    app.run(main)
+    command.run(main)

@@ -67,9 +67,10 @@ def cosine_schedule(
     """
     cosine = total_steps - warmup_steps - freeze_steps
     if cosine < 0:
+        frozen = f" and freeze_steps={freeze_steps}" if freeze_steps else ""
         raise ValueError(
-            f"warmup_steps={warmup_steps}{f' and freeze_steps={freeze_steps}' if freeze_steps else ''} "
-            f"do not fit into {total_steps} steps; shorten them or train longer"
+            f"warmup_steps={warmup_steps}{frozen} do not fit into {total_steps} steps; shorten "
+            "them or train longer"
         )
 
     def half_cosine(i: Float[Array, ""]) -> Float[Array, ""]:

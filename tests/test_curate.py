@@ -1,5 +1,6 @@
 """The stages of curation as the command runs them, on rows of known classes."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from terminals import Terminal
 
 from dinojax import curate as curate_app
 from dinojax.config_curation import CurationConfig, default_config, parse_config
@@ -145,8 +147,11 @@ def test_killed_and_run_again(done, config, monkeypatch, tmp_path):
             curate("cluster", config, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"run python -m dinojax.curate cluster first"):
         curate("sample", config, tmp_path)
-    assert curate("cluster", config, tmp_path)["fingerprint"] == clusters["fingerprint"]
-    assert curate("sample", config, tmp_path)["outputs"] == sample["outputs"]
+    with contextlib.redirect_stderr(Terminal()) as screen:
+        assert curate("cluster", config, tmp_path)["fingerprint"] == clusters["fingerprint"]
+        assert curate("sample", config, tmp_path)["outputs"] == sample["outputs"]
+    sampled = screen.bars()[-1]
+    assert sampled.startswith("sample: 100%") and "| 4/4 [" in sampled
 
 
 @pytest.mark.parametrize(

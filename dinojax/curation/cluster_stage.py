@@ -1,7 +1,8 @@
 """The stage ``cluster``: features on disk to a tree of clusters (`dinojax.curation.tree`)."""
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dinojax.curation.embeddings import RowsOptions, list_records
 from dinojax.curation.evenness import evenness
 from dinojax.curation.hierarchy import Level, Seeds
 from dinojax.curation.parallel_seeding import parallel_seeds
+from dinojax.curation.progress_bar import progress_bar
 from dinojax.curation.seeding import greedy_seeds
 from dinojax.curation.sorted_rows import (
     ROWS,
@@ -28,7 +30,14 @@ from dinojax.curation.sorted_rows import (
     sort_rows,
 )
 from dinojax.curation.stage_folder import REPORT, claim, finish
-from dinojax.curation.tree import centers_path, check_count, grow, read_parents, tree_path
+from dinojax.curation.tree import (
+    Step,
+    centers_path,
+    check_count,
+    grow,
+    read_parents,
+    tree_path,
+)
 from dinojax.runtime.agreement import await_visible, from_first
 
 SEEDING: dict[str, Seeds] = {"greedy": greedy_seeds, "parallel": parallel_seeds}
@@ -85,7 +94,7 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
     rows = RowFile(shelf / ROWS, tuple(begun["shape"]))
     await_visible(rows.path, "process 0", rows.exists)
     read_s = time.perf_counter() - start
-    for level, progress in grow(
+    steps = grow(
         rows,
         lambda: read_records(shelf),
         levels,
@@ -93,11 +102,8 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
         folder,
         seeds=SEEDING[options.seeding],
         chunk=options.chunk_rows,
-    ):
-        text = "cluster: level %d of %d, round %d of %d, iteration %d: inertia %.6g"
-        state = progress.state
-        done = progress.round, levels[level - 1].rounds, int(state.iteration), float(state.inertia)
-        logging.info(text, level, len(levels), *done)
+    )
+    _show(steps, levels)
 
     def end() -> dict[str, Any]:
         found = {
@@ -113,6 +119,24 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
         return report
 
     return from_first("report", end)
+
+
+def _show(steps: Iterable[Step], levels: Sequence[Level]) -> None:
+    """Take all steps. Each round has a bar; where that is not shown, iterations are logged."""
+    for (number, turn), some in itertools.groupby(steps, lambda s: (s.level, s.progress.round)):
+        level, first = levels[number - 1], next(some)
+        title = f"cluster: level {number} of {len(levels)}, round {turn} of {level.rounds}"
+        done = int(first.progress.state.iteration)
+        with progress_bar(title, level.iterations, "iterations", done) as bar:
+            for step in itertools.chain([first], some):
+                state = step.progress.state
+                done, inertia = int(state.iteration), f"inertia {float(state.inertia):.6g}"
+                bar.set_postfix_str(inertia, refresh=False)
+                bar.update(done - bar.n)
+                if bar.disable:
+                    logging.info("%s, iteration %d: %s", title, done, inertia)
+            bar.total = bar.n  # some end early
+            bar.refresh()
 
 
 def _begin(
@@ -139,7 +163,10 @@ def _sorted(
     listing = list_records(options.rows, NAME)
     _check_counts(levels, len(listing.ids), options)
     logging.info("cluster: %d rows are sorted into %s", len(listing.ids), shelf)
-    found = sort_rows(options.rows, NAME, listing, shelf, unit_rows=options.unit_rows)
+    with progress_bar("cluster: sort", 2 * len(listing.ids), "moves of rows") as bar:
+        found = sort_rows(
+            options.rows, NAME, listing, shelf, unit_rows=options.unit_rows, on_rows=bar.update
+        )
     try:
         _check_spread(found.rows[:LOOKED_AT])
     except ValueError:

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from tqdm import tqdm
 
 from dinojax.curation.embeddings import Embeddings, RowsOptions, numbers_of, read_embeddings, unit
 from dinojax.curation.hierarchy import assign_all
+from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.retrieve import Retrieved, retrieve_clusters, retrieve_nearest
-from dinojax.curation.search import search_by
+from dinojax.curation.search import gathered, search_by
 from dinojax.curation.stage_folder import SELECTION, claim, finish, read_report
 from dinojax.curation.tables import write_table
 from dinojax.curation.tree import read_centers, read_tree
@@ -54,7 +56,8 @@ class Way(NamedTuple):
     inputs: dict[str, Any]
     ids: list[str]
     """Of the pool."""
-    retrieve: Callable[[], Retrieved]
+    retrieve: Callable[[tqdm], Retrieved]
+    """With a bar of the seeds."""
 
 
 def retrieve_stage(
@@ -80,7 +83,8 @@ def retrieve_stage(
     report = claim(folder, inputs)
     if report is not None:
         return report
-    found = way.retrieve()
+    with progress_bar("retrieve", len(seeds.ids), "seeds") as bar:
+        found = way.retrieve(bar)
     path = folder / SELECTION
     ids = [way.ids[place] for place in found.rows]
     write_table(path, {"id": pa.array(ids, pa.string()), "multiplicity": found.multiplicity})
@@ -101,8 +105,9 @@ def by_neighbours(options: RetrieveOptions, seed: int, seeds: Embeddings) -> Way
     search = search_by(options.index, seed)
     inputs = {"rows": pool.fingerprint, "neighbours": options.neighbours, "index": options.index}
 
-    def retrieve() -> Retrieved:
-        return retrieve_nearest(search(pool.rows, seeds.rows, options.neighbours))
+    def retrieve(bar: tqdm) -> Retrieved:
+        parts = search(pool.rows, seeds.rows, options.neighbours)
+        return retrieve_nearest(gathered(tracked(parts, bar, lambda part: len(part.index))))
 
     return Way(inputs, pool.ids, retrieve)
 
@@ -115,9 +120,12 @@ def by_clusters(options: RetrieveOptions, seed: int, seeds: Embeddings, clusters
     names = ("least_seeds", "per_cluster", "cap")
     limits = {name: getattr(options, name) for name in names}
 
-    def retrieve() -> Retrieved:
+    def retrieve(bar: tqdm) -> Retrieved:
         rows = unit(seeds.rows) if report["inputs"]["unit_rows"] else seeds.rows
-        label, _ = assign_all(rows, centers, CHUNK)
+        parts = (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
+        label = np.concatenate(
+            [assign_all(part, centers, CHUNK)[0] for part in tracked(parts, bar, len)]
+        )
         numbers = numbers_of(tree.ids)
         found = retrieve_clusters(tree.parents[0], numbers, label, seed=seed, **limits)
         return Retrieved(found, np.ones(len(found), np.int64))

@@ -19,10 +19,11 @@ from dinojax.curation import cluster_stage, sorted_rows, tree
 from dinojax.curation.cluster_stage import ClusterOptions, levels_of
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.embeddings import RowsOptions
+from dinojax.curation.kmeans import State
 from dinojax.curation.mix_stage import MixOptions
 from dinojax.curation.runners import RunnerOptions
 from dinojax.curation.sample_stage import SampleOptions
-from dinojax.curation.seeding import greedy_seeds
+from dinojax.curation.seeding import Seeding, greedy_seeds
 from dinojax.data.ids import read_ids
 from dinojax.data.open import open_source
 from dinojax.embedding.files import Rows, write_parquet
@@ -137,11 +138,12 @@ def test_killed_and_run_again(done, config, monkeypatch, tmp_path):
 
     def dies(path, progress):
         real(path, progress)
-        saved.append(path.name)
-        if len(saved) in (2, 7, 11):
+        saved.append(type(progress.state))
+        if len(saved) in (1, 4, 9):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(tree, "save_progress", dies)
+    monkeypatch.setattr(tree, "SAVED_EVERY_S", -1)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             curate("cluster", config, tmp_path)
@@ -150,7 +152,17 @@ def test_killed_and_run_again(done, config, monkeypatch, tmp_path):
     with contextlib.redirect_stderr(Terminal()) as screen:
         assert curate("cluster", config, tmp_path)["fingerprint"] == clusters["fingerprint"]
         assert curate("sample", config, tmp_path)["outputs"] == sample["outputs"]
-    sampled = screen.bars()[-1]
+    assert saved[0] is Seeding and saved[3] is State and saved[8] is Seeding
+    *rounds, sampled = screen.bars()
+    titles = [
+        "cluster: level 1 of 2, round 1 of 1:",
+        "cluster: level 2 of 2, round 0 of 0, seeds:",
+        "cluster: level 2 of 2, round 0 of 0:",
+    ]
+    print(saved, rounds)
+    for title, line in zip(titles, rounds, strict=True):
+        assert line.startswith(f"{title} 100%")
+    assert "| 5/5 [" in rounds[0] and "| 4/4 [" in rounds[1] and ", inertia " in rounds[2]
     assert sampled.startswith("sample: 100%") and "| 4/4 [" in sampled
 
 
@@ -186,7 +198,12 @@ def test_clusters_and_seeding(done, config, tmp_path, monkeypatch):
     work, clusters, _ = done
     with pytest.raises(ValueError, match=r"clusters was \[24, 4\] and is \[25, 4\]; give"):
         curate("cluster", changed(config, "cluster", clusters=(25, 4)), work)
-    monkeypatch.setitem(cluster_stage.SEEDING, "parallel", lambda *given: greedy_seeds(*given) + 1)
+
+    def shifted(*given):
+        for step in greedy_seeds(*given):
+            yield step._replace(centers=step.centers + 1)
+
+    monkeypatch.setitem(cluster_stage.SEEDING, "parallel", shifted)
     found = curate("cluster", changed(config, "cluster", seeding="parallel"), tmp_path)
     assert found["inputs"]["seeding"] == "parallel" and found["outputs"] != clusters["outputs"]
 

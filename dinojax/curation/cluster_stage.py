@@ -15,10 +15,11 @@ from absl import logging
 from dinojax.curation.balance import flat_sizes
 from dinojax.curation.embeddings import RowsOptions, list_records
 from dinojax.curation.evenness import evenness
-from dinojax.curation.hierarchy import Level, Seeds
+from dinojax.curation.hierarchy import Level, Progress, Seeds, Splits
+from dinojax.curation.kmeans import State
 from dinojax.curation.parallel_seeding import parallel_seeds
 from dinojax.curation.progress_bar import progress_bar
-from dinojax.curation.seeding import greedy_seeds
+from dinojax.curation.seeding import Seeding, greedy_seeds
 from dinojax.curation.sorted_rows import (
     ROWS,
     RowFile,
@@ -122,21 +123,51 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
 
 
 def _show(steps: Iterable[Step], levels: Sequence[Level]) -> None:
-    """Take all steps. Each round has a bar; where that is not shown, iterations are logged."""
-    for (number, turn), some in itertools.groupby(steps, lambda s: (s.level, s.progress.round)):
-        level, first = levels[number - 1], next(some)
-        title = f"cluster: level {number} of {len(levels)}, round {turn} of {level.rounds}"
-        done = int(first.progress.state.iteration)
-        with progress_bar(title, level.iterations, "iterations", done) as bar:
+    """Take all steps. Seeds, iterations and splits of a round have a bar each; where bars are not
+    shown, iterations are logged, and the others once they are done."""
+
+    def work(step: Step) -> tuple[int, int, type]:
+        return step.level, step.progress.round, type(step.progress.state)
+
+    for (number, _, kind), some in itertools.groupby(steps, work):
+        first = next(some)
+        what, total, unit = _named(first.progress, levels[number - 1])
+        title = f"cluster: level {number} of {len(levels)}, {what}"
+        with progress_bar(title, total, unit, _done(first.progress.state)[0]) as bar:
+            done, note = 0, ""
             for step in itertools.chain([first], some):
-                state = step.progress.state
-                done, inertia = int(state.iteration), f"inertia {float(state.inertia):.6g}"
-                bar.set_postfix_str(inertia, refresh=False)
+                done, note = _done(step.progress.state)
+                bar.set_postfix_str(note, refresh=False)
                 bar.update(done - bar.n)
-                if bar.disable:
-                    logging.info("%s, iteration %d: %s", title, done, inertia)
-            bar.total = bar.n  # some end early
+                if bar.disable and kind is State and done:
+                    logging.info("%s, iteration %d: %s", title, done, note)
+            if bar.disable and kind is not State:
+                logging.info("%s: %d", title, done)
+            bar.total = done  # some end early
             bar.refresh()
+
+
+def _named(progress: Progress, level: Level) -> tuple[str, int, str]:
+    """(what is done in steps, how many there are, what they are called)"""
+    turn = f"round {progress.round} of {level.rounds}"
+    match progress.state:
+        case Seeding():
+            return f"{turn}, seeds", level.clusters, "seeds"
+        case State():
+            return turn, level.iterations, "iterations"
+        case Splits():
+            return "splits", level.clusters, "clusters"
+
+
+def _done(state: Seeding | State | Splits) -> tuple[int, str]:
+    """(how many steps, a word on what came of them)"""
+    match state:
+        case Seeding(picked=picked, candidates=candidates):
+            return int(picked), f"{len(candidates)} candidates" if len(candidates) else ""
+        case State(iteration=iteration, inertia=inertia):
+            return int(iteration), f"inertia {float(inertia):.6g}"
+        case Splits(centers=centers):
+            return len(centers), ""
 
 
 def _begin(

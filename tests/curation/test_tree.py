@@ -10,20 +10,23 @@ import pytest
 from clouds import blobs
 
 from dinojax.curation.embeddings import Embeddings
-from dinojax.curation.hierarchy import Level, climb
+from dinojax.curation.hierarchy import Level, Splits, climb
+from dinojax.curation.kmeans import State
 from dinojax.curation.progress_file import load_progress
-from dinojax.curation.seeding import greedy_seeds
+from dinojax.curation.seeding import Seeding, greedy_seeds
 from dinojax.curation.tree import centers_path, grow, read_centers, read_tree, tree_path
 from dinojax.mesh import make_mesh
 
-LEVELS = [Level(24, rounds=1, kept=4, iterations=3), Level(4, iterations=3)]
+LEVELS = [Level(24, rounds=1, kept=4, iterations=3), Level(4, iterations=3, split=2)]
 KEY = jax.random.key(3)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def mesh():
-    """As `dinojax.curate` has it, whose tests then compile nothing anew."""
-    with jax.set_mesh(make_mesh()):
+def setting():
+    """The mesh of `dinojax.curate`, and small steps that are all on disk."""
+    with jax.set_mesh(make_mesh()), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dinojax.curation.seeding.PICKS", 10)
+        patch.setattr("dinojax.curation.tree.SAVED_EVERY_S", -1)
         yield
 
 
@@ -67,15 +70,15 @@ def test_it_is_that_of_climb(found, whole):
     assert table["label"].null_count == (labels_of(found) < 0).sum()
 
 
-def test_interrupted_after_every_iteration(found, whole, tmp_path):
+def test_interrupted_after_every_step(found, whole, tmp_path):
     """Each call makes one step and is gone; some end with the last of a level not yet written."""
     folder, steps = whole
     seen = []
     for _ in range(len(steps) + 1):
         seen += itertools.islice(grown(found, tmp_path), 1)
-    assert [(s.level, s.progress.round, int(s.progress.state.iteration)) for s in seen] == [
-        (s.level, s.progress.round, int(s.progress.state.iteration)) for s in steps
-    ]
+    jax.tree.map(np.testing.assert_array_equal, seen, steps)
+    kinds = [type(step.progress.state) for step in seen]
+    assert kinds.count(Seeding) == 3 + 3 + 1 and kinds.count(Splits) == 4
     for number in (1, 2):
         for path in (tree_path, centers_path):
             assert path(tmp_path, number).read_bytes() == path(folder, number).read_bytes()
@@ -84,12 +87,9 @@ def test_interrupted_after_every_iteration(found, whole, tmp_path):
 
 def test_what_is_on_disk_is_the_step(found, tmp_path):
     steps = grown(found, tmp_path)
-    for _ in range(5):  # the second round, which has centres of a round before
-        step = next(steps)
-    stored = load_progress(tmp_path / "progress_l1.npz")
-    assert stored is not None and stored.round == step.progress.round == 1
-    assert stored.previous is not None and step.progress.previous is not None
-    np.testing.assert_array_equal(stored.previous, step.progress.previous)
-    for one, other in zip(stored.state, step.progress.state, strict=True):
-        np.testing.assert_array_equal(one, other)
-        assert one.dtype == other.dtype
+    for number, progress in steps:
+        stored = load_progress(tmp_path / f"progress_l{number}.npz")
+        assert stored is not None and type(stored.state) is type(progress.state)
+        jax.tree.map(np.testing.assert_array_equal, stored, progress)
+        if isinstance(progress.state, State):
+            assert [x.dtype for x in stored.state] == [x.dtype for x in progress.state]

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -130,6 +132,56 @@ def test_killed_while_rows_are_sorted(done, config, monkeypatch, tmp_path):
         curate("cluster", config, tmp_path)
     assert (tmp_path / "cluster_rows").exists() and not (tmp_path / "cluster").exists()
     assert curate("cluster", config, tmp_path)["outputs"] == clusters["outputs"]
+
+
+def test_what_is_known_is_refused_before_rows_are_sorted(config, folder, monkeypatch, tmp_path):
+    """And all stays as it was: here, where a run has begun."""
+    rows, work = tmp_path / "rows", tmp_path / "work"
+    shutil.copytree(folder, rows)
+    given = changed(config, "cluster", rows=RowsOptions(str(rows)))
+
+    def dies(*given):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tree, "cluster", dies)
+        curate("cluster", given, work)
+
+    def everything():
+        return {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+
+    before = everything()
+    assert before.keys() >= {work / "cluster" / "inputs.json", work / "cluster_rows" / "rows.f32"}
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster_stage, "list_records", None)
+        for values, message in (
+            ({"clusters": (25, 4)}, r"other inputs: clusters was \[24, 4\] and is \[25, 4\]; give"),
+            ({"unit_rows": True}, "other inputs: unit_rows was false and is true; give"),
+            (
+                {"rows": RowsOptions(str(rows), "mean_patch")},
+                'other rows: feature was "cls" and is "mean_patch"; give another --workdir, or del',
+            ),
+        ):
+            with pytest.raises(ValueError, match=message):
+                curate("cluster", changed(given, "cluster", **values), work)
+        with pytest.raises(ValueError, match="is of other inputs: seed was 0 and is 1; give"):
+            curate("cluster", dataclasses.replace(given, seed=1), work)
+        (file,) = rows.iterdir()
+        os.utime(file, ns=(1, 1))
+        with pytest.raises(ValueError, match=r"other rows: files was \[1, .* and is \[1, .*; give"):
+            curate("cluster", given, work)
+    assert everything() == before
+    # As it says: without the sorted rows, rows themselves are compared.
+    shutil.rmtree(work / "cluster_rows")
+    part = pq.read_table(file).slice(1)
+    pq.write_table(part, file)
+    with pytest.raises(ValueError, match=r"is of other inputs: rows was .*; give another"):
+        curate("cluster", given, work)
+    assert [path.name for path in work.iterdir() if path.is_dir()] == ["cluster"]
+    shutil.copy(folder / file.name, file)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tree, "cluster", dies)
+        curate("cluster", given, work)
 
 
 def test_killed_and_run_again(done, config, monkeypatch, tmp_path):

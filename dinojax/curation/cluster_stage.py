@@ -1,6 +1,7 @@
 """The stage ``cluster``: features on disk to a tree of clusters (`dinojax.curation.tree`)."""
 
 import itertools
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from dinojax.curation.sorted_rows import (
     read_records,
     sort_rows,
 )
-from dinojax.curation.stage_folder import REPORT, claim, finish
+from dinojax.curation.stage_folder import REPORT, check_same, claim, finish, read_inputs
 from dinojax.curation.tree import (
     Step,
     centers_path,
@@ -40,6 +41,7 @@ from dinojax.curation.tree import (
     tree_path,
 )
 from dinojax.runtime.agreement import await_visible, from_first
+from dinojax.runtime.contract import changes
 
 SEEDING: dict[str, Seeds] = {"greedy": greedy_seeds, "parallel": parallel_seeds}
 NAME = "cluster.rows"
@@ -173,24 +175,43 @@ def _done(state: Seeding | State | Splits) -> tuple[int, str]:
 def _begin(
     options: ClusterOptions, levels: Sequence[Level], seed: int, folder: Path, shelf: Path
 ) -> dict[str, Any]:
-    """The shape of the sorted rows, or the report if all has been done before."""
-    found = _sorted(options, levels, shelf, done=(folder / REPORT).exists())
-    report = claim(folder, _inputs(options, seed, found))
+    """The shape of the sorted rows, or the report if all has been done before.
+
+    What differs from an earlier call and is known without sorting is refused before.
+    """
+    origin = made_of(options.rows, NAME, unit_rows=options.unit_rows)
+    inputs, before, found = _inputs(options, seed), read_inputs(folder), find_sorted(shelf)
+    if before is not None:
+        check_same(folder, before, before | inputs)
+        if found is not None:
+            _check_files(folder, shelf, found.made_of, origin)
+    done = (folder / REPORT).exists()
+    old = found is not None and found.made_of == origin and (done or found.rows.exists())
+    found = found if found is not None and old else _sorted(options, levels, shelf)
+    _check_counts(levels, len(found.rows), options)
+    try:
+        report = claim(folder, inputs | {"rows": found.fingerprint})
+    except ValueError:
+        if not old:
+            shutil.rmtree(shelf)
+        raise
     if report is not None:
         drop_rows(shelf)
         return {"report": report}
     return {"shape": found.rows.shape}
 
 
-def _sorted(
-    options: ClusterOptions, levels: Sequence[Level], shelf: Path, *, done: bool
-) -> SortedRows:
-    """The rows in their order, of an earlier call or sorted now; if all is `done`, perhaps gone."""
-    origin = made_of(options.rows, NAME, unit_rows=options.unit_rows)
-    found = find_sorted(shelf, origin)
-    if found is not None and (done or found.rows.exists()):
-        _check_counts(levels, len(found.rows), options)
-        return found
+def _check_files(folder: Path, shelf: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    different = changes(before, now)
+    if different:
+        raise ValueError(
+            f"{folder} is of other rows: {'; '.join(different)}; give another --workdir, or delete "
+            f"{shelf} to have these rows sorted and compared with those"
+        )
+
+
+def _sorted(options: ClusterOptions, levels: Sequence[Level], shelf: Path) -> SortedRows:
+    """The rows in their order, on disk."""
     listing = list_records(options.rows, NAME)
     _check_counts(levels, len(listing.ids), options)
     logging.info("cluster: %d rows are sorted into %s", len(listing.ids), shelf)
@@ -201,7 +222,7 @@ def _sorted(
     try:
         _check_spread(found.rows[:LOOKED_AT])
     except ValueError:
-        drop_rows(shelf)
+        shutil.rmtree(shelf)
         raise
     return found
 
@@ -259,17 +280,13 @@ def _check_spread(some: np.ndarray) -> None:
         )
 
 
-def _inputs(options: ClusterOptions, seed: int, found: SortedRows) -> dict[str, Any]:
-    """Paths and what changes nothing are left out."""
+def _inputs(options: ClusterOptions, seed: int) -> dict[str, Any]:
+    """All but the rows. Paths and what changes nothing are left out."""
     names = (
         *("unit_rows", "clusters", "rounds", "kept", "splits"),
         *("iterations", "tolerance", "reseed_empty", "seeding"),
     )
-    return {
-        "seed": seed,
-        "rows": found.fingerprint,
-        **{name: getattr(options, name) for name in names},
-    }
+    return {"seed": seed, **{name: getattr(options, name) for name in names}}
 
 
 def _sizes(folder: Path, levels: int) -> list[np.ndarray]:

@@ -74,31 +74,32 @@ class SortedRows(NamedTuple):
     rows: RowFile
     fingerprint: str
     """Of ids and rows, as that of `Embeddings`."""
+    made_of: dict[str, Any]
 
 
 def made_of(given: RowsOptions, name: str, *, unit_rows: bool) -> dict[str, Any]:
-    """By which a folder is known again: files by their sizes and times, which reads none of them.
+    """By which sorted rows are known again, wherever their files are: ``files`` is how many these
+    are, their bytes, and a hash of their names, sizes and times. None of them is read.
 
     Raises: as `read_embeddings`, if there are no files.
     """
     stats = [(path.name, path.stat()) for path in feature_files(given.folder, name)]
+    key = hash_text(json.dumps([(name, s.st_size, s.st_mtime_ns) for name, s in stats]))
     return {
-        "folder": str(Path(str(given.folder)).resolve()),
-        "files": hash_text(json.dumps([(name, s.st_size, s.st_mtime_ns) for name, s in stats])),
+        "files": [len(stats), sum(s.st_size for _, s in stats), key],
         "feature": given.feature,
         "ids": None if given.ids is None else hash_file(given.ids),
         "unit_rows": unit_rows,
     }
 
 
-def find_sorted(folder: Path, origin: dict[str, Any]) -> SortedRows | None:
-    """What `sort_rows` has made of the same files; after `drop_rows` without the rows."""
+def find_sorted(folder: Path) -> SortedRows | None:
+    """What `sort_rows` has left; after `drop_rows` without the rows."""
     if not (folder / ABOUT).exists():
         return None
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    if about["made_of"] != origin:
-        return None
-    return SortedRows(RowFile(folder / ROWS, tuple(about["shape"])), about["fingerprint"])
+    rows = RowFile(folder / ROWS, tuple(about["shape"]))
+    return SortedRows(rows, about["fingerprint"], about["made_of"])
 
 
 def sort_rows(
@@ -145,7 +146,7 @@ def sort_rows(
         key = fingerprint(ids, in_order())
     about = {"made_of": origin, "shape": [count, width], "fingerprint": key}
     replace_text(folder / ABOUT, json.dumps(about, indent=1) + "\n")
-    return SortedRows(RowFile(folder / ROWS, (count, width)), key)
+    return SortedRows(RowFile(folder / ROWS, (count, width)), key, origin)
 
 
 def _fill(

@@ -123,7 +123,7 @@ class _Stage:
         ids = [id for part in parts for id in part.ids]
         # Where features do not say how large the images were, the smallest id stays.
         pixels = np.concatenate([part.pixels for part in parts])
-        table = pa.table([pa.array(ids, pa.string()), pixels], schema=ROWS)
+        table = pa.table([pa.array(ids, pa.large_string()), pixels], schema=ROWS)
         write_parts(self.path("rows"), ROWS, [table])
         write_pairs(self.path("pairs"), self._searched(self.pool.rows, self.options.threshold))
 
@@ -175,7 +175,7 @@ class _Stage:
                         removed[name] += reasons.count(name)
                     yield pa.table([batch["id"].filter(batch["kept"])], ["id"])
 
-        write_parts(self.path("kept"), pa.schema([("id", pa.string())]), parts())
+        write_parts(self.path("kept"), pa.schema([("id", pa.large_string())]), parts())
         return removed
 
 

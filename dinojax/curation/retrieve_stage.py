@@ -87,7 +87,7 @@ def retrieve_stage(
         found = way.retrieve(bar)
     path = folder / SELECTION
     ids = [way.ids[place] for place in found.rows]
-    write_table(path, {"id": pa.array(ids, pa.string()), "multiplicity": found.multiplicity})
+    write_table(path, {"id": pa.array(ids, pa.large_string()), "multiplicity": found.multiplicity})
     counts = {
         "rows_in": len(way.ids),
         "seeds": len(seeds.ids),

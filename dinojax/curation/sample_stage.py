@@ -25,7 +25,7 @@ from dinojax.curation.stage_folder import SELECTION, claim, finish, read_report
 from dinojax.curation.tables import write_parts
 from dinojax.curation.tree import tree_path
 
-SCHEMA = pa.schema([("id", pa.string()), ("multiplicity", pa.int64())])
+SCHEMA = pa.schema([("id", pa.large_string()), ("multiplicity", pa.int64())])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ after the plain one. The released script of many processes counts both; its "10 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,24 +95,6 @@ class Clusters(NamedTuple):
     label: Int[np.ndarray, " n"]
     distance: Float[np.ndarray, " n"]
     """Squared, to the centre."""
-
-
-def climb(
-    rows: Rows,
-    levels: Sequence[Level],
-    key: Key,
-    *,
-    seeds: Seeds = greedy_seeds,
-    chunk: int = 2**20,
-) -> list[Clusters]:
-    """The levels from the finest on; each clusters the centres of the one before, unweighted."""
-    found = []
-    for number, level in enumerate(levels):
-        own = jax.random.fold_in(key, number)
-        *_, last = cluster(rows, level, own, seeds=seeds, chunk=chunk)
-        found.append(settled(rows, last, chunk))
-        rows = found[-1].centers
-    return found
 
 
 def cluster(

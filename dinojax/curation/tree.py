@@ -47,7 +47,8 @@ class Tree(NamedTuple):
     labels: Int32[np.ndarray, " n"]
     """-1: none."""
     parents: list[Int[np.ndarray, "_"]]
-    """As `balanced_sample` takes them."""
+    """Of the records, the cluster of each; of each further level, the cluster that each cluster of
+    the level below belongs to."""
     distance: Float[np.ndarray, " n"]
     """Squared, of each record to its centre."""
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from clouds import brute_labels
 from sklearn.neighbors import KernelDensity
+from trees import balanced_sample, climb
 
-from dinojax.curation.balance import balanced_sample
-from dinojax.curation.hierarchy import Level, Splits, assign_all, climb, cluster
+from dinojax.curation.hierarchy import Level, Splits, assign_all, cluster
 from dinojax.curation.kmeans import State
 from dinojax.curation.parallel_seeding import parallel_seeds
 from dinojax.curation.seeding import Seeding, greedy_seeds

@@ -1,4 +1,4 @@
-"""The tree on disk: what `climb` finds, and the same bits wherever it was interrupted."""
+"""The tree on disk: clusters of clusters, and the same bits wherever it was interrupted."""
 
 import itertools
 
@@ -10,7 +10,7 @@ import pytest
 from clouds import blobs
 
 from dinojax.curation.embeddings import Embeddings
-from dinojax.curation.hierarchy import Level, Splits, climb
+from dinojax.curation.hierarchy import Level, Splits, cluster, settled
 from dinojax.curation.kmeans import State
 from dinojax.curation.progress_file import load_progress
 from dinojax.curation.seeding import Seeding, greedy_seeds
@@ -54,17 +54,21 @@ def whole(found, tmp_path_factory):
     return folder, list(grown(found, folder))
 
 
-def test_it_is_that_of_climb(found, whole):
+def test_each_level_clusters_the_centres_below(found, whole):
     folder, steps = whole
     assert [step.level for step in steps] == sorted(step.level for step in steps)
-    expected = climb(found.rows, LEVELS, KEY)
-    tree = read_tree(folder, 2)
+    tree, rows = read_tree(folder, 2), found.rows
     assert tree.ids == found.ids
     np.testing.assert_array_equal(tree.labels, labels_of(found))
-    np.testing.assert_array_equal(tree.distance, expected[0].distance)
-    for number, (parents, level) in enumerate(zip(tree.parents, expected, strict=True), 1):
-        np.testing.assert_array_equal(parents, level.label)
-        np.testing.assert_array_equal(read_centers(folder, number), level.centers)
+    for number, level in enumerate(LEVELS, 1):
+        own = jax.random.fold_in(KEY, number - 1)
+        *_, last = cluster(rows, level, own, seeds=greedy_seeds, chunk=2**20)
+        expected = settled(rows, last, 2**20)
+        np.testing.assert_array_equal(tree.parents[number - 1], expected.label)
+        np.testing.assert_array_equal(read_centers(folder, number), expected.centers)
+        if number == 1:
+            np.testing.assert_array_equal(tree.distance, expected.distance)
+        rows = expected.centers
     table = pq.read_table(tree_path(folder, 1))
     assert table.column_names == ["child", "parent", "squared_distance", "label"]
     assert table["label"].null_count == (labels_of(found) < 0).sum()

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from dinojax.curation.embeddings import Embeddings, RowsOptions, numbers_of, read_embeddings, unit
 from dinojax.curation.hierarchy import assign_all
+from dinojax.curation.named import check_names
 from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.retrieve import Retrieved, retrieve_clusters, retrieve_nearest
 from dinojax.curation.search import gathered, search_by
@@ -33,6 +34,8 @@ class RetrieveOptions:
 
     seeds: RowsOptions = RowsOptions()
     """Of the curated set."""
+    name: str | None = None
+    """Of this set, where several retrieve: each leaves a list of its own, in ``retrieve-NAME``."""
     by: str = "neighbours"
     """"neighbours": the nearest records of each seed, for sets of more than a million. "clusters":
     records of the clusters that seeds fall into, for smaller ones; needs the stage ``cluster``."""
@@ -48,6 +51,11 @@ class RetrieveOptions:
     """Records taken of each, at random."""
     cap: int = 1_000_000
     """Records in all."""
+
+    @property
+    def stage(self) -> str:
+        """The name of its folder."""
+        return "retrieve" if self.name is None else f"retrieve-{self.name}"
 
 
 class Way(NamedTuple):
@@ -134,6 +142,8 @@ def by_clusters(options: RetrieveOptions, seed: int, seeds: Embeddings, clusters
 
 
 def _check(options: RetrieveOptions) -> None:
+    if options.name is not None:
+        check_names([(options.name, "")], "retrieve.name")
     if options.by not in ("neighbours", "clusters"):
         raise ValueError(
             f"retrieve.by={options.by!r} is unknown; use one of 'neighbours', 'clusters'"

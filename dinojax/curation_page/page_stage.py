@@ -58,7 +58,7 @@ def page_stage(
             case "sample":
                 found = read_report(folder)
                 return sample_section(folder, found, options, names, workdir / "cluster")
-            case "retrieve":
+            case retrieve.stage:
                 return retrieve_section(folder, read_report(folder), options, retrieve)
         return []  # of stages without pictures there is the report alone
 

@@ -1,4 +1,4 @@
-"""``python -m dinojax.curate`` that kills itself, as SIGKILL does, in iteration ``DIES_IN``."""
+"""``python -m dinojax.curate`` that kills itself in step ``DIES_IN``, as SIGKILL does."""
 
 import itertools
 import os
@@ -7,6 +7,7 @@ import signal
 
 from dinojax.curation import tree
 
+tree.SAVED_EVERY_S = -1
 Step, count = tree.Step, itertools.count(1)
 
 

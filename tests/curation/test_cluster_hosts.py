@@ -31,7 +31,7 @@ def app(config, work, *more: str, stage: str = "cluster") -> list[str]:
 
 
 def run(config, work, **dies: str) -> list[hosts.Done]:
-    """Two processes with two devices each; ``first="3"`` dies in its third iteration."""
+    """Two processes with two devices each; ``first="3"`` dies in its third step."""
     started = []
     for name, flags in zip(("first", "second"), hosts.flags(2), strict=True):
         env = {"DIES_IN": dies[name]} if name in dies else {}
@@ -51,6 +51,7 @@ def test_two_processes_cluster_as_one_does(config, alone, tmp_path):
 
 
 def test_either_is_killed_and_both_run_again(config, alone, tmp_path):
+    """First while k-means|| looks for candidates, then in the third iteration after it."""
     for dies, lives in (("second", 0), ("first", 1)):
         done = run(config, tmp_path, **{dies: "5"})
         assert done[1 - lives].code == -signal.SIGKILL

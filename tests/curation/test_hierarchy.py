@@ -9,7 +9,7 @@ from clouds import brute_labels
 from sklearn.neighbors import KernelDensity
 from trees import balanced_sample, climb
 
-from dinojax.curation.hierarchy import Level, Splits, assign_all, cluster
+from dinojax.curation.hierarchy import Level, assign_all, cluster
 from dinojax.curation.kmeans import State
 from dinojax.curation.parallel_seeding import parallel_seeds
 from dinojax.curation.seeding import Seeding, greedy_seeds
@@ -90,17 +90,6 @@ def test_a_stop_changes_no_bit(small, at):
     kinds = [Seeding, *[State] * 5] * 2
     assert [type(one.state) for one in whole] == kinds
     jax.tree.map(np.testing.assert_array_equal, whole[at + 1 :], rest)
-
-
-def test_a_stop_between_splits_changes_no_bit(small):
-    rows, level = small[0][:300], Level(5, iterations=2, split=3)
-    options = {"seeds": greedy_seeds, "chunk": 10_000}
-    whole = list(cluster(rows, level, KEY, **options))
-    splits = [one for one in whole if isinstance(one.state, Splits)]
-    assert [len(one.state.centers) for one in splits] == [1, 2, 3, 4, 5]
-    for at in (len(whole) - 6, len(whole) - 3):
-        rest = list(cluster(rows, level, KEY, start=whole[at], **options))
-        jax.tree.map(np.testing.assert_array_equal, whole[at + 1 :], rest)
 
 
 @pytest.mark.slow

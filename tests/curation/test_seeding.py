@@ -98,10 +98,10 @@ def test_weights_count_as_copies_do():
     """A row of weight 0 is never drawn, the first one as often as weights say."""
     rows = np.float32([[0], [1], [2], [3]])
     weights = jnp.zeros(1024).at[:4].set(jnp.asarray([0.0, 1, 6, 3]))
-    chunk, keys = place(rows), jax.random.split(jax.random.key(0), 2000)
+    chunk, keys = place(rows), jax.random.split(jax.random.key(0), 300)
     drawn = np.asarray([next(plus_plus(chunk, 1, key, weights)).centers[0, 0] for key in keys])
     shares = [(drawn == value).mean() for value in range(4)]
-    np.testing.assert_allclose(shares, [0, 0.1, 0.6, 0.3], atol=0.035)
+    np.testing.assert_allclose(shares, [0, 0.1, 0.6, 0.3], atol=0.085)
 
 
 def test_reach():

@@ -135,7 +135,8 @@ def cluster(
     if level.split > 1:
         assert previous is not None  # there is a round
         done = at if isinstance(at, Splits) else Splits()
-        for more in split(rows, level, previous, jax.random.fold_in(key, 1), chunk, done):
+        own = jax.random.fold_in(key, 1)  # 0 has seeded the level
+        for more in split(rows, level, previous, own, chunk, done):
             yield Progress(level.rounds + 1, previous, more)
 
 

@@ -17,7 +17,7 @@ from terminals import Terminal
 from dinojax import curate as curate_app
 from dinojax.config_curation import CurationConfig, default_config, parse_config
 from dinojax.curate import curate
-from dinojax.curation import cluster_stage, sorted_rows, tree
+from dinojax.curation import cluster_stage, seeding, sorted_rows, tree
 from dinojax.curation.cluster_stage import ClusterOptions, levels_of
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.embeddings import RowsOptions
@@ -196,6 +196,7 @@ def test_killed_and_run_again(done, config, monkeypatch, tmp_path):
 
     monkeypatch.setattr(tree, "save_progress", dies)
     monkeypatch.setattr(tree, "SAVED_EVERY_S", -1)
+    monkeypatch.setattr(seeding, "PICKS", 2)
     while deaths:
         with pytest.raises(KeyboardInterrupt):
             curate("cluster", config, tmp_path)
@@ -206,13 +207,16 @@ def test_killed_and_run_again(done, config, monkeypatch, tmp_path):
         assert curate("sample", config, tmp_path)["outputs"] == sample["outputs"]
     *rounds, sampled = screen.bars()
     titles = [
+        "cluster: level 1 of 2, round 1 of 1, seeds:",
         "cluster: level 1 of 2, round 1 of 1:",
         "cluster: level 2 of 2, round 0 of 0, seeds:",
         "cluster: level 2 of 2, round 0 of 0:",
     ]
     for title, line in zip(titles, rounds, strict=True):
         assert line.startswith(f"{title} 100%")
-    assert "| 5/5 [" in rounds[0] and "| 4/4 [" in rounds[1] and ", inertia " in rounds[2]
+    counts = [line.partition("| ")[2].partition(" [")[0] for line in rounds]
+    assert counts[:3] == ["24/24", "5/5", "4/4"] and ", inertia " in rounds[3]
+    assert " 4/24 [" in screen.getvalue() and " 2/24 [" not in screen.getvalue()
     assert sampled.startswith("sample: 100%") and "| 4/4 [" in sampled
 
 

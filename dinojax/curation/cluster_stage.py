@@ -125,8 +125,8 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
 
 
 def _show(steps: Iterable[Step], levels: Sequence[Level]) -> None:
-    """Take all steps. Seeds, iterations and splits of a round have a bar each; where bars are not
-    shown, iterations are logged, and the others once they are done."""
+    """Take all steps. Seeds, iterations and splits of a round have a bar each, unless it is one
+    step; where bars are not shown, iterations are logged, and the others once they are done."""
 
     def work(step: Step) -> tuple[int, int, type]:
         return step.level, step.progress.round, type(step.progress.state)
@@ -135,8 +135,10 @@ def _show(steps: Iterable[Step], levels: Sequence[Level]) -> None:
         first = next(some)
         what, total, unit = _named(first.progress, levels[number - 1])
         title = f"cluster: level {number} of {len(levels)}, {what}"
-        with progress_bar(title, total, unit, _done(first.progress.state)[0]) as bar:
-            done, note = 0, ""
+        done, note = _done(first.progress.state)
+        if kind is not State and done == total:
+            continue
+        with progress_bar(title, total, unit, done) as bar:
             for step in itertools.chain([first], some):
                 done, note = _done(step.progress.state)
                 bar.set_postfix_str(note, refresh=False)

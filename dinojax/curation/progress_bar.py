@@ -23,7 +23,8 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[t
         done: by an earlier call; the rate and the time that is left do not count it.
     """
     hidden = True if jax.process_index() else None  # None: unless stderr is a terminal
-    options = {"unit": f" {unit}", "dynamic_ncols": True, "disable": hidden}
+    # A bar within another does not stay.
+    options = {"unit": f" {unit}", "dynamic_ncols": True, "leave": None, "disable": hidden}
     with tqdm(desc=title, total=total, initial=done, **options) as bar:
 
         def clear(record: object) -> bool:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dinojax.curation.parts import (
     BLOCK,
@@ -79,12 +80,15 @@ def plus_plus(
     """
     weights = jnp.ones(len(chunk.rows)) if weights is None else weights
     picked = 0 if start is None else int(start.picked)
-    before = (start.centers, start.distance) if start and picked else ()
+    before = ()
+    if start is not None and picked:
+        filling = len(chunk.rows) - len(start.distance)  # of as many devices as there are now
+        before = start.centers, np.pad(start.distance, (0, filling))
     while picked < count:
         stop = min(picked + PICKS, count)
         before = centers, distance = _pick(chunk, weights, key, before, picked, stop, count)
         picked = stop
-        yield Seeding(centers, to_host(distance), picked, centers[:0])
+        yield Seeding(centers, to_host(distance)[: int(chunk.count)], picked, centers[:0])
 
 
 @functools.partial(jax.jit, static_argnames="count")

@@ -80,6 +80,15 @@ def test_a_stop_changes_no_bit(seeds, monkeypatch, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, steps[at + 1 :], rest)
 
 
+def test_a_stop_may_change_the_devices(monkeypatch):
+    monkeypatch.setattr(seeding, "PICKS", 8)
+    chunks, key = lambda: [place(ROWS)], jax.random.key(0)
+    first, *others = greedy_seeds(chunks, 30, key)
+    with jax.set_mesh(mesh.make_mesh(4, 2, 1)):
+        rest = list(greedy_seeds(chunks, 30, key, first))
+    jax.tree.map(np.testing.assert_array_equal, others, rest)
+
+
 @each
 @pytest.mark.parametrize("rows, distinct", [(3, 3), (300, 7), (50, 1)])
 def test_too_few_different_rows_are_repeated(seeds, rows, distinct):

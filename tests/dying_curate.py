@@ -5,9 +5,9 @@ import os
 import runpy
 import signal
 
-from dinojax.curation import tree
+from dinojax.curation import seeding, tree
 
-tree.SAVED_EVERY_S = -1
+tree.SAVED_EVERY_S, seeding.PICKS = -1, 8
 Step, count = tree.Step, itertools.count(1)
 
 

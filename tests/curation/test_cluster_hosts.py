@@ -51,9 +51,9 @@ def test_two_processes_cluster_as_one_does(config, alone, tmp_path):
 
 
 def test_either_is_killed_and_both_run_again(config, alone, tmp_path):
-    """First while k-means|| looks for candidates, then in the third iteration after it."""
-    for dies, lives in (("second", 0), ("first", 1)):
-        done = run(config, tmp_path, **{dies: "5"})
+    """While k-means|| looks for candidates, while it picks of these, and in an iteration."""
+    for dies, lives, step in (("second", 0, "5"), ("first", 1, "2"), ("second", 0, "4")):
+        done = run(config, tmp_path, **{dies: step})
         assert done[1 - lives].code == -signal.SIGKILL
         assert done[lives].code in {PEER_LOST, -signal.SIGABRT}, done[lives].err
         assert (tmp_path / "cluster" / "progress_l1.npz").exists()

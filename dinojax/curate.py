@@ -46,7 +46,7 @@ STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
         given.sample, given.seed, work / "sample", work / "cluster", given.runner
     ),
     "retrieve": lambda given, work: retrieve_stage(
-        given.retrieve, given.seed, work / "retrieve", work / "cluster"
+        given.retrieve, given.seed, work / given.retrieve.stage, work / "cluster"
     ),
     "mix": lambda given, work: mix_stage(given.mix, work / "mix"),
     "page": lambda given, work: page_stage(given.page, given.dedup, given.retrieve, work),

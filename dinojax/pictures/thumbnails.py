@@ -7,7 +7,7 @@ decoded leaves a tile that says why.
 import base64
 import html
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -76,8 +76,8 @@ def style(tile_px: int) -> str:
 
 def read_thumbnails(
     sources: Sequence[Source], ids: Collection[str], tile_px: int, channels: int = 3
-) -> dict[str, Thumbnail]:
-    """Of these ids, by id. No other record is read.
+) -> Iterator[tuple[str, Thumbnail]]:
+    """Of these ids, each with its own. No other record is read.
 
     An id that several of the sources have, and one that none has, gets no picture: either could be
     another image.
@@ -86,14 +86,12 @@ def read_thumbnails(
         dinojax.data.threads.StorageError: the storage fails.
     """
     places = [find(source, ids) for source in sources]
-    found = {}
     for id in ids:
         having = [number for number, place in enumerate(places) if id in place]
         if len(having) != 1:
-            found[id] = Thumbnail(None, AMBIGUOUS if having else ABSENT)
+            yield id, Thumbnail(None, AMBIGUOUS if having else ABSENT)
             continue
-        found[id] = _read(sources[having[0]], places[having[0]][id], tile_px, channels)
-    return found
+        yield id, _read(sources[having[0]], places[having[0]][id], tile_px, channels)
 
 
 def _read(source: Source, place: int, tile_px: int, channels: int) -> Thumbnail:

@@ -1,6 +1,8 @@
 """`prepare`: what it writes, that it can be killed at any time, and what it refuses."""
 
+import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -10,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,12 +23,15 @@ from images import encode, smooth, write_folder, write_tar
 
 from dinojax import prepare as app
 from dinojax import prepare_folder
+from dinojax.data import reading
 from dinojax.data.array_record import ArrayRecordSource
 from dinojax.data.check import fingerprint
 from dinojax.data.folder import FolderSource
 from dinojax.data.manifest import MANIFEST, PARTS
 from dinojax.data.open import open_source
+from dinojax.data.threads import StorageError
 from dinojax.prepare import prepare
+from dinojax.runtime import exits
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -151,6 +157,61 @@ class TestBadRecords:
         with pytest.raises(ValueError, match=r"none of 1 records tried can be read: record 'a.jpg"):
             prepare(f"folder:{tmp_path / 'x'}", str(tmp_path / "out"), bad_budget=1.0)
         assert not (tmp_path / "out").exists()
+
+
+class TestStorage:
+    """Fails for one of 40 records, neither the first nor the last of its shard."""
+
+    @pytest.fixture
+    def fail(self, monkeypatch):
+        """Lets the next so many reads of that record fail."""
+        left = {"reads": 0}
+        real = FolderSource.read_file
+
+        def read_file(self, number):
+            if self.owner(number) == "dog/17.jpg" and left["reads"]:
+                left["reads"] -= 1
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return real(self, number)
+
+        monkeypatch.setattr(FolderSource, "read_file", read_file)
+        monkeypatch.setattr(reading, "PAUSE_S", 0)
+        return functools.partial(left.__setitem__, "reads")
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        return photos(tmp_path / "x", 40)
+
+    def test_once_costs_no_record(self, tmp_path, spec, fail):
+        prepare(spec, str(tmp_path / "whole"), shards=2)
+        fail(1)
+        assert prepare(spec, str(tmp_path / "out"), shards=2).records == 40
+        assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+    def test_again_and_again_stops_with_its_own_code(
+        self, tmp_path, spec, fail, monkeypatch, capsys
+    ):
+        prepare(spec, str(tmp_path / "whole"), shards=4)
+        monkeypatch.setattr(prepare_folder, "write_shard", self.failing_from_now(fail))
+        monkeypatch.setattr(exits.threading, "Timer", Mock())
+        with pytest.raises(SystemExit) as left:
+            run_main(monkeypatch, source=spec, out=str(tmp_path / "out"), shards=4)
+        assert left.value.code == exits.EXIT_CODES[StorageError]
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("dinojax.prepare: record 'dog/17.jpg' cannot be read for a reason")
+        fail(0)
+        prepare(spec, str(tmp_path / "out"), shards=4)
+        assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+    def failing_from_now(self, fail):
+        """Not for the estimate and the fingerprint, which read all 40."""
+        real = prepare_folder.write_shard
+
+        def write_shard(*args, **options):
+            fail(99)
+            return real(*args, **options)
+
+        return write_shard
 
 
 class TestInterrupted:
@@ -336,6 +397,7 @@ class TestCommand:
         assert "records  7\n" in said.out and "100%" in said.err
 
     def test_refuses_in_one_sentence(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(exits.threading, "Timer", Mock())
         with pytest.raises(SystemExit) as exit:
             run_main(monkeypatch, source=f"folder:{tmp_path}/no", out=str(tmp_path / "out"))
         assert exit.value.code == 2

@@ -188,30 +188,25 @@ class TestStorage:
         assert prepare(spec, str(tmp_path / "out"), shards=2).records == 40
         assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
-    def test_again_and_again_stops_with_its_own_code(
-        self, tmp_path, spec, fail, monkeypatch, capsys
-    ):
-        prepare(spec, str(tmp_path / "whole"), shards=4)
-        monkeypatch.setattr(prepare_folder, "write_shard", self.failing_from_now(fail))
-        monkeypatch.setattr(exits.threading, "Timer", Mock())
-        with pytest.raises(SystemExit) as left:
-            run_main(monkeypatch, source=spec, out=str(tmp_path / "out"), shards=4)
-        assert left.value.code == exits.EXIT_CODES[StorageError]
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert said.startswith("dinojax.prepare: record 'dog/17.jpg' cannot be read for a reason")
-        fail(0)
-        prepare(spec, str(tmp_path / "out"), shards=4)
-        assert tree(tmp_path / "out") == tree(tmp_path / "whole")
-
-    def failing_from_now(self, fail):
-        """Not for the estimate and the fingerprint, which read all 40."""
+    def test_for_ever_stops_with_its_own_code(self, tmp_path, spec, fail, capsys):
+        """From the shards on: the estimate and the fingerprint read all 40 before."""
         real = prepare_folder.write_shard
 
         def write_shard(*args, **options):
             fail(99)
             return real(*args, **options)
 
-        return write_shard
+        prepare(spec, str(tmp_path / "whole"), shards=4)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
+            patch.setattr(prepare_folder, "write_shard", write_shard)
+            patch.setattr(exits.threading, "Timer", Mock())
+            run_main(patch, source=spec, out=str(tmp_path / "out"), shards=4)
+        assert left.value.code == exits.EXIT_CODES[StorageError]
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("dinojax.prepare: record 'dog/17.jpg' cannot be read for a reason")
+        fail(0)
+        prepare(spec, str(tmp_path / "out"), shards=4)
+        assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
 class TestInterrupted:

@@ -160,52 +160,41 @@ class TestBadRecords:
 
 
 class TestStorage:
-    """Fails for one of 40 records, neither the first nor the last of its shard."""
+    """Fails for one of 40 records, while the shards are written."""
 
     @pytest.fixture
     def fail(self, monkeypatch):
-        """Lets the next so many reads of that record fail."""
-        left = {"reads": 0}
-        real = FolderSource.read_file
+        """(n): in every shard, the first n reads of that record fail."""
+        planned, left = {"reads": 0}, {"reads": 0}
+        write_shard, read = prepare_folder.write_shard, FolderSource.read_file
+
+        def write(*args, **options):
+            left.update(planned)  # not before: the estimate and the fingerprint read all 40
+            return write_shard(*args, **options)
 
         def read_file(self, number):
             if self.owner(number) == "dog/17.jpg" and left["reads"]:
                 left["reads"] -= 1
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-            return real(self, number)
+            return read(self, number)
 
+        monkeypatch.setattr(prepare_folder, "write_shard", write)
         monkeypatch.setattr(FolderSource, "read_file", read_file)
         monkeypatch.setattr(reading, "PAUSE_S", 0)
-        return functools.partial(left.__setitem__, "reads")
+        return functools.partial(planned.__setitem__, "reads")
 
-    @pytest.fixture
-    def spec(self, tmp_path):
-        return photos(tmp_path / "x", 40)
-
-    def test_once_costs_no_record(self, tmp_path, spec, fail):
-        prepare(spec, str(tmp_path / "whole"), shards=2)
-        fail(1)
-        assert prepare(spec, str(tmp_path / "out"), shards=2).records == 40
-        assert tree(tmp_path / "out") == tree(tmp_path / "whole")
-
-    def test_for_ever_stops_with_its_own_code(self, tmp_path, spec, fail, capsys):
-        """From the shards on: the estimate and the fingerprint read all 40 before."""
-        real = prepare_folder.write_shard
-
-        def write_shard(*args, **options):
-            fail(99)
-            return real(*args, **options)
-
+    def test_for_a_moment_or_for_ever(self, tmp_path, fail, monkeypatch, capsys):
+        spec, out = photos(tmp_path / "x", 40), str(tmp_path / "out")
         prepare(spec, str(tmp_path / "whole"), shards=4)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as left:
-            patch.setattr(prepare_folder, "write_shard", write_shard)
-            patch.setattr(exits.threading, "Timer", Mock())
-            run_main(patch, source=spec, out=str(tmp_path / "out"), shards=4)
+        monkeypatch.setattr(exits.threading, "Timer", Mock())
+        fail(2)
+        with pytest.raises(SystemExit) as left:
+            run_main(monkeypatch, source=spec, out=out, shards=4)
         assert left.value.code == exits.EXIT_CODES[StorageError]
         said = capsys.readouterr().err.splitlines()[-1]
         assert said.startswith("dinojax.prepare: record 'dog/17.jpg' cannot be read for a reason")
-        fail(0)
-        prepare(spec, str(tmp_path / "out"), shards=4)
+        fail(1)
+        prepare(spec, out, shards=4)
         assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 

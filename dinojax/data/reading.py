@@ -44,7 +44,9 @@ def read_record(source: Source, index: int, attempts: int = 2) -> Record:
 def by_storage(error: OSError) -> bool:
     """Whether it says nothing about the file, as EIO, ESTALE, EMFILE or ETIMEDOUT.
 
-    So does what nobody has thought of yet. An error without a number comes from a decoder.
+    So does what nobody has thought of yet. An error without a number comes from a decoder. Of a
+    checkpoint `dinojax.runtime.stored_state` thinks alike, but that one is not passed over which is
+    forbidden, or fails without a number.
     """
     if error.errno is None:
         return isinstance(error, TimeoutError | ConnectionError)

@@ -17,7 +17,6 @@ from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from dinojax import trees
-from dinojax.data.reading import by_storage
 from dinojax.data.threads import StorageError
 from dinojax.runtime.cluster import gather
 from dinojax.runtime.digests import digests
@@ -62,9 +61,9 @@ def read_state(path: str | os.PathLike[str], abstract: PyTree, *, part: bool = F
     _count_alike()
     if error is not None:
         raise error
-    for process, (stored_well, reason) in enumerate(reasons):
+    for process, (by_storage, reason) in enumerate(reasons):
         if reason:
-            kind = StorageError if stored_well else CheckpointError
+            kind = StorageError if by_storage else CheckpointError
             raise kind(f"checkpoint {path} fails on process {process}: {reason}")
     found = digests(state)
     different = [name for name in found if expected.get(name) != found[name]]
@@ -188,8 +187,7 @@ def _by_storage(error: BaseException | None) -> bool:
     if error is None:
         return False
     if isinstance(error, OSError):
-        # As of a record; but what is forbidden may be whole, and then it must not be passed over.
-        return isinstance(error, PermissionError) or error.errno is None or by_storage(error)
+        return not isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError)
     return any(status in str(error) for status in UNREACHABLE) or _by_storage(error.__cause__)
 
 

@@ -20,6 +20,7 @@ from dinojax.data.open import open_source
 from dinojax.data.shard_writer import estimate_bytes
 from dinojax.data.stored import Encoding
 from dinojax.prepare_folder import begin_or_continue, check_same, finish, write_shards
+from dinojax.runtime.exits import STOPS, leave
 from dinojax.runtime.lock import locked
 
 OPTIONS = (
@@ -57,6 +58,7 @@ def prepare(
         ValueError: an option outside its range, a folder of other data, or too many unreadable
             records.
         FileNotFoundError: the source does not exist.
+        dinojax.data.threads.StorageError: the storage fails; the same call goes on from there.
     """
     for name, value, low, high, working in (
         ("shards", 1 if shards is None else shards, 1, 99_999, 16),
@@ -97,9 +99,9 @@ def main(argv: Sequence[str]) -> None:
     options = {name: getattr(values, name) for name in OPTIONS}
     try:
         manifest = prepare(values.source, values.out, **options)
-    except (ValueError, OSError) as error:
+    except STOPS as error:
         print(f"dinojax.prepare: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        leave(error)
     for name, value in (
         ("records", manifest.records),
         ("left out", len(manifest.skipped)),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from dinojax.data.decode import read_image
 from dinojax.data.ids import find
-from dinojax.data.load import refuse_passing
+from dinojax.data.reading import read_record
 from dinojax.data.source import Source
 from dinojax.pictures.bars import shortened
 from dinojax.pictures.images import shown
@@ -96,10 +96,9 @@ def read_thumbnails(
 
 def _read(source: Source, place: int, tile_px: int, channels: int) -> Thumbnail:
     try:
-        pixels = shown(read_image(source[place], tile_px, channels))
+        pixels = shown(read_image(read_record(source, place), tile_px, channels))
     except (ValueError, OSError) as error:
         id = source.record_id(place)
-        refuse_passing(error, id)
         return Thumbnail(None, str(error).removeprefix(f"record {id!r} "))  # it stands below
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY)

@@ -3,7 +3,7 @@
 >>> import dinojax
 >>> model = dinojax.load("runs/quickstart")
 >>> model.features(images)["cls"].shape
-(8, 192)
+(8, 128)
 """
 
 from dinojax.backbones.model import Model

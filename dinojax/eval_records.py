@@ -26,7 +26,8 @@ def open_eval_records(
         FileNotFoundError: no such data.
     """
     if options.layout is None:
-        records = EvalRecords(*open_records(config))
+        key = "data.holdout" if data is None else "records.holdout"
+        records = EvalRecords(*open_records(config, key))
     elif data is None:
         raise ValueError(f"records.layout={options.layout!r} has no folder; give --data=DIR")
     else:
@@ -55,8 +56,18 @@ def open_eval_records(
     )
 
 
-def evaluated(config: Config, data: str | None, image_px: int | None) -> Config:
-    """A run's configuration with other records or another size to evaluate on."""
+def evaluated(
+    config: Config,
+    data: str | None,
+    image_px: int | None,
+    holdout: float = RecordsConfig.holdout,
+) -> Config:
+    """A run's configuration with other records or another size to evaluate on.
+
+    Args:
+        holdout: share of `data` that is scored: what suits the millions of a run would leave
+            nothing to score of a thousand.
+    """
     if data is not None:
         section = dataclasses.replace(
             config.data,
@@ -65,6 +76,7 @@ def evaluated(config: Config, data: str | None, image_px: int | None) -> Config:
             mixture=(),
             homogeneous_source=None,
             homogeneous_share=0.0,
+            holdout=holdout,
         )
         config = dataclasses.replace(config, data=section)
     if image_px is not None:
@@ -77,15 +89,15 @@ def check_image_px(image_px: int, stride: int) -> None:
     if image_px < stride or image_px % stride:
         raise ValueError(
             f"--image_px={image_px} is not a multiple of the {stride} px between patches; "
-            f"use {-(-image_px // stride) * stride}"
+            f"use {max(-(-image_px // stride), 1) * stride}"
         )
 
 
-def open_records(config: Config) -> tuple[Source, Source]:
-    """(training, held-out) records of the run's data.
+def open_records(config: Config, holdout_key: str = "data.holdout") -> tuple[Source, Source]:
+    """(training, held-out) records of the run's data; `holdout_key` as for `open_data`.
 
     Raises:
         FileNotFoundError: no such data.
     """
-    data = open_data(config)
+    data = open_data(config, holdout_key)
     return data.bank, data.queries

@@ -65,8 +65,8 @@ def evaluate(
     Args:
         checkpoint: as for `dinojax.backbones.open.open_backbone`; of a run its EMA teacher.
         tasks: names in `TASKS`; None: those of `options`.
-        data: ``kind:path``, as data.source, of which data.holdout are scored; with a layout its
-            folder. None: the data of the run.
+        data: ``kind:path``, as data.source, of which records.holdout are scored; with a layout its
+            folder. None: the data of the run, split as it is there.
         image_px: side of the images; None: that of `options`, or knn.image_px of the run.
         workdir: where files go; None: to the run.
         options: protocols of the tasks, and what else a file of ``configs/eval`` states.
@@ -83,8 +83,8 @@ def evaluate(
     agree("evaluation", program({**dataclasses.asdict(options), **asked}))
     opened = open_backbone(checkpoint)
     folder = Path(workdir or _workdir(opened))
-    config = _config(opened, data, image_px or options.images.image_px)
-    if any(TASKS[name].whole_patches for name in tasks):
+    config = _config(opened, data, image_px, options)
+    if any(TASKS[name].whole_patches for name in tasks) or config.knn.image_px < 1:
         check_image_px(config.knn.image_px, opened.backbone.stride)
     videos = any("videos" in TASKS[name].needs for name in tasks)
     records = open_eval_records(config, options.records, data, videos=videos)
@@ -150,13 +150,18 @@ def _workdir(opened: Opened) -> str:
     raise ValueError(f"--checkpoint={opened.name} is of no run; give --workdir=DIR for the scores")
 
 
-def _config(opened: Opened, data: str | None, image_px: int | None) -> Config:
+def _config(opened: Opened, data: str | None, image_px: int | None, options: EvalConfig) -> Config:
     """How images are read: the run's configuration, or the defaults where there is no run."""
+    if image_px is None:
+        image_px = options.images.image_px
+    holdout = options.records.holdout
     if isinstance(opened, Trained):
-        return evaluated(config_of(opened), data, image_px)
+        return evaluated(config_of(opened), data, image_px, holdout)
     if data is None:
         raise ValueError(f"--checkpoint={opened.name} is of no run and has no data; give --data")
-    return evaluated(Config(), data, image_px or opened.images.image_px)
+    return evaluated(
+        Config(), data, opened.images.image_px if image_px is None else image_px, holdout
+    )
 
 
 def _evaluation(
@@ -168,7 +173,7 @@ def _evaluation(
     mesh: jax.sharding.Mesh,
 ) -> Evaluation:
     image_px = config.knn.image_px
-    resize_px = images.resize_px or image_px
+    resize_px = image_px if images.resize_px is None else images.resize_px
     if resize_px < image_px:
         raise ValueError(
             f"images.resize_px={resize_px} leaves no {image_px} px to cut out; use {image_px}"

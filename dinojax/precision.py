@@ -11,9 +11,13 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
-from dinojax.typing import Array, Key
+from dinojax.typing import Array, Float, Key
+
+EPSILON = 1e-12
+"""Rows shorter than this have no direction; torch's default."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def bfloat16_halves(x: Array) -> tuple[Array, Array]:
     return high.astype(jnp.bfloat16), (x - high).astype(jnp.bfloat16)
 
 
-def unit_rows(x: Array, epsilon: float) -> Array:
+def unit_rows(x: Array, epsilon: float = EPSILON) -> Array:
     """``x / max(norm, epsilon)`` over the last axis, at least float32.
 
     The bound is taken before the square root, whose slope at zero is infinite: a zero row stays so
@@ -92,3 +96,8 @@ def unit_rows(x: Array, epsilon: float) -> Array:
     wide = widen(x)
     square = jnp.square(wide).sum(axis=-1, keepdims=True)
     return wide / jnp.sqrt(jnp.maximum(square, epsilon**2))
+
+
+def host_unit_rows(x: Float[np.ndarray, "*n D"]) -> Float[np.ndarray, "*n D"]:
+    """`unit_rows` in NumPy, in the dtype of `x`."""
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), EPSILON)

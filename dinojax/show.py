@@ -34,6 +34,15 @@ from dinojax.training.safety import SNAPSHOTS
 
 IMAGES, REPORT_IMAGES = 8, 4
 COMMANDS = ("batch", "where", "snapshots", "report")
+COUNTS = {
+    "images": 8,
+    "image_px": 224,
+    "k": 6,
+    "batch": 4,
+    "train_images": 1000,
+    "held_out_images": 500,
+}
+"""Flags that are at least 1, each with a value that works."""
 
 
 def show_batch(workdir: str, step: int, *, images: int, out: str | None, as_json: bool) -> None:
@@ -106,7 +115,7 @@ def show_report(given: flags.FlagValues) -> None:
     path = Path(given.out or Path(given.workdir) / "report.html")
     text = make_report(
         given.workdir,
-        data=given.data or [DATA],
+        data=given.data,
         images=given.images or REPORT_IMAGES,
         image_px=given.image_px,
         recipe=given.recipe,
@@ -122,6 +131,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) != 2 or argv[1] not in known:
         command.refuse(f"give one of {known} and options that start with --")
     try:
+        check_counts(given)
         if argv[1] in show_features.COMMANDS:
             print(show_features.show_features(argv[1], _wanted(given), _needed(given, "out")))
         elif _needed(given, "workdir") and argv[1] == "batch":
@@ -145,6 +155,14 @@ def main(argv: Sequence[str]) -> None:
     except STOPS as error:
         print(f"dinojax.show: {error}", file=sys.stderr)
         leave(error)
+
+
+def check_counts(given: flags.FlagValues) -> None:
+    """Raises ValueError: a flag of `COUNTS` is less than 1."""
+    for name, working in COUNTS.items():
+        value = given[name].value
+        if value is not None and value < 1:
+            raise ValueError(f"--{name}={value} is less than 1; use --{name}={working}")
 
 
 def _needed(given: flags.FlagValues, name: str) -> str:
@@ -203,7 +221,10 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string("checkpoint", None, "Features of what: as for dinojax.evaluate.")
     flags.DEFINE_multi_string(
-        "data", [], f"Features of which images: files, folders, sources; default: {DATA}."
+        "data",
+        [],
+        "Of which images: files, folders, sources; default: those held out of the run; of no "
+        f"run {DATA}.",
     )
     flags.DEFINE_integer("layer", -1, "attention: which layer; negative: from the end.")
     flags.DEFINE_list("at", ["0.5", "0.5"], "similarity: to which patch, as DOWN,RIGHT in 0..1.")

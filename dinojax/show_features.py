@@ -5,21 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from dinojax.backbones.model import Model
 from dinojax.backbones.open import open_backbone
+from dinojax.backbones.opened import Opened
 from dinojax.backbones.run import Trained, open_trained
+from dinojax.config.students import config_of
+from dinojax.imported import IMPORTED
 from dinojax.pictures import panels
 from dinojax.pictures.clicks import clickable
 from dinojax.pictures.figure import Figure, as_html, draw, png
-from dinojax.pictures.images import Named, read_squares
+from dinojax.pictures.images import Named, from_source, read_squares
 from dinojax.pictures.page import page
 from dinojax.runtime.atomic import replace_bytes, replace_text
 from dinojax.runtime.checkpoint import DIRECTORY
+from dinojax.training.data import open_data
 from dinojax.training.safety import SNAPSHOTS
 
 DATA = "scenes:1000"
-"""Images where none are given and the checkpoint has no data of its own."""
+"""Images where none are given and the checkpoint is of no run, or of one whose images are gone."""
 COLUMNS = 7
 """Checkpoints of a series that are shown at most."""
 
@@ -30,7 +35,7 @@ class Wanted:
 
     checkpoint: str
     data: Sequence[str] = ()
-    """Files, folders and other sources; none: `DATA`."""
+    """Files, folders and other sources; none: as `read_images` says."""
     image_px: int | None = None
     """Side of the squares; None: as the model says."""
     images: int = 8
@@ -79,10 +84,8 @@ def show_similarity(wanted: Wanted, model: Model, images: list[Named]) -> Figure
 
 
 def show_norms(wanted: Wanted, model: Model, images: list[Named]) -> Figure:
-    parts = panels.batches(images, wanted.batch)
-    norms = np.concatenate([model.fetch(model.patch_norms(part)) for part in parts])
     return panels.norms_figure(
-        "Norms of patch tokens", facts(model, images), images, norms[: len(images)]
+        "Norms of patch tokens", facts(model, images), images, model, wanted.batch
     )
 
 
@@ -121,9 +124,10 @@ def show_features(command: str, wanted: Wanted, out: str) -> Path:
     if path.suffix not in (".png", ".html"):
         raise ValueError(f"--out={out} is neither .png nor .html; use --out={path.stem}.html")
     newest = earlier_ones(wanted.checkpoint)[-1].name if wanted.series else wanted.checkpoint
-    model = Model.read(open_backbone(newest))
+    opened = open_backbone(newest)
+    model = Model.read(opened)
     side = wanted.image_px or model.images.image_px
-    images = read_squares(wanted.data or [DATA], wanted.images, side, model.images.channels)
+    images = read_images(opened, wanted.data, wanted.images, side)
     path.parent.mkdir(parents=True, exist_ok=True)
     if command == "similarity" and path.suffix == ".html":
         replace_text(path, _clickable(wanted, model, images))
@@ -134,6 +138,24 @@ def show_features(command: str, wanted: Wanted, out: str) -> Path:
     else:
         replace_text(path, page(f"{figure.title}: {model.name}", (), [as_html(figure)]))
     return path
+
+
+def read_images(opened: Opened, data: Sequence[str], limit: int, side: int) -> list[Named]:
+    """Squares of `data`; where none are given, of what the backbone's run has held out, or `DATA`.
+
+    Raises: as `read_squares`.
+    """
+    channels = opened.images.channels
+    if not data and isinstance(opened, Trained) and IMPORTED not in opened.contract:
+        found, cause = [], "none can be read"
+        try:
+            found = from_source(open_data(config_of(opened)).queries, limit, side, channels)
+        except (ValueError, OSError) as error:
+            cause = error
+        if found:
+            return found
+        logging.warning("%s in place of the images of the run: %s", DATA, cause)
+    return read_squares(data or [DATA], limit, side, channels)
 
 
 def _clickable(wanted: Wanted, model: Model, images: list[Named]) -> str:

@@ -14,12 +14,11 @@ from dinojax.evaluate import FILE as SCORES_FILE
 from dinojax.pictures import panels
 from dinojax.pictures.curves import STYLE, charts, curves_of
 from dinojax.pictures.figure import as_html
-from dinojax.pictures.images import read_squares
 from dinojax.pictures.page import page, table
 from dinojax.runtime.contract import flatten, read_contract
 from dinojax.runtime.metrics import FILE as METRICS_FILE
 from dinojax.runtime.summary import FILE as SUMMARY_FILE
-from dinojax.show_features import earlier_ones
+from dinojax.show_features import earlier_ones, read_images
 from dinojax.stages.declare import recipe as read_recipe
 
 FIRST = ("total_loss", "knn", "knn_pixels")
@@ -38,7 +37,7 @@ def make_report(
     """The page.
 
     Args:
-        data: images for the panels, as for the other pictures.
+        data: images for the panels; none: as for the other pictures.
         recipe: FILE or FILE:VARIANT that the configuration is compared with. None: the defaults.
 
     Raises:
@@ -120,7 +119,7 @@ def _panels(workdir: str, data: Sequence[str], images: int, image_px: int | None
     newest = open_trained(workdir)
     model = Model.read(newest)
     side = image_px or model.images.image_px
-    shown = read_squares(data, images, side, model.images.channels)
+    shown = read_images(newest, data, images, side)
     drawn = figures(model.with_params(model.params, f"step {newest.step}"), shown)
     series = [
         panels.look(model.with_weights(one), shown, f"step {one.step}")

@@ -17,7 +17,7 @@ def written(
 ) -> Path:
     """As `dinojax.embed` writes."""
     folder.mkdir(exist_ok=True)
-    ending, write = FORMATS[format]
+    ending, write, _ = FORMATS[format]
     for number, (first, end) in enumerate(parts):
         part = Rows(ids[first:end], LABELS[first:end], {"cls": rows[first:end]})
         write(folder / f"features-{number:05}-of-{len(parts):05}{ending}", [part])

@@ -133,6 +133,20 @@ def test_what_is_refused(models, change, words):
         models["small16"].features(np.zeros(given.shape, given.dtype), layers=given.layers)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("vits16", "use random:vits16, or the released dinov3_vits16"),
+        ("vitl16", "use random:vitl16, or the released dinov3_vitl16 or dinov3_vitl16_sat493m"),
+        ("vits14_reg", "use random:vits14_reg, or the released dinov2_vits14_reg"),
+        ("vithuge2", "use random:vithuge2"),
+    ],
+)
+def test_a_preset_alone(name, words):
+    with pytest.raises(ValueError, match=f"^'{name}' is a preset without weights; {words}$"):
+        dinojax.load(name)
+
+
 def test_a_list_is_no_array(models):
     with pytest.raises(ValueError, match="images are list; give a uint8 array"):
         models["small16"].features([[1]])

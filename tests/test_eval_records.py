@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from dinojax.config import Config
+from dinojax.config.data import DataConfig
 from dinojax.config.evaluation import RecordsConfig
 from dinojax.data.eval_records import EvalRecords, Judged
 from dinojax.data.scenes import ScenesSource
-from dinojax.eval_records import open_eval_records
+from dinojax.eval_records import evaluated, open_eval_records
 
 NONE = np.zeros(0, np.int64)
 
@@ -48,3 +49,15 @@ def test_videos_are_not_thinned(opened):
     assert len(opened(False, max_test=5).test) == 5
     with pytest.raises(ValueError, match=r"max_test=5 of 6 frames would not be whole videos"):
         opened(False, videos=True, max_test=5)
+
+
+def test_other_records_have_a_share_of_their_own():
+    """Those of the run stay split as it split them, however small that share."""
+    run = Config(data=DataConfig(holdout=0.0001))
+    assert evaluated(run, None, 32).data.holdout == 0.0001
+    records = open_eval_records(evaluated(run, "scenes:60", 32), RecordsConfig(), "scenes:60")
+    assert (len(records.train), len(records.test)) == (56, 4)
+    for holdout, words in ((0.0001, "of 60 records .* use"), (1.5, "must lie .* use 0.1")):
+        given = evaluated(run, "scenes:60", 32, holdout)
+        with pytest.raises(ValueError, match=rf"^records\.holdout={holdout} {words}"):
+            open_eval_records(given, RecordsConfig(holdout=holdout), "scenes:60")

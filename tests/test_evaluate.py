@@ -81,7 +81,9 @@ def test_a_snapshot_has_the_fingerprint_of_the_checkpoint(run):
         ({"tasks": ["knn", "lineal"]}, "--tasks=knn,lineal: use one or several of knn"),
         ({"tasks": []}, "--tasks=: use one"),
         ({"student": "#vit"}, "is of a run with one student"),
-        ({"data": "FOLDER"}, r"have no labels; sort .*, which task 'knn' needs; give others"),
+        ({"data": "FOLDER"}, r"have no labels, which task 'knn' needs; sort .* class, give "),
+        ({"image_px": 0}, "--image_px=0 is not a multiple of the 8 px .*; use 8"),
+        ({"image_px": 0, "tasks": ["segmentation"]}, "--image_px=0 .*; use 8"),
         ({"image_px": 20}, "--image_px=20 is not a multiple of the 8 px .*; use 24"),
     ],
 )
@@ -271,6 +273,7 @@ def test_options_of_the_images(run, tmp_path):
 
     for changes, words in (
         ({"resize_px": 8}, "images.resize_px=8 leaves no 16 px"),
+        ({"resize_px": 0}, "images.resize_px=0 leaves no 16 px"),
         ({"fit": "squash"}, "images.fit='squash' is unknown"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -281,6 +284,9 @@ def test_fewer_records(run, tmp_path):
     options = dataclasses.replace(EvalConfig(), records=RecordsConfig(max_train=12, max_test=0))
     found = evaluate(str(run[0]), ["knn"], data="scenes:60", workdir=str(tmp_path), options=options)
     assert found["data"]["train"]["records"] == 12 and found["data"]["test"]["records"] == 4
+    half = dataclasses.replace(EvalConfig(), records=RecordsConfig(holdout=0.5))
+    found = evaluate(str(run[0]), ["knn"], data="scenes:60", workdir=str(tmp_path), options=half)
+    assert 20 < found["data"]["test"]["records"] < 40
     wrong = dataclasses.replace(options, records=RecordsConfig(layout="places205"))
     with pytest.raises(ValueError, match=r"records.layout='places205' has no folder; give --data"):
         evaluate(str(run[0]), ["knn"], options=wrong)

@@ -159,6 +159,9 @@ def test_a_folder_of_hugging_face(tmp_path):
     (folder / "config.json").write_text('{"num_attention_heads": 4, "patch_size": 16}')
     with pytest.raises(ValueError, match=r"config\.json says num_attention_heads=4, .* has 2"):
         read(opened)
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    images = open_backbone(str(folder)).images
+    assert (images.mean, images.std) == ((0.0,) * 3, (1.0,) * 3)
     (folder / "preprocessor_config.json").write_text('{"image_mean": [1, 2], "image_std": 3}')
     with pytest.raises(ValueError, match=r"folder.*what is said of its images is damaged"):
         open_backbone(str(folder))

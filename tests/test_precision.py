@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.precision import POLICIES, get_precision, round_randomly, unit_rows, widen
+from dinojax.precision import (
+    POLICIES,
+    get_precision,
+    host_unit_rows,
+    round_randomly,
+    unit_rows,
+    widen,
+)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -58,10 +65,18 @@ def test_unknown_policy_lists_the_known_ones():
 
 def test_unit_rows_survive_zero_rows():
     x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
-    value, grad = jax.value_and_grad(lambda x: unit_rows(x, 1e-12).sum())(x)
+    value, grad = jax.value_and_grad(lambda x: unit_rows(x).sum())(x)
     np.testing.assert_allclose(value, 1.4, rtol=1e-6)
     # Below epsilon the function is x / epsilon, as in torch.nn.functional.normalize.
     np.testing.assert_allclose(grad, [[0.032, -0.024], [1e12, 1e12]], rtol=1e-5)
+
+
+def test_unit_rows_on_the_host():
+    rows = np.array([[[3.0, 4.0], [0.0, 0.0]]], np.float32)
+    found = host_unit_rows(rows)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, [[[0.6, 0.8], [0.0, 0.0]]], rtol=1e-6)
+    np.testing.assert_allclose(found, unit_rows(jnp.asarray(rows)), rtol=1e-6)
 
 
 def test_unit_rows_divide_by_epsilon_below_it():

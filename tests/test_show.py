@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 from dinojax import recorder, show
@@ -141,6 +142,18 @@ def test_where_before_the_first_step(workdir, tmp_path):
     (tmp_path / "config.json").write_bytes((workdir / "config.json").read_bytes())
     with pytest.raises(ValueError, match=r"steps=0: the run has logged no step yet; .*--steps=3"):
         show_where(str(tmp_path), "scenes/train/000001", steps=None, as_json=False)
+
+
+@pytest.mark.parametrize(("name", "value"), [("images", 0), ("images", -1), ("image_px", 0)])
+def test_counts_that_are_none(name, value):
+    given = flags.FlagValues()
+    for one in show.COUNTS:
+        flags.DEFINE_integer(one, value if one == name else None, "", flag_values=given)
+    given.mark_as_parsed()
+    with pytest.raises(ValueError, match=rf"--{name}={value} is less than 1; use --{name}=\d+"):
+        show.check_counts(given)
+    given[name].value = None
+    show.check_counts(given)
 
 
 @pytest.mark.slow

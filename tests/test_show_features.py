@@ -1,5 +1,6 @@
 """Pictures of features from the command's side: every kind, of a run, a series and bare weights."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -8,10 +9,18 @@ from images import encode, smooth
 from PIL import Image
 from trained_runs import make_run, small_config
 
+from dinojax.backbones.open import open_backbone
 from dinojax.backbones.run import open_trained
 from dinojax.pictures.figure import Figure
 from dinojax.pictures.images import read_squares
-from dinojax.show_features import COMMANDS, Wanted, chosen_patch, earlier_ones, show_features
+from dinojax.show_features import (
+    COMMANDS,
+    Wanted,
+    chosen_patch,
+    earlier_ones,
+    read_images,
+    show_features,
+)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +100,19 @@ def test_the_series_of_a_run(run, tmp_path, monkeypatch):
     assert names == [f"{run.name}/snapshots/3#small", f"{run}/snapshots/3#small"]
     with pytest.raises(FileNotFoundError, match="has no snapshots or checkpoints"):
         earlier_ones(str(tmp_path))
+
+
+def test_without_images_those_that_the_run_held_out(run, caplog):
+    found = read_images(open_backbone(str(run)), [], 2, 16)
+    assert [one.name for one in found] == ["scenes/test/000000", "scenes/test/000003"]
+    found = read_images(open_backbone("random:vits16"), [], 2, 16)
+    assert [one.name for one in found] == ["scenes/train/000000", "scenes/train/000500"]
+    opened = open_trained(str(run))
+    config = {**opened.contract["config"], "data": {**opened.contract["config"]["data"]}}
+    config["data"]["source"] = "folder:/nowhere"
+    gone = dataclasses.replace(opened, contract={**opened.contract, "config": config})
+    assert read_images(gone, [], 1, 16)[0].name == "scenes/train/000000"
+    assert "scenes:1000 in place of the images of the run: " in caplog.text
 
 
 def test_unreadable_images_are_left_out(run, tmp_path, caplog):

@@ -42,7 +42,10 @@ def image_format_of(weights: Weights) -> ImageFormat | None:
             return image_format(mean, std, int(said.get("image_px", ImageFormat().image_px)))
         if weights.layout == HF and os.path.isfile(beside):
             found = json.loads(beside.read_text(encoding="utf-8"))
-            if found.get("do_normalize", True) and "image_mean" in found:
+            if not found.get("do_normalize", True):
+                channels = len(found.get("image_mean", ImageFormat().mean))
+                return image_format((0,) * channels, (1,) * channels, ImageFormat().image_px)
+            if "image_mean" in found:
                 return image_format(found["image_mean"], found["image_std"], ImageFormat().image_px)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(

@@ -22,7 +22,7 @@ from dinojax.models.presets import Backbone, layer_count
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Params
-from dinojax.views.colour import WHITE
+from dinojax.views.colour import normalise
 
 Images = Any
 """Arrays ``[B, H, W, C]``, uint8 or float32: `Model` says in words what is wrong with others."""
@@ -258,8 +258,7 @@ class Model:
     def _normalised(self, images: Images) -> Float[Array, "1 B H W C"]:
         x = jnp.asarray(images)
         if x.dtype == jnp.uint8:
-            mean, std = (jnp.asarray(v, float) for v in (self.images.mean, self.images.std))
-            x = (x / WHITE - mean) / std
+            x = normalise(x, self.images.mean, self.images.std)
         return split_batch(x)[None]
 
     def _checked(self, images: Images) -> Images:

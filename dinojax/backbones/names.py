@@ -60,6 +60,13 @@ def find_release(name: str) -> Release:
     raise ValueError(f"{name!r} is no released model; use one of {', '.join(near)}")
 
 
+def with_weights(name: str) -> str:
+    """What to write instead of a preset's name alone, in words."""
+    known = [one for one in RELEASES if find_release(one).preset == name]
+    more = f", or the released {' or '.join(known)}" if known else ""
+    return f"{name!r} is a preset without weights; use random:{name}{more}"
+
+
 def _system(preset: str) -> str:
     return "dinov2" if preset.removesuffix("_reg").endswith("14") else "dinov3"
 

@@ -16,12 +16,13 @@
 import os
 
 from dinojax.backbones.hub import HUB, fetch, is_hub_id, release_of
-from dinojax.backbones.names import find_release, is_released_name
+from dinojax.backbones.names import find_release, is_released_name, with_weights
 from dinojax.backbones.opened import Opened
 from dinojax.backbones.released import open_released
 from dinojax.backbones.run import open_trained
 from dinojax.backbones.untrained import PIXELS, RANDOM, open_pixels, open_untrained
 from dinojax.export.weights import is_weights
+from dinojax.models.presets import PRESETS
 from dinojax.precision import Precision, get_precision
 from dinojax.runtime.earlier import STUDENT
 
@@ -53,6 +54,8 @@ def open_backbone(given: str, weights: str | None = None, precision: str | None 
         return open_released(path, model or None, policy)
     if (is_released_name(given) or is_hub_id(given)) and not os.path.exists(path):
         return _from_hub(given, policy)
+    if given in PRESETS and not os.path.exists(given):
+        raise ValueError(with_weights(given))
     return open_trained(given, policy)
 
 

@@ -12,13 +12,11 @@ from dinojax.backbones.opened import ImageFormat
 from dinojax.build.model import build_backbone
 from dinojax.config import Config
 from dinojax.config.students import student_configs
-from dinojax.data.decode import read_image
 from dinojax.data.source import Source
-from dinojax.evaluation.monitor import evenly
 from dinojax.models.vit import VisionTransformer
 from dinojax.pictures import panels
 from dinojax.pictures.figure import Figure, draw
-from dinojax.pictures.images import Named, square
+from dinojax.pictures.images import Named, from_source
 from dinojax.precision import get_precision
 from dinojax.ssl.students import Students
 
@@ -33,7 +31,8 @@ def make_panels(config: Config, source: Source, mesh: Mesh) -> Draw | None:
     """
     if not config.panels.every_steps:
         return None
-    images = _images(config, source)
+    given = config.panels
+    images = from_source(source, given.images, given.image_px, config.student.in_chans)
     if not images:
         logging.warning("none of %d records can be read: no pictures", config.panels.images)
         return None
@@ -68,31 +67,14 @@ def figures(model: Model, images: Sequence[Named], batch: int = 4) -> dict[str, 
     """All panels of one model."""
     seen, facts = panels.look(model, images, "PCA", batch), [model.name]
     rows, columns = seen.patches.shape[1:3]
-    parts = panels.batches(images, batch)
-    norms = np.concatenate([model.fetch(model.patch_norms(part)) for part in parts])
     found = {
         "pca": panels.pca_figure("Patch features as colours", facts, images, [seen]),
         "similarity": panels.similarity_figure(
             "Similarity to one patch", facts, images, seen, (0, rows // 2, columns // 2)
         ),
-        "norms": panels.norms_figure("Norms of patch tokens", facts, images, norms[: len(images)]),
+        "norms": panels.norms_figure("Norms of patch tokens", facts, images, model, batch),
     }
     if isinstance(model.backbone, VisionTransformer):
         title = "What CLS attends to"
         found["attention"] = panels.attention_figure(title, facts, images, model, -1, batch)
-    return found
-
-
-def _images(config: Config, source: Source) -> list[Named]:
-    """Evenly spread; those that cannot be read are left out."""
-    found, source = [], evenly(source, config.panels.images)
-    for place in range(len(source)):
-        try:
-            pixels = read_image(
-                source[place], config.data.canvas_px, channels=config.student.in_chans
-            )
-        except (ValueError, OSError) as error:
-            logging.warning("no picture of %s: %s", source.record_id(place), error)
-            continue
-        found.append(Named(source.record_id(place), square(pixels, config.panels.image_px)))
     return found

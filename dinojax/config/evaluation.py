@@ -41,6 +41,9 @@ class RecordsConfig:
     layout: str | None = None
     """Name of a published dataset's layout (`dinojax.data.layouts.table.LAYOUTS`), which --data is
     a folder of. None: --data is any source with labels, as data.source, or that of the run."""
+    holdout: float = 0.1
+    """Share of --data that is scored; the rest is fitted on. A layout has its own parts, and the
+    records of the run are split as it split them."""
     max_train: int | None = None
     """Most training records, evenly spread. None: knn.max_bank of the run. 0: all."""
     max_test: int | None = None

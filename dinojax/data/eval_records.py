@@ -56,28 +56,32 @@ def _has_maps(field: str) -> Callable[[EvalRecords], bool]:
     return has
 
 
-NEEDS: dict[str, tuple[Callable[[EvalRecords], bool], str]] = {
-    "labels": (_has_labels, "labels; sort the images into a folder per class"),
+SORTED = "sort the images into a folder per class, "
+
+NEEDS: dict[str, tuple[Callable[[EvalRecords], bool], str, str]] = {
+    "labels": (_has_labels, "labels", SORTED),
     "labels_or_judgements": (
         lambda records: records.judged is not None or _has_labels(records),
-        "labels and no judged queries; sort the images into a folder per class",
+        "labels and no judged queries",
+        SORTED,
     ),
-    "segmentation": (_has_maps("segmentation"), "segmentation maps"),
-    "depth": (_has_maps("depth"), "depth maps"),
+    "segmentation": (_has_maps("segmentation"), "segmentation maps", ""),
+    "depth": (_has_maps("depth"), "depth maps", ""),
     "videos": (
         lambda records: bool(find_sequences(records.test)),
-        "videos; name their frames by number, as bear/00012.jpg",
+        "videos",
+        "name their frames by number, as bear/00012.jpg, ",
     ),
 }
-"""What records may have: how to tell, and its name in a message."""
+"""What records may have: how to tell, its name in a message, and how they come to have it."""
 
 
 def check_needs(records: EvalRecords, needs: Collection[str], task: str) -> None:
     """Raises ValueError: the records lack what the task needs."""
     for need in sorted(needs):
-        has, name = NEEDS[need]
+        has, name, remedy = NEEDS[need]
         if not has(records):
             raise ValueError(
-                f"the records have no {name}, which task {task!r} needs; give others with --data, "
-                "or leave the task out"
+                f"the records have no {name}, which task {task!r} needs; {remedy}give others with "
+                "--data, or leave the task out"
             )

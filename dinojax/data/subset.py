@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
-from jaxtyping import Int32, Integer
+from jaxtyping import Float64, Int32, Integer
 
 from dinojax.data.records import Record
 from dinojax.data.source import Source, check_index
+
+USUAL = 0.1
+"""Share of the records that a message would have held out."""
 
 
 class Subset:
@@ -44,29 +47,40 @@ class Subset:
         return self._source.record_id(int(self._indices[check_index(index, len(self))]))
 
 
-def holdout(source: Source, fraction: float, seed: int = 0) -> tuple[Subset, Subset]:
+def holdout(source: Source, fraction: float, key: str | None = None) -> tuple[Subset, Subset]:
     """Split into (train, held out), about `fraction` of the records held out.
 
-    A record's side is a hash of (seed, id). It depends neither on the order nor on the other
-    records, so images added later move none across.
+    A record's side is a hash of its id. It depends neither on the order nor on the other records,
+    so images added later move none across.
+
+    Args:
+        key: of the configuration, that sets the fraction. None: nothing does.
 
     Raises:
-        ValueError: `fraction` outside 0..1, or a side without records.
+        ValueError: a side without records.
     """
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction={fraction} must lie strictly between 0 and 1; use 0.1")
-    draws = np.array([_draw(seed, source.record_id(i)) for i in range(len(source))])
+    draws = np.array([_draw(source.record_id(i)) for i in range(len(source))])
     held = draws < fraction
     if held.all() or not held.any():
         side = "train" if held.all() else "held-out"
         raise ValueError(
-            f"fraction={fraction} of {len(source)} records leaves the {side} side empty; "
-            "use a fraction nearer to 0.5 or another seed"
+            f"{key or 'holdout'}={fraction} of {len(source)} records leaves the {side} side empty; "
+            + _remedy(draws, key)
         )
     return Subset(source, np.flatnonzero(~held)), Subset(source, np.flatnonzero(held))
 
 
-def _draw(seed: int, record_id: str) -> float:
+def _remedy(draws: Float64[np.ndarray, " n"], key: str | None) -> str:
+    """The usual share, or of those that leave no side empty the one next to it."""
+    shares = [
+        n / 100 for n in range(1, 100) if draws.min(initial=1) < n / 100 <= draws.max(initial=0)
+    ]
+    if key is None or not shares:
+        return "give more records"
+    return f"use {key}={min(shares, key=lambda share: abs(share - USUAL))}"
+
+
+def _draw(record_id: str) -> float:
     """A number in [0, 1), uniform over ids."""
-    digest = blake2b(f"{seed}/{record_id}".encode(), digest_size=6).digest()
+    digest = blake2b(f"0/{record_id}".encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big") / 2**48

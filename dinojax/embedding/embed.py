@@ -29,12 +29,14 @@ from dinojax.runtime.agreement import agree, check_shared
 from dinojax.runtime.atomic import replace_text
 from dinojax.runtime.contract import changes
 from dinojax.runtime.divided_files import await_all, own_missing
-from dinojax.views.colour import WHITE
+from dinojax.views.colour import normalise
 
 ABOUT = "_about.json"
 """Readers of a folder of Parquet files pass over names that begin so."""
 KINDS = ("cls", "registers", "patches", "mean_patch")
 """What can be written; `mean_patch` is the mean of the patches."""
+SHOWN = 3
+"""Files that a message names."""
 CANVAS_PX = 512
 """Smallest canvas that images are decoded to."""
 
@@ -54,8 +56,8 @@ def embed(
     """Write features of every record; what an earlier, killed call has written is not done again.
 
     Images are centre crops of the largest square, resized to `image_px`; what size they had is
-    written, too. Of all records of a file those that cannot be read have no row, and are counted in
-    the log.
+    written, too. Records that cannot be read have no row; every call that finds their rows missing
+    counts them in the log, and names the files to delete once the images are repaired.
 
     Of several processes (`jax.distributed.initialize`) all make the same call, with a folder that
     they share; each writes some of the files, on its own devices.
@@ -76,7 +78,8 @@ def embed(
         the files, in the order of the records.
 
     Raises:
-        ValueError: options that do not fit, a folder with other features, or processes that differ.
+        ValueError: options that do not fit, a folder with other features, processes that differ, or
+            no record that can be read.
         FileNotFoundError: no such model or source.
     """
     _check(features, format, batch_size)
@@ -92,13 +95,15 @@ def embed(
     agree("embed", about)
     _claim(folder, about)
     check_shared(folder / ABOUT)
-    paths, write = list(files), FORMATS[format][1]
+    paths, (_, write, count_rows) = list(files), FORMATS[format]
     for number in own_missing(paths):
         path = paths[number]
         part = Subset(source, np.asarray(files[path]))
         write(path, _rows(model, part, features, side, batch_size, on_images))
         logging.info("embed: %s, %d of %d", path.name, number + 1, len(paths))
     await_all(paths)
+    missing = {path: len(part) - count_rows(path) for path, part in files.items()}
+    _tell_missing(missing, len(source))
     return paths
 
 
@@ -110,13 +115,36 @@ def shards(folder: Path, records: int, shard: int, format: str = "parquet") -> d
     """
     if shard < 1:
         raise ValueError(f"shard={shard} must be at least 1; use 4096")
-    count, ending = -(-records // shard), FORMATS[format][0]
+    count, ending = -(-records // shard), FORMATS[format].ending
     return {
         folder / f"features-{number:05}-of-{count:05}{ending}": range(
             number * shard, min((number + 1) * shard, records)
         )
         for number in range(count)
     }
+
+
+def _tell_missing(missing: dict[Path, int], records: int) -> None:
+    """Of an earlier call's files, too: nobody sees a row that is not there.
+
+    Args:
+        missing: by file, its records that have no row.
+    """
+    lacking, count = [path for path in missing if missing[path]], sum(missing.values())
+    if not lacking:
+        return
+    if count == records:
+        raise ValueError(
+            f"none of {records} records could be read: {lacking[0].parent} holds no row; delete it "
+            "and try again when they can be"
+        )
+    names = ", ".join(path.name for path in lacking[:SHOWN])
+    more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+    text = (
+        "embed: %d of %d records were unreadable and have no row in %s; once they are repaired, "
+        "delete these files and %s and make the same call"
+    )
+    logging.warning(text, count, records, names + more, ABOUT)
 
 
 def own_model(opened: Opened) -> Model:
@@ -133,12 +161,11 @@ def _rows(
     on_images: Callable[[int], object],
 ) -> Iterator[Rows]:
     """Of one batch after the other."""
-    mean, std = (np.asarray(v, np.float32) for v in (model.images.mean, model.images.std))
-    readable, source = 0, Measured(source)
+    source = Measured(source)
     for first, batch in _batches(source, model, side, batch_size):
         valid = batch["valid"]
         crops = centre_crops(batch["canvas"], batch["size"], side)
-        maps = model.features((crops / WHITE - mean) / std)
+        maps = model.features(normalise(crops, model.images.mean, model.images.std))
         found = {}
         for name in features:
             value = maps["patches"].mean((1, 2)) if name == "mean_patch" else maps[name]
@@ -146,11 +173,7 @@ def _rows(
         places = first + np.flatnonzero(valid)
         ids = [source.record_id(int(place)) for place in places]
         yield Rows(ids, batch["label"][valid], found, source.sizes[places])
-        readable += len(ids)
         on_images(min(batch_size, len(source) - first))
-    if readable < len(source):
-        text = "embed: %d of %d records are unreadable and have no row"
-        logging.warning(text, len(source) - readable, len(source))
 
 
 def _batches(
@@ -205,6 +228,8 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
 
 
 def _check(features: Sequence[str], format: str, batch_size: int) -> None:
+    if isinstance(features, str):
+        raise ValueError(f"features={features!r} is one text; give names, as features=('cls',)")
     for name in features:
         if name not in KINDS:
             near = difflib.get_close_matches(name, KINDS, n=1) or KINDS

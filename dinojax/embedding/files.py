@@ -75,8 +75,29 @@ def write_array_record(path: Path, batches: Iterable[Rows]) -> None:
         draft.unlink(missing_ok=True)
 
 
-FORMATS: dict[str, tuple[str, Callable[[Path, Iterable[Rows]], None]]] = {
-    "parquet": (".parquet", write_parquet),
-    "array_record": (".array_record", write_array_record),
+def count_parquet(path: Path) -> int:
+    """Rows of a file, by its footer."""
+    return pq.read_metadata(path).num_rows
+
+
+def count_array_record(path: Path) -> int:
+    reader = array_record_module.ArrayRecordReader(os.fspath(path))
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()
+
+
+class Format(NamedTuple):
+    """How rows are kept."""
+
+    ending: str
+    """Of the files' names."""
+    write: Callable[[Path, Iterable[Rows]], None]
+    count: Callable[[Path], int]
+
+
+FORMATS = {
+    "parquet": Format(".parquet", write_parquet, count_parquet),
+    "array_record": Format(".array_record", write_array_record, count_array_record),
 }
-"""(end of the files' names, writer) by name."""

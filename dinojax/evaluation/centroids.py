@@ -10,8 +10,6 @@ import numpy as np
 from dinojax.precision import unit_rows
 from dinojax.typing import Array, Float, Int
 
-EPSILON = 1e-12
-
 
 @jax.jit(static_argnames=("num_classes", "top"))
 def rank_by_centroid(
@@ -24,7 +22,7 @@ def rank_by_centroid(
 ) -> Int[Array, "m T"]:
     """Classes of the queries, the nearest mean of its shots first; classes without shots last."""
     middle = jnp.asarray(shots).mean(axis=0)
-    shots, queries = (unit_rows(jnp.asarray(x) - middle, EPSILON) for x in (shots, queries))
+    shots, queries = (unit_rows(jnp.asarray(x) - middle) for x in (shots, queries))
     member = jax.nn.one_hot(labels, num_classes, dtype=shots.dtype)
     exact = jax.lax.Precision.HIGHEST
     count = member.sum(0)

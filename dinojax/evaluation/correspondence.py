@@ -16,8 +16,6 @@ from dinojax.evaluation.warp import grid_points, homography, project, sample
 from dinojax.precision import unit_rows
 from dinojax.typing import Array, Bool, Float
 
-EPSILON = 1e-12
-
 
 def draw_warp(
     seed: int, index: int, side_px: int, *, angle_deg: float, scale: float, jitter: float
@@ -65,7 +63,7 @@ def count_correct(
     limits = side_px * jnp.array(alphas)
 
     def one(here: Array, there: Array, warp: Array) -> tuple[Array, Array]:
-        flat = [unit_rows(x, EPSILON).reshape(rows * columns, -1) for x in (here, there)]
+        flat = [unit_rows(x).reshape(rows * columns, -1) for x in (here, there)]
         cosines = jnp.matmul(flat[0], flat[1].T, precision=jax.lax.Precision.HIGHEST)
         goal = project(warp, middles)
         inside = ((goal > -0.5) & (goal < side_px - 0.5)).all(-1)

@@ -13,7 +13,7 @@ from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone
 from dinojax.precision import widen
 from dinojax.typing import Array, Bool, Float, Params
-from dinojax.views.colour import WHITE
+from dinojax.views.colour import normalise
 
 
 def make_patch_encoder(
@@ -37,8 +37,7 @@ def make_patch_encoder(
     def encode(
         params: Params, images: Float[Array, "b h w C"], content: Bool[Array, "b h w"]
     ) -> Float[Array, "b r c D"]:
-        images = (images / WHITE - jnp.asarray(mean)) / jnp.asarray(std)
-        images = jnp.where(content[..., None], images, 0)
+        images = jnp.where(content[..., None], normalise(images, mean, std), 0)
         missing = [-side % stride for side in images.shape[1:3]]
         pads = [(0, 0), *((n // 2, n - n // 2) for n in missing), (0, 0)]
         images = jnp.pad(images, pads)

@@ -9,17 +9,16 @@ DINOv3 reports TokenCut, at the best of the thresholds 0..0.4 (arXiv:2508.10104,
 import numpy as np
 
 from dinojax.evaluation.object_boxes import Box, centre_of, region_box
+from dinojax.precision import host_unit_rows
 from dinojax.typing import Float
 
-EPSILON = 1e-12
 WEAK_EDGE = 1e-5
 """Between patches that are not similar, so that the graph is connected."""
 
 
 def cosines(patches: Float[np.ndarray, "h w D"]) -> Float[np.ndarray, "P P"]:
     """Between all pairs of an image's patches, float64."""
-    flat = patches.reshape(-1, patches.shape[-1]).astype(np.float64)
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), EPSILON)
+    flat = host_unit_rows(patches.reshape(-1, patches.shape[-1]).astype(np.float64))
     return flat @ flat.T
 
 

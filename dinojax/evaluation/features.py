@@ -1,6 +1,6 @@
-"""Features of a whole source from a frozen encoder, and the raw pixels as their honest baseline."""
+"""Features of images from a frozen encoder, and the raw pixels as their honest baseline."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import jax
@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from dinojax.data.pipeline import EvalBatch
-from dinojax.mesh import gather, split_batch
+from dinojax.mesh import split_batch
 from dinojax.models.features import Features
 from dinojax.models.pixels import Pixels
 from dinojax.models.presets import Backbone
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int, Params, UInt8
-from dinojax.views.colour import WHITE
+from dinojax.views.colour import WHITE, normalise
 from dinojax.views.maps import crop_map
 from dinojax.views.resample import resized_crop
 
@@ -30,50 +29,6 @@ class DenseFeatures(NamedTuple):
     patches: Float[Array, "b h w D"]
 
 
-def extract(
-    encode: Callable[..., Float[Array, "b D"]], batches: Iterable[EvalBatch]
-) -> tuple[Float[np.ndarray, "n D"], Int[np.ndarray, " n"]]:
-    """Features and labels of all valid records, in source order.
-
-    Args:
-        encode: ``(canvas, size) -> [b, D]``, jitted.
-        batches: of `dinojax.data.pipeline.sequential_batches`, which decodes ahead meanwhile.
-
-    Raises:
-        ValueError: there are no batches.
-    """
-    features, labels = [], []
-    whole = jax.jit(gather)  # a process cannot read what lies on another's devices
-    for batch in batches:
-        valid = batch["valid"]
-        features.append(np.asarray(whole(encode(batch["canvas"], batch["size"])))[valid])
-        labels.append(batch["label"][valid])
-    if not features:
-        raise ValueError("batches is empty; give a source that holds at least 1 record")
-    return np.concatenate(features), np.concatenate(labels)
-
-
-def make_encoder(
-    backbone: Backbone | Pixels,
-    *,
-    image_px: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Callable[..., Float[Array, "b D"]]:
-    """A jitted ``(backbone parameters, canvas, size) -> normed CLS`` on centre crops, float32.
-
-    Under `jax.set_mesh` the batch is shared among the devices.
-    """
-
-    dense = make_dense_encoder(backbone, image_px=image_px, mean=mean, std=std)
-
-    @jax.jit
-    def encode(params: Params, canvas: Canvases, size: Sizes) -> Float[Array, "b D"]:
-        return dense(params, canvas, size).cls
-
-    return encode
-
-
 def make_dense_encoder(
     backbone: Backbone | Pixels,
     *,
@@ -81,7 +36,13 @@ def make_dense_encoder(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Callable[..., DenseFeatures]:
-    """The same with the normed patches; `image_px` is a multiple of the backbone's stride."""
+    """A jitted ``(backbone parameters, canvas, size) -> DenseFeatures`` of centre crops.
+
+    Under `jax.set_mesh` the batch is shared among the devices.
+
+    Args:
+        image_px: side of the crops, a multiple of the backbone's stride.
+    """
     side, forward = image_px // backbone.stride, make_forward(backbone, image_px, mean, std)
 
     @jax.jit
@@ -100,7 +61,7 @@ def make_forward(
 
     def forward(params: Params, canvas: Canvases, size: Sizes) -> Features:
         crops = centre_crops(split_batch(canvas), size, image_px)
-        images = (crops / WHITE - jnp.asarray(mean)) / jnp.asarray(std)
+        images = normalise(crops, mean, std)
         with backbone.precision.exact_products():
             output = backbone.apply({"params": params}, images[None])
         (features,) = cast(tuple[Features, ...], output)

@@ -16,7 +16,7 @@ from dinojax.precision import widen
 from dinojax.prng import key_for, slot_keys
 from dinojax.typing import Array, Bool, Float, Int, Params
 from dinojax.views.boxes import BOX_DRAWS, choose_box
-from dinojax.views.colour import WHITE
+from dinojax.views.colour import normalise
 from dinojax.views.draws import coin, draw
 from dinojax.views.resample import resized_crop
 
@@ -76,7 +76,7 @@ def make_global_encoder(
         crops = jax.vmap(lambda canvas, box, flip: resized_crop(canvas, box, image_px, flip=flip))(
             split_batch(jnp.asarray(canvas)), boxes, flips
         )
-        images = ((crops / WHITE - jnp.asarray(mean)) / jnp.asarray(std))[None]
+        images = normalise(crops, mean, std)[None]
         with backbone.precision.exact_products():
             output = (
                 backbone.apply({"params": params}, images)

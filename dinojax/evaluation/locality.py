@@ -18,7 +18,6 @@ import numpy as np
 from dinojax.precision import unit_rows
 from dinojax.typing import Array, Float
 
-EPSILON = 1e-12
 ROUNDING = 1e-6
 CHUNK = 16
 
@@ -52,7 +51,7 @@ def locality(patches: Float[Array, "b h w D"]) -> Float[Array, " b"]:
         scale = jnp.sqrt(jnp.square(alike).sum() * jnp.square(near).sum())
         return jnp.where(constant, 0, (alike * near).sum() / jnp.where(constant, 1, scale))
 
-    features = unit_rows(patches, EPSILON).reshape(len(patches), rows * columns, -1)
+    features = unit_rows(patches).reshape(len(patches), rows * columns, -1)
     # A few images at a time: there are as many cosines as patches squared.
     return jax.lax.map(correlation, features, batch_size=CHUNK)
 
@@ -62,8 +61,8 @@ def drift(cls: Float[Array, "b D"], patches: Float[Array, "b h w D"]) -> Float[A
     """Mean cosine of an image's patches with its CLS token, -1..1."""
     towards = jnp.einsum(
         "bhwd,bd->bhw",
-        unit_rows(patches, EPSILON),
-        unit_rows(cls, EPSILON),
+        unit_rows(patches),
+        unit_rows(cls),
         precision=jax.lax.Precision.HIGHEST,
     )
     return towards.mean(axis=(1, 2))

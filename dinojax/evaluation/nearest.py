@@ -9,12 +9,12 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from dinojax.mesh import BATCH_AXES, current_batch_shards, split_batch
+from dinojax.precision import EPSILON as EPSILON  # of `search`, for dinojax.curation
 from dinojax.precision import unit_rows
 from dinojax.typing import Array, Float, Int
 
 CHUNK = 256
 """Queries at a time: the similarities held are ``[CHUNK, n]`` over all devices."""
-EPSILON = 1e-12
 
 
 class Neighbours(NamedTuple):
@@ -50,7 +50,7 @@ def search(
     """`nearest` among the first `count` rows, of as many as devices can share."""
     shards = current_batch_shards()
     rows = len(padded) // shards
-    bank = split_batch(unit_rows(jnp.asarray(padded), EPSILON))
+    bank = split_batch(unit_rows(jnp.asarray(padded)))
     place = jnp.arange(shards * rows)
 
     def of_part(part: Float[Array, "r D"], place: Int[Array, " r"], queries: Array) -> Neighbours:
@@ -61,7 +61,7 @@ def search(
 
         return jax.lax.map(of_query, queries, batch_size=CHUNK)
 
-    queries = unit_rows(jnp.asarray(queries), EPSILON)
+    queries = unit_rows(jnp.asarray(queries))
     if shards > 1:
         # The partitioner would gather all similarities for `top_k`, which it does not split.
         own, whole = PartitionSpec(BATCH_AXES), PartitionSpec()

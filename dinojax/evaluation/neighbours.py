@@ -11,7 +11,6 @@ import numpy as np
 from dinojax.precision import unit_rows
 from dinojax.typing import Array, Float
 
-EPSILON = 1e-12
 CHUNK = 256
 """Rows at a time: the similarities held are ``[CHUNK, n]``."""
 
@@ -26,7 +25,7 @@ def nearest_distances(features: Float[Array | np.ndarray, "n D"]) -> Float[Array
     count = len(features)
     if count < 2:
         raise ValueError(f"features hold {count} rows, and none has a neighbour; use at least 2")
-    unit = unit_rows(jnp.asarray(features), EPSILON)
+    unit = unit_rows(jnp.asarray(features))
 
     def distance(given: tuple[Array, Array]) -> Float[Array, ""]:
         row, index = given

@@ -18,8 +18,6 @@ from dinojax.kernels.resize import resize_grid
 from dinojax.precision import unit_rows
 from dinojax.typing import Array, Bool, Float, Int
 
-EPSILON = 1e-12
-
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -111,4 +109,4 @@ def _circle(rows: int, columns: int, radius: float) -> Bool[np.ndarray, "P P"]:
 
 @jax.jit
 def _unit(patches: Float[Array, "h w D"]) -> Float[Array, "h w D"]:
-    return unit_rows(patches, EPSILON)
+    return unit_rows(patches)

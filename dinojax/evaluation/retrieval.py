@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from dinojax.data.eval_records import Judged
-from dinojax.evaluation.nearest import CHUNK, EPSILON
+from dinojax.evaluation.nearest import CHUNK
 from dinojax.precision import unit_rows
 from dinojax.typing import Array, Float
 
@@ -20,7 +20,7 @@ def order(
     bank: Float[Array | np.ndarray, "n D"], queries: Float[Array | np.ndarray, "m D"]
 ) -> Int[Array, "m n"]:
     """Rows of the bank for each query, the nearest first; of equal ones the first in the bank."""
-    bank, queries = (unit_rows(jnp.asarray(x), EPSILON) for x in (bank, queries))
+    bank, queries = (unit_rows(jnp.asarray(x)) for x in (bank, queries))
 
     def rank(query: Float[Array, " D"]) -> Int[Array, " n"]:
         return jnp.argsort(-jnp.matmul(bank, query, precision=jax.lax.Precision.HIGHEST))
@@ -40,7 +40,7 @@ def class_precision(
     Average precision is the mean over hits of the share of hits so far. A query whose class is not
     in the bank has 0 and the rank n.
     """
-    bank = unit_rows(jnp.asarray(bank), EPSILON)
+    bank = unit_rows(jnp.asarray(bank))
 
     def of_query(given: tuple[Array, Array]) -> tuple[Array, Array]:
         query, label = given
@@ -51,7 +51,7 @@ def class_precision(
         precision = (hit * share).sum() / jnp.maximum(found, 1)
         return precision, jnp.where(found > 0, hit.argmax(), len(hit))
 
-    units = unit_rows(jnp.asarray(queries), EPSILON)
+    units = unit_rows(jnp.asarray(queries))
     return jax.lax.map(of_query, (units, jnp.asarray(labels)), batch_size=CHUNK)
 
 

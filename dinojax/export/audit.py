@@ -40,10 +40,6 @@ class Audit:
         """Whether nothing is missing or unexpected that is not `allowed` by name."""
         return not self.faults(allowed)
 
-    def to_json(self) -> str:
-        """One object with the attributes as keys."""
-        return json.dumps(asdict(self))
-
     def summary(self) -> str:
         """A line per list, with the first few names, and the checksum."""
         lists = {key: value for key, value in asdict(self).items() if key != "checksum"}

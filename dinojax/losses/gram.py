@@ -36,5 +36,5 @@ def gram_loss(
 
 
 def _similarities(x: Float[Array, "*B N D"], normalized: bool) -> Float[Array, "*B N N"]:
-    x = unit_rows(x, 1e-12) if normalized else widen(x)
+    x = unit_rows(x) if normalized else widen(x)
     return jnp.einsum("...nd,...md->...nm", x, x)

@@ -51,7 +51,7 @@ class DinoHead(nn.Module):
         """The L2-normalised input of the prototype layer."""
         for index, dense in enumerate(self.mlp):
             x = dense(x if index == 0 else gelu(x))
-        return unit_rows(x, 1e-12).astype(x.dtype)
+        return unit_rows(x).astype(x.dtype)
 
     def to_logits(self, bottleneck: Float[Array, "... bottleneck"]) -> Float[Array, "... K"]:
         """Prototype logits of a bottleneck feature, which is not normalised again."""

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int8
 from dinojax.pictures.colours import INFERNO
 from dinojax.pictures.figure import Figure, Tile, data_url, fitted
 from dinojax.pictures.page import page
-from dinojax.pictures.similarity import unit
+from dinojax.precision import host_unit_rows
 
 WIDTH = 128
 """Numbers per patch at most: wider features are projected to the directions that hold most."""
@@ -39,12 +39,12 @@ class Packed(NamedTuple):
 
 def pack(patches: Float[np.ndarray, "n h w D"], width: int = WIDTH) -> Packed:
     """Cosines of the packed vectors are those of the features, but for what is cut and rounded."""
-    x, kept = unit(np.asarray(patches, np.float32)), 1.0
+    x, kept = host_unit_rows(np.asarray(patches, np.float32)), 1.0
     if x.shape[-1] > width:
         flat = x.reshape(-1, x.shape[-1])
         values, vectors = np.linalg.eigh((flat.T @ flat).astype(np.float64))
         kept = float(values[-width:].sum() / values.sum())
-        x = unit(x @ vectors[:, -width:].astype(np.float32))
+        x = host_unit_rows(x @ vectors[:, -width:].astype(np.float32))
     scale = float(np.abs(x).max())
     return Packed((x * (127 / scale)).round().astype(np.int8), scale, kept)
 

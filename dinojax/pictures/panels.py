@@ -146,10 +146,13 @@ def norms_figure(
     title: str,
     facts: Sequence[str],
     images: Sequence[Named],
-    norms: Float[np.ndarray, "n h w"],
+    model: Model,
+    batch: int,
 ) -> Figure:
     """Lengths of patch tokens before the final norm, on one scale: outliers are artefacts
     (arXiv:2309.16588)."""
+    found = [model.fetch(model.patch_norms(part)) for part in batches(images, batch)]
+    norms = np.concatenate(found)[: len(images)]
     high, median = float(norms.max()), float(np.median(norms))
     rows = []
     for image, here in zip(images, norms, strict=True):

@@ -3,10 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-
-def unit(x: Float[np.ndarray, "*n D"]) -> Float[np.ndarray, "*n D"]:
-    """Of length 1; zeros stay zeros."""
-    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+from dinojax.precision import host_unit_rows
 
 
 def cosine_map(
@@ -23,7 +20,7 @@ def cosine_map(
             f"patch (row {row}, column {column}) of image {image} is outside {images} images of "
             f"{rows}x{columns} patches; use row {rows // 2}, column {columns // 2} for the middle"
         )
-    flat = unit(patches)
+    flat = host_unit_rows(patches)
     return flat @ flat[image, row, column]
 
 
@@ -39,7 +36,7 @@ def nearest(
     Args:
         own: the place of each query itself in the gallery, which is left out.
     """
-    cosine = unit(queries) @ unit(gallery).T
+    cosine = host_unit_rows(queries) @ host_unit_rows(gallery).T
     if own is not None:
         cosine[np.arange(len(queries)), own] = -np.inf
     order = np.argsort(-cosine, axis=1, kind="stable")[

@@ -44,7 +44,7 @@ def spherical_kmeans(
 
         sums, _ = jax.lax.scan(add, jnp.zeros_like(centers), padded)
         some = jnp.abs(sums).max(axis=1, keepdims=True) > 0
-        return jnp.where(some, unit_rows(sums, 1e-12), centers)
+        return jnp.where(some, unit_rows(sums), centers)
 
     return jax.lax.fori_loop(0, iterations, improve, rows[plus_plus(rows, count, key)])
 

@@ -28,7 +28,7 @@ def seed_prototypes(
     """
     if len(bottlenecks) < 2:
         raise ValueError(f"prototypes need at least 2 bottleneck features, not {len(bottlenecks)}")
-    rows = unit_rows(widen(bottlenecks), 1e-12)
+    rows = unit_rows(widen(bottlenecks))
     for_centers, for_pairs = jax.random.split(key)
     centers = spherical_kmeans(rows, min(prototypes, len(rows)), for_centers)
     missing = prototypes - len(centers)
@@ -38,9 +38,9 @@ def seed_prototypes(
             for key, low in zip(jax.random.split(for_pairs), (0, 1), strict=True)
         )
         other = (one + apart) % len(centers)
-        between = unit_rows(centers[one] + centers[other], 1e-12)
+        between = unit_rows(centers[one] + centers[other])
         centers = jnp.concatenate([centers, between])
-    return unit_rows(centers - centers.mean(axis=0), 1e-12).T
+    return unit_rows(centers - centers.mean(axis=0)).T
 
 
 def with_prototypes(head: Params, columns: Float[Array, "F K"]) -> Params:

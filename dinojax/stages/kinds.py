@@ -15,6 +15,7 @@ from dinojax.evaluation.snapshot_scores import read_table
 from dinojax.export.formats import check_format, check_name
 from dinojax.precision import get_precision
 from dinojax.runtime.atomic import replace_bytes
+from dinojax.snapshots import HELD_OUT
 from dinojax.stages.artefacts import fingerprint_of_evaluation, hash_artefact
 from dinojax.stages.given import Given, Outcome, flags, python, write_summary
 from dinojax.stages.train_stage import TrainStage, model_of
@@ -92,7 +93,7 @@ class SnapshotsStage:
         return {"workdir": self.workdir, "image_px": self.image_px}
 
     def records(self, others: Mapping[str, Given]) -> str | None:
-        config = evaluated(model_of(self.workdir, others), self.source, self.image_px)
+        config = evaluated(model_of(self.workdir, others), self.source, self.image_px, HELD_OUT)
         return fingerprint_of_evaluation(config.data, config.train.batch_size)
 
     def command(self, folder: Path, launcher: tuple[str, ...]) -> list[str]:

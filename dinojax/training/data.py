@@ -26,8 +26,11 @@ class TrainingData(NamedTuple):
     """Held out of it."""
 
 
-def open_data(config: Config) -> TrainingData:
+def open_data(config: Config, holdout_key: str = "data.holdout") -> TrainingData:
     """Open all sources.
+
+    Args:
+        holdout_key: what messages call the key that ``data.holdout`` is from.
 
     Raises:
         ValueError: a source that cannot be used.
@@ -36,12 +39,12 @@ def open_data(config: Config) -> TrainingData:
     data = config.data
     if not data.mixture:
         spec = data.source if data.ids is None else f"ids:{data.ids}:{data.source}"
-        bank, queries = _split(_open(spec, data), data.source, data)
+        bank, queries = _split(_open(spec, data), data.source, data, holdout_key)
         return TrainingData(bank, build_order(config, (len(bank),)), bank, queries)
     names = [name for name, _ in data.mixture]
     parts = [_open(name, data) for name in names]
     monitored = _monitored(parts, _homogeneous_part(data))
-    bank, queries = _split(parts[monitored], names[monitored], data)
+    bank, queries = _split(parts[monitored], names[monitored], data, holdout_key)
     parts[monitored] = bank
     order = build_order(config, tuple(len(part) for part in parts))
     return TrainingData(Concat(parts), order, bank, queries)
@@ -106,12 +109,12 @@ def _is_scenes(name: str) -> bool:
     return name == "scenes" or (kind == "ids" and _is_scenes(rest.partition(":")[2]))
 
 
-def _split(source: Source, name: str, data: DataConfig) -> tuple[Source, Source]:
+def _split(source: Source, name: str, data: DataConfig, key: str) -> tuple[Source, Source]:
     """(training, held out) records of a source; scenes have a split of their own for it."""
     if not 0 < data.holdout < 1:
-        raise ValueError(f"data.holdout={data.holdout} must lie between 0 and 1; use 0.1")
+        raise ValueError(f"{key}={data.holdout} must lie between 0 and 1; use 0.1")
     if name != "scenes":
-        return holdout(source, data.holdout)
+        return holdout(source, data.holdout, key)
     return source, _scenes(data, max(round(len(source) * data.holdout), 1), "test")
 
 

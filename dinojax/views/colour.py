@@ -4,15 +4,30 @@ The operations and constants are Pillow's, which torchvision applies to PIL imag
 uint8 after each and turns hues in an 8-bit HSV space; neither is imitated.
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
-from dinojax.typing import Array, Bool, Float, Int
+from dinojax.typing import Array, Bool, Float, Int, UInt8
 
 WHITE = 255
 LUMA = (0.299, 0.587, 0.114)
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 """Positions in the factors of `color_jitter`, and the values of its order."""
 IDENTITY = (1.0, 1.0, 1.0, 0.0)
+
+
+def normalise(
+    images: Float[Array, "*b H W C"] | UInt8[Array, "*b H W C"],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Float[Array, "*b H W C"]:
+    """Grey levels 0..255 to zero mean and unit deviation over these statistics of 0..1.
+
+    In the dtype of the images; of integers the default float.
+    """
+    dtype = jnp.result_type(images, float)
+    return (images / WHITE - jnp.asarray(mean, dtype)) / jnp.asarray(std, dtype)
 
 
 def to_grey(image: Float[Array, "*b H W C"]) -> Float[Array, "*b H W 1"]:

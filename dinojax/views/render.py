@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from dinojax.typing import Array, Float, Int, Key, UInt8
 from dinojax.views.blur import gaussian_blur
 from dinojax.views.boxes import largest_side
-from dinojax.views.colour import WHITE, color_jitter, solarize, to_grey
+from dinojax.views.colour import color_jitter, normalise, solarize, to_grey
 from dinojax.views.params import Colour, CropParams, Geometry, Photometric, sample_params
 from dinojax.views.recipe import ViewRecipe, validate
 from dinojax.views.resample import resize, resized_crop
@@ -79,10 +79,10 @@ def render(
         cuts = _cut(
             image, params.local_geometry, recipe.local_crops_size, recipe.local_crops_scale, dtype
         )
-        local_crops = normalise(jax.vmap(distort)(cuts, params.photometric[2]), recipe)
+        local_crops = _normalised(jax.vmap(distort)(cuts, params.photometric[2]), recipe)
     teacher_crops = None
     if recipe.teacher_no_color_jitter:
-        teacher_crops = normalise(_shrink(bases, recipe.global_crops_size), recipe)
+        teacher_crops = _normalised(_shrink(bases, recipe.global_crops_size), recipe)
     return Crops(global_crops, local_crops, gram_crops, teacher_crops)
 
 
@@ -97,11 +97,8 @@ def distort(crop: Float[Array, "S S C"], params: Photometric) -> Float[Array, "S
     return crop
 
 
-def normalise(images: Float[Array, "*b H W C"], recipe: ViewRecipe) -> Float[Array, "*b H W C"]:
-    """Grey levels 0..255 to zero mean and unit deviation over the recipe's statistics."""
-    mean = jnp.asarray(recipe.rgb_mean, images.dtype)
-    std = jnp.asarray(recipe.rgb_std, images.dtype)
-    return (images / WHITE - mean) / std
+def _normalised(images: Float[Array, "*b H W C"], recipe: ViewRecipe) -> Float[Array, "*b H W C"]:
+    return normalise(images, recipe.rgb_mean, recipe.rgb_std)
 
 
 def _render_global(
@@ -110,14 +107,14 @@ def _render_global(
     def views(crops: Float[Array, "2 S S C"]) -> Float[Array, "2 S S C"]:
         # The two crops have different chains: neither pays for what only the other applies.
         chains = zip(crops, params.photometric[:2], strict=True)
-        return normalise(jnp.stack([distort(crop, chain) for crop, chain in chains]), recipe)
+        return _normalised(jnp.stack([distort(crop, chain) for crop, chain in chains]), recipe)
 
     gram_px = recipe.gram_teacher_crops_size
     if gram_px is None:
         return views(bases), None
     if recipe.gram_teacher_no_distortions:
         student = views(_shrink(bases, recipe.global_crops_size))
-        return student, normalise(_shrink(bases, gram_px), recipe)
+        return student, _normalised(_shrink(bases, gram_px), recipe)
     # Distorted at the larger size, normalised, and only then resized, as float tensors.
     large = views(bases)
 
@@ -132,7 +129,7 @@ def _render_subset(
 ) -> Float[Array, "v s s C"]:
     # Contrast and blur see the whole global crop, so each local crop distorts a full copy.
     copies = jnp.repeat(bases, recipe.local_crops_number // 2, axis=0)
-    distorted = normalise(jax.vmap(distort)(copies, params.photometric[2]), recipe)
+    distorted = _normalised(jax.vmap(distort)(copies, params.photometric[2]), recipe)
     shape = (recipe.local_crops_size, recipe.local_crops_size, bases.shape[-1])
 
     def cut(crop: Array, box: Array) -> Array:

@@ -17,9 +17,9 @@ from jax.typing import DTypeLike
 
 from dinojax.precision import bfloat16_halves
 from dinojax.typing import Array, Bool, Float, Int, UInt8
+from dinojax.views.colour import WHITE
 
 EXACT = jax.lax.Precision.HIGHEST
-WHITE = 255
 
 
 def resample_weights(

@@ -10,6 +10,7 @@ from dinojax.build.panels import make_panels
 from dinojax.config.validation import validate
 from dinojax.data.open import open_source
 from dinojax.data.subset import Subset
+from dinojax.data.threads import StorageError
 from dinojax.mesh import make_mesh
 from dinojax.ssl.students import Students
 
@@ -50,9 +51,19 @@ class Broken(Subset):
 def test_unreadable_records_are_left_out(caplog):
     config, mesh = small_config(**PANELS), make_mesh(1, 1, devices=jax.devices()[:1])
     source = Broken(open_source("scenes:8"), np.arange(2))
-    assert make_panels(config, source, mesh) is not None and "no picture of" in caplog.text
+    assert make_panels(config, source, mesh) is not None and "is left out: broken" in caplog.text
     assert make_panels(config, Broken(source, np.arange(1)), mesh) is None
     assert make_panels(small_config(), source, mesh) is None  # by default there are none
+
+
+def test_a_storage_that_fails_is_no_unreadable_record():
+    class Gone(Subset):
+        def __getitem__(self, index: int):
+            raise TimeoutError("gone")
+
+    source, mesh = open_source("scenes:8"), make_mesh(1, 1, devices=jax.devices()[:1])
+    with pytest.raises(StorageError, match="for a reason that is not the file's: gone"):
+        make_panels(small_config(**PANELS), Gone(source, np.arange(2)), mesh)
 
 
 def test_several_students_have_their_own(monkeypatch):

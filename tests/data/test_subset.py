@@ -39,18 +39,26 @@ def test_holdout_depends_on_ids_not_on_order_or_neighbours():
     assert ids(shuffled) == ids(held) == ids(grown) & ids(ArraySource(200))
 
 
-def test_holdout_seed_and_growing_fraction():
+def test_holdout_of_a_growing_fraction():
     _, held = holdout(ArraySource(200), 0.2)
-    assert ids(holdout(ArraySource(200), 0.2, seed=1)[1]) != ids(held)
     assert ids(held) < ids(holdout(ArraySource(200), 0.4)[1])
 
 
-def test_holdout_errors():
-    with pytest.raises(
-        ValueError, match=r"fraction=1.0 must lie strictly between 0 and 1; use 0.1"
-    ):
-        holdout(ArraySource(10), 1.0)
-    with pytest.raises(ValueError, match=r"of 3 records leaves the held-out side empty; use"):
+@pytest.mark.parametrize(("count", "fraction"), [(3, 0.001), (3, 0.999), (24, 0.0001), (24, 1.0)])
+def test_a_share_that_leaves_a_side_empty(count, fraction):
+    """What is said to work does, under the key that it is said of."""
+    side = "held-out" if fraction < 0.5 else "train"
+    with pytest.raises(ValueError, match=f"of {count} records leaves the {side} side") as refused:
+        holdout(ArraySource(count), fraction, "data.holdout")
+    assert f"data.holdout={fraction} of" in str(refused.value)
+    working = str(refused.value).partition("; use data.holdout=")[2]
+    assert all(map(len, holdout(ArraySource(count), float(working))))
+    if count == 24:
+        assert working == "0.1"
+
+
+def test_too_few_records_to_hold_any_out():
+    with pytest.raises(ValueError, match="of 1 records leaves the held-out side empty; give more"):
+        holdout(ArraySource(1), 0.1, "data.holdout")
+    with pytest.raises(ValueError, match=r"holdout=0.001 of 3 records .*; give more records"):
         holdout(ArraySource(3), 0.001)
-    with pytest.raises(ValueError, match=r"of 3 records leaves the train side empty; use"):
-        holdout(ArraySource(3), 0.999)

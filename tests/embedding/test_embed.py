@@ -1,6 +1,7 @@
 """Files of features: the model's own, by record, however often it is interrupted."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -130,7 +131,35 @@ def test_unreadable_records_have_no_row(model, tmp_path, caplog):
     dinojax.embed(str(tmp_path / "images"), model, folder, image_px=32, batch_size=2)
     rows = pq.read_table(folder).to_pydict()
     assert rows["id"] == ["aa.png"] and rows["label"] == [None]
-    assert "2 of 3 records are unreadable" in caplog.text
+    words = "2 of 3 records were unreadable and have no row in features-00000-of-00001.parquet"
+    assert words in caplog.text
+    caplog.clear()
+    (path,) = dinojax.embed(str(tmp_path / "images"), model, folder, image_px=32, batch_size=2)
+    assert f"{words}; once they are repaired, delete these files and _about.json" in caplog.text
+    for name in ("a", "b"):
+        shutil.copy(tmp_path / "images" / "aa.png", tmp_path / "images" / f"{name}.jpg")
+    for one in (path, folder / "_about.json"):
+        one.unlink()
+    caplog.clear()
+    dinojax.embed(str(tmp_path / "images"), model, folder, image_px=32, batch_size=2)
+    assert len(pq.read_table(folder)) == 3 and "no row" not in caplog.text
+
+
+@pytest.mark.parametrize("format", ["parquet", "array_record"])
+def test_no_readable_record(model, tmp_path, format):
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(b"no image")
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"none of 3 records could be read: .*out holds no row"
+        ):
+            dinojax.embed(
+                str(tmp_path / "images"),
+                model,
+                tmp_path / "out",
+                **{"image_px": 32, "shard": 2, "format": format},
+            )
 
 
 @pytest.mark.parametrize("format", ["parquet", "array_record"])
@@ -173,6 +202,7 @@ def test_a_folder_is_of_one_precision(model, tmp_path):
     [
         ({"features": ("clss",)}, "'clss' is unknown; use 'cls'"),
         ({"features": ()}, "features is empty"),
+        ({"features": "cls"}, r"features='cls' is one text; give names, as features=\('cls',\)"),
         ({"format": "csv"}, "format='csv' is unknown; use one of parquet, array_record"),
         ({"image_px": 40}, "40 is not a multiple of 16, .*; use 32 or 48"),
         ({"shard": 0}, "shard=0 must be at least 1"),

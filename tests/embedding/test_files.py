@@ -22,7 +22,7 @@ def test_no_more_than_two_batches_are_held(tmp_path, format):
             yield Rows([f"{number}/{i}" for i in range(3)], np.arange(3), {"patches": values})
             del values
 
-    ending, write = FORMATS[format]
+    ending, write, _ = FORMATS[format]
     write(tmp_path / f"x{ending}", batches())
     assert alive == [1, 2, 2, 2, 2, 2]
     assert [path.name for path in tmp_path.iterdir()] == [f"x{ending}"]
@@ -34,7 +34,7 @@ def test_nothing_is_left_of_a_file_that_fails(tmp_path, format):
         yield Rows(["a"], np.array([0]), {"cls": np.zeros((1, 4), np.float32)})
         raise KeyboardInterrupt
 
-    ending, write = FORMATS[format]
+    ending, write, _ = FORMATS[format]
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / f"x{ending}", batches())
     assert not list(tmp_path.iterdir())

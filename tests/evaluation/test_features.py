@@ -1,4 +1,4 @@
-"""Features by record: which pixels the encoder sees, in which order, and which rows come back."""
+"""Features of images: which pixels the encoder sees, and in what it answers."""
 
 import functools
 
@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from images import ArraySource, smooth
+from images import smooth
 from PIL import Image
 
 from dinojax import mesh
-from dinojax.data.pipeline import sequential_batches
-from dinojax.evaluation.features import centre_crops, extract, make_encoder, pixel_features
+from dinojax.evaluation.features import centre_crops, make_dense_encoder, pixel_features
 from dinojax.models.vit import VisionTransformer
 from dinojax.precision import POLICIES
 
@@ -19,7 +18,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def on_canvas(*images, canvas_px=64, padding=0):
-    """A batch as `sequential_batches` makes it."""
+    """A batch as `dinojax.data.pipeline.sequential_batches` makes it."""
     canvas = np.full((len(images), canvas_px, canvas_px, 3), padding, np.uint8)
     for slot, image in zip(canvas, images, strict=True):
         slot[: image.shape[0], : image.shape[1]] = image
@@ -57,28 +56,28 @@ def test_padding_is_never_seen():
 def test_encoder_is_the_backbone_on_normalised_crops():
     backbone, params = make_backbone()
     batch = on_canvas(smooth(40, 61), smooth(57, 33))
-    encode = make_encoder(backbone, image_px=32, mean=MEAN, std=STD)
+    encode = make_dense_encoder(backbone, image_px=32, mean=MEAN, std=STD)
     images = (np.asarray(centre_crops(*batch, 32)) / 255 - np.array(MEAN)) / np.array(STD)
     apply = jax.jit(backbone.apply)
     (expected,) = apply({"params": params}, jnp.asarray(images, jnp.float32)[None])
-    np.testing.assert_allclose(encode(params, *batch), expected.cls[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(encode(params, *batch).cls, expected.cls[0], rtol=1e-4, atol=1e-4)
 
 
 def test_features_are_float32_whatever_the_model_computes_in():
     backbone, params = make_backbone("bfloat16")
-    encode = make_encoder(backbone, image_px=32, mean=MEAN, std=STD)
+    encode = make_dense_encoder(backbone, image_px=32, mean=MEAN, std=STD)
     features = jax.eval_shape(encode, params, *on_canvas(smooth(40, 61)))
-    assert features.dtype == jnp.float32
+    assert features.cls.dtype == features.patches.dtype == jnp.float32
 
 
 def test_a_mesh_shares_the_batch_and_changes_nothing():
     backbone, params = make_backbone()
     batch = on_canvas(*[smooth(40 + i, 61) for i in range(8)])
-    encode = make_encoder(backbone, image_px=32, mean=MEAN, std=STD)
-    alone = encode(params, *batch)
+    encode = make_dense_encoder(backbone, image_px=32, mean=MEAN, std=STD)
+    alone = encode(params, *batch).cls
     on = mesh.make_mesh(4, 2)
     with jax.set_mesh(on):
-        split = encode(jax.device_put(params, mesh.shardings(on, params)), *batch)
+        split = encode(jax.device_put(params, mesh.shardings(on, params)), *batch).cls
     assert split.sharding.spec[0] == mesh.BATCH_AXES
     np.testing.assert_allclose(split, alone, rtol=1e-4, atol=1e-4)
 
@@ -91,29 +90,3 @@ def test_pixel_features_ignore_brightness():
     np.testing.assert_allclose(darker, brighter, atol=1e-5)
     assert abs(float(darker.mean())) < 1e-6
     assert pixel_features(*on_canvas(image), 8).shape == (1, 8 * 8 * 3)
-
-
-def test_extract_returns_every_record_once_in_order():
-    """11 records in batches of 4: the fill of the last batch must not come back."""
-    source = ArraySource(11)
-
-    def encode(canvas, size):
-        return jnp.stack([canvas[:, 0, 0, 0], size[:, 0]], axis=1).astype(float)
-
-    features, labels = extract(encode, sequential_batches(source, 4, 8))
-    assert features[:, 0].tolist() == [i % 255 + 1 for i in range(11)]
-    assert features[:, 1].tolist() == [2 + i % 5 for i in range(11)]
-    assert labels.tolist() == [i % 2 for i in range(11)]
-
-
-def test_extract_with_an_encoder_compiles_once():
-    backbone, params = make_backbone()
-    encode = make_encoder(backbone, image_px=16, mean=MEAN, std=STD)
-    bound = functools.partial(encode, params)
-    features, _ = extract(bound, sequential_batches(ArraySource(6), 4, 8))
-    assert features.shape == (6, 32) and encode._cache_size() == 1
-
-
-def test_no_batches_is_an_error():
-    with pytest.raises(ValueError, match="batches is empty"):
-        extract(lambda canvas, size: canvas, [])

@@ -13,9 +13,10 @@ from torch_resize import resize_uint8
 
 from dinojax.views import blur, colour
 from dinojax.views.boxes import sample_box
+from dinojax.views.colour import normalise
 from dinojax.views.params import Colour, CropParams, Geometry, Photometric, sample_params
 from dinojax.views.recipe import ViewRecipe
-from dinojax.views.render import normalise, render
+from dinojax.views.render import render
 from dinojax.views.resample import resize, resized_crop
 
 pytestmark = pytest.mark.golden
@@ -90,7 +91,7 @@ def test_operation(name):
 
 def test_normalise():
     image = jnp.asarray(goldens.arrays(OPS)["image"], jnp.float32)
-    value = normalise(image, ViewRecipe())
+    value = normalise(image, ViewRecipe().rgb_mean, ViewRecipe().rgb_std)
     judge(OPS, "normalize_f32", channels_first(value), rounded=False)
 
 
@@ -109,7 +110,7 @@ def test_evaluation_transform():
     top, left = round((height - crop) / 2), round((width - crop) / 2)
     levels = resize_uint8(image, (height, width))
     levels = levels[top : top + crop, left : left + crop]
-    value = normalise(jnp.asarray(levels, jnp.float32), ViewRecipe())
+    value = normalise(jnp.asarray(levels, jnp.float32), ViewRecipe().rgb_mean, ViewRecipe().rgb_std)
     judge(OPS, "eval_transform_f32", channels_first(value), rounded=False)
 
 

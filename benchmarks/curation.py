@@ -29,12 +29,13 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 import dinojax
 from dinojax.config.curation import CurationConfig, default_config, parse_config
 from dinojax.curate import curate
-from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings, unit
+from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings
 from dinojax.curation.evenness import evenness
 from dinojax.data.ids import read_ids
 from dinojax.data.open import open_source
 from dinojax.data.source import Source
 from dinojax.evaluation.knn import knn_accuracy
+from dinojax.precision import host_unit_rows
 
 CONFIG = "configs/quickstart.py"
 HELD, COPIED, LEAKED, TESTED = 12, 200, 100, 200
@@ -193,7 +194,7 @@ def judged(
     precision, the share of pairs of such a copy, each of a cosine above the threshold, that are of
     one origin. False alarms: the share of all images with a partner of another origin.
     """
-    cosine = unit(found.rows) @ unit(other.rows).T
+    cosine = host_unit_rows(found.rows) @ host_unit_rows(other.rows).T
     alike = origins(found, planted)[:, None] == origins(other, planted)
     nearest = np.where(alike, -1, cosine).max(axis=1)
     even = np.arange(len(nearest)) % 2 == 0
@@ -245,7 +246,7 @@ def knn(out: Path, model: Path, name: str) -> dict[str, float]:
             found = embedded(out, folder, model, name)
             own = np.asarray([id.startswith(data) for id in found.ids])
             names = [id.split("/")[0] for id, is_own in zip(found.ids, own, strict=True) if is_own]
-            parts += [unit(found.rows[own]), np.unique(names, return_inverse=True)[1]]
+            parts += [host_unit_rows(found.rows[own]), np.unique(names, return_inverse=True)[1]]
         count = int(parts[1].max()) + 1
         scores[data] = knn_accuracy(*parts, k=5, temperature=0.07, num_classes=count)
     return scores

@@ -146,12 +146,6 @@ def numbers_of(ids: Sequence[str]) -> UInt64[np.ndarray, " n"]:
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
-def unit(rows: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n D"]:
-    """Rows of length 1; zeros stay."""
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(length > 0, length, 1)
-
-
 def _listed(ids: pa.ChunkedArray, path: str, name: str) -> np.ndarray:
     """Places of the ids that a file lists."""
     wanted = pa.array(read_ids(path), pa.large_string()).unique()

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from dinojax.curation.embeddings import Embeddings, RowsOptions, numbers_of, read_embeddings, unit
+from dinojax.curation.embeddings import Embeddings, RowsOptions, numbers_of, read_embeddings
 from dinojax.curation.hierarchy import assign_all
 from dinojax.curation.named import check_names
 from dinojax.curation.progress_bar import progress_bar, tracked
@@ -23,6 +23,7 @@ from dinojax.curation.search import gathered, search_by
 from dinojax.curation.stage_folder import SELECTION, claim, finish, read_report
 from dinojax.curation.tables import write_table
 from dinojax.curation.tree import read_centers, read_tree
+from dinojax.precision import host_unit_rows
 
 CHUNK = 2**20
 """Seeds that the devices hold at a time."""
@@ -129,7 +130,7 @@ def by_clusters(options: RetrieveOptions, seed: int, seeds: Embeddings, clusters
     limits = {name: getattr(options, name) for name in names}
 
     def retrieve(bar: tqdm) -> Retrieved:
-        rows = unit(seeds.rows) if report["inputs"]["unit_rows"] else seeds.rows
+        rows = host_unit_rows(seeds.rows) if report["inputs"]["unit_rows"] else seeds.rows
         parts = (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
         label = np.concatenate(
             [assign_all(part, centers, CHUNK)[0] for part in tracked(parts, bar, len)]

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from dinojax.evaluation.nearest import EPSILON, Neighbours, nearest
+from dinojax.evaluation.nearest import Neighbours, nearest
+from dinojax.precision import host_unit_rows
 
 Rows = Float[np.ndarray, "n D"]
 Search = Callable[[np.ndarray, np.ndarray, int], Iterator[Neighbours]]
@@ -125,8 +126,7 @@ def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _unit(rows: np.ndarray) -> Float[np.ndarray, "n D"]:
-    wide = np.ascontiguousarray(rows, np.float32)
-    return wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), EPSILON)
+    return host_unit_rows(np.ascontiguousarray(rows, np.float32))
 
 
 def _import_faiss() -> Any:

@@ -25,10 +25,10 @@ from dinojax.curation.embeddings import (
     RowsOptions,
     fingerprint,
     read_parts,
-    unit,
 )
 from dinojax.curation.feature_files import feature_files
 from dinojax.curation.tables import write_table
+from dinojax.precision import host_unit_rows
 from dinojax.runtime.atomic import replace_text, replacing
 from dinojax.runtime.fingerprints import hash_file, hash_text
 
@@ -137,7 +137,7 @@ def sort_rows(
             path.unlink()
             part = np.empty((len(found), width), np.float32)
             part[found["place"] - number * size] = found["row"]
-            file.write((unit(part) if unit_rows else part).data)
+            file.write((host_unit_rows(part) if unit_rows else part).data)
             yield part
             on_rows(len(part))
 

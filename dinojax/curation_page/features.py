@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from jaxtyping import Float
 
-from dinojax.curation.embeddings import RowsOptions, unit
+from dinojax.curation.embeddings import RowsOptions
 from dinojax.curation.tables import read_lists
 from dinojax.data.ids import SHOWN, read_ids
+from dinojax.precision import host_unit_rows
 
 
 class Features(NamedTuple):
@@ -109,7 +110,7 @@ def _columns(given: RowsOptions) -> list[str]:
 def _joined(parts: Sequence[pa.Table], given: Sequence[RowsOptions]) -> Features:
     rows = [read_lists(part[one.feature]) for part, one in zip(parts, given, strict=True)]
     ids = [id for part in parts for id in pc.cast(part["id"], pa.large_string()).to_pylist()]
-    return Features(ids, unit(np.concatenate(rows).astype(np.float32)))
+    return Features(ids, host_unit_rows(np.concatenate(rows).astype(np.float32)))
 
 
 def _files(given: RowsOptions) -> list[str]:

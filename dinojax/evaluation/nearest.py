@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from dinojax.mesh import BATCH_AXES, current_batch_shards, split_batch
-from dinojax.precision import EPSILON as EPSILON  # of `search`, for dinojax.curation
 from dinojax.precision import unit_rows
 from dinojax.typing import Array, Float, Int
 

@@ -13,7 +13,6 @@ from dinojax.curation.embeddings import (
     list_records,
     numbers_of,
     read_embeddings,
-    unit,
 )
 
 
@@ -113,10 +112,6 @@ def test_rows_that_do_not_fit(tmp_path):
         path.rename(folder / re.sub("-of.*", ".parquet", path.name))
     with pytest.raises(ValueError, match=r"has cls of widths \[2, 3\]; give a folder of one"):
         read(folder)
-
-
-def test_unit_rows():
-    np.testing.assert_allclose(unit(np.asarray([[3.0, 4], [0, 0]])), [[0.6, 0.8], [0, 0]])
 
 
 def test_array_record_is_read_as_well(tmp_path):

@@ -7,8 +7,9 @@ import pytest
 from feature_files import IDS, LABELS, ROWS, written
 
 from dinojax.curation import sorted_rows
-from dinojax.curation.embeddings import RowsOptions, list_records, read_embeddings, unit
+from dinojax.curation.embeddings import RowsOptions, list_records, read_embeddings
 from dinojax.curation.sorted_rows import drop_rows, find_sorted, made_of, read_records, sort_rows
+from dinojax.precision import host_unit_rows
 
 NAME = "cluster.rows"
 
@@ -32,7 +33,7 @@ def test_they_are_those_that_memory_holds(tmp_path, monkeypatch, buckets, unit_r
         sort(given, tmp_path / "to", unit_rows=unit_rows),
         read_embeddings(given, NAME),
     )
-    rows = unit(expected.rows) if unit_rows else expected.rows
+    rows = host_unit_rows(expected.rows) if unit_rows else expected.rows
     assert found.rows.shape == rows.shape == (9, 3)
     np.testing.assert_array_equal(found.rows[:], rows)
     np.testing.assert_array_equal(found.rows[np.asarray([7, 0, 3])], rows[[7, 0, 3]])

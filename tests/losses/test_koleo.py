@@ -134,7 +134,9 @@ def test_neighbours_among_rows_that_are_alike(monkeypatch):
     assert float(koleo_loss(features)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("group_size", "travels"), [(2, False), (4, True), (8, True), (None, True)])
+@pytest.mark.parametrize(
+    ("group_size", "travels"), [(2, False), (4, True), (8, True), (None, True)]
+)
 def test_eight_devices(group_size, travels):
     """Groups that lie whole on a device need no others' features; those of several devices do."""
     features = FEATURES.astype(np.float32)

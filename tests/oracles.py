@@ -67,7 +67,7 @@ def compile_on_eight(fn: Callable[..., Any], *arrays: np.ndarray, axis: int) -> 
 
 
 def round_factors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`jnp.einsum` as on a TPU: float32 factors in one bfloat16 pass unless a precision is named."""
+    """`jnp.einsum` as on a TPU: float32 factors in one bfloat16 pass if no precision is named."""
     exact = jnp.einsum
 
     def einsum(subscripts: str, *factors: jax.Array, precision: Any = None) -> jax.Array:

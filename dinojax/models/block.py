@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from dinojax.kernels.linear import spread
 from dinojax.kernels.rope import RopeTables

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dinojax import mesh as meshes
@@ -63,3 +64,15 @@ def compile_on_eight(fn: Callable[..., Any], *arrays: np.ndarray, axis: int) -> 
     split = [split_batch(x, axis) for x in arrays]
     program = jax.jit(fn).lower(*split).compile()
     return program(*split), program.as_text()
+
+
+def round_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`jnp.einsum` as on a TPU: float32 factors in one bfloat16 pass if no precision is named."""
+    exact = jnp.einsum
+
+    def einsum(subscripts: str, *factors: jax.Array, precision: Any = None) -> jax.Array:
+        if precision is None:
+            factors = tuple(jax.lax.reduce_precision(x, 8, 7) for x in factors)
+        return exact(subscripts, *factors, precision=precision)
+
+    monkeypatch.setattr(jnp, "einsum", einsum)

@@ -46,8 +46,11 @@ def _check_tensor(config: Config, tensor: int) -> None:
 def _check_groups(config: Config, batch_shards: int) -> None:
     group, topk = draw_group_size(config), config.dino.koleo_topk
     koleo = config.dino.koleo_group_size or group
-    _check_split(config, batch_shards, "train.draw_group_size", group, smallest=1)
-    _check_split(config, batch_shards, "dino.koleo_group_size", koleo, smallest=topk + 1)
+    _check_split(config, batch_shards, "train.draw_group_size", group)
+    # A micro-batch is made of what each device has, so it does not hold the whole of a group that
+    # crosses devices. The whole batch does: then features travel, and the value stays.
+    shards = batch_shards if config.train.micro_batches > 1 else 1
+    _check_split(config, shards, "dino.koleo_group_size", koleo, topk=topk)
     patch = build_backbone(config, get_precision(config.train.precision)).stride
     patches = (build_views(config).global_crops_size // patch) ** 2
     counts = group_mask_counts(
@@ -64,26 +67,26 @@ def _check_groups(config: Config, batch_shards: int) -> None:
         )
 
 
-def _check_split(config: Config, shards: int, name: str, size: int, *, smallest: int) -> None:
-    """Groups of `size` images divide the batch, and each lies whole in one part of a shard."""
-    batch, topk = config.train.batch_size, config.dino.koleo_topk
-    micro_batches = config.train.micro_batches
+def _check_split(config: Config, shards: int, name: str, size: int, *, topk: int = 0) -> None:
+    """Groups of `size` images, more than `topk`, divide the batch, and each lies whole in one part
+    of one of `shards`."""
+    batch, micro_batches = config.train.batch_size, config.train.micro_batches
     parts = micro_batches * shards
 
     def works(size: int) -> bool:
-        return size >= smallest and batch % size == 0 and batch // size % parts == 0
+        return size > topk and batch % (size * parts) == 0
 
     if works(size):
         return
     working = [size for size in range(1, batch + 1) if works(size)]
-    fix = (
-        f"use one of {name}={working[-4:]}"
-        if working
-        else f"use a train.batch_size that is a multiple of {parts * (topk + 1)}"
-    )
+    fix = f"use one of {name}={working[-4:]}"
+    if not working:
+        unit = batch if topk else parts  # draw groups, which come first, divide this batch
+        multiple = unit * math.ceil(parts * (topk + 1) / unit)
+        fix = f"use a train.batch_size that is a multiple of {multiple}"
     times = f"train.micro_batches={micro_batches} x " if micro_batches > 1 else ""
+    number = f"a multiple of {times}{shards} batch shards" if parts > 1 else "a whole number"
+    larger = f", each of more than dino.koleo_topk={topk} images" if topk else ""
     raise ValueError(
-        f"train.batch_size={batch} in groups of {name}={size} does not split over {times}{shards} "
-        f"batch shards; the number of groups must be a multiple, and those of KoLeo must exceed "
-        f"koleo_topk={topk}: {fix}"
+        f"train.batch_size={batch} is not {number} of groups of {name}={size}{larger}: {fix}"
     )

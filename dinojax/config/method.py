@@ -45,8 +45,9 @@ class DinoConfig:
     head: HeadConfig = HeadConfig()
     koleo_loss_weight: float = 0.1
     koleo_group_size: int | None = None
-    """Images among which nearest neighbours are searched; None: draw_group_size. As there, the
-    number of groups must be a multiple of micro_batches x data x fsdp devices."""
+    """Images among which nearest neighbours are searched; None: draw_group_size. They may lie on
+    several devices. With micro_batches above 1 the number of groups must be a multiple of
+    micro_batches x data x fsdp devices."""
     koleo_topk: int = 1
     local_loss_weight: ScheduleConfig = flat(1.0)
 

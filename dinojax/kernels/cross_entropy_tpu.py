@@ -19,6 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from dinojax.kernels import tiles_tpu as tiles
+from dinojax.kernels.on_device import platform
 from dinojax.kernels.tiles_tpu import LANES, SUBLANES, Temperature, fill, multiply, split_evenly
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
@@ -44,7 +45,6 @@ def cross_entropy(
     *,
     pairs: np.ndarray,
     temperature: float,
-    interpret: bool = False,
 ) -> tuple[Float[Array, ""], Float[Array, "s R F"], Float[Array, "F K"]]:
     """Sum over rows and student crops of weight times cross-entropy with the sum of the teachers.
 
@@ -103,7 +103,7 @@ def cross_entropy(
             + CORES * n * students * r * width * wide.itemsize
             + columns * (width * (2 * item + wide.itemsize) + 2 * wide.itemsize),
         ),
-        interpret=interpret,
+        interpret=platform() != "tpu",
         name="cross_entropy",
     )
     slopes = jnp.broadcast_to(weights.astype(wide) / temperature, (students, rows))

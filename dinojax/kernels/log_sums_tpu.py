@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from dinojax.kernels import tiles_tpu as tiles
+from dinojax.kernels.on_device import platform
 from dinojax.kernels.tiles_tpu import LANES, SUBLANES, Temperature, fill, multiply, split_evenly
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
@@ -32,8 +33,6 @@ def row_log_sums(
     prototypes: Float[Array, "F K"],
     center: Float[Array, " K"],
     temperature: Temperature,
-    *,
-    interpret: bool = False,
 ) -> Float[Array, " R"]:
     """``logsumexp((z - center) / temperature)`` over prototypes, at least float32."""
     (rows, width), columns, wide = features.shape, prototypes.shape[1], widen(features).dtype
@@ -57,7 +56,7 @@ def row_log_sums(
             bytes_accessed=n * r * (width * features.dtype.itemsize + LANES * wide.itemsize)
             + n * m * k * (width * prototypes.dtype.itemsize + wide.itemsize),
         ),
-        interpret=interpret,
+        interpret=platform() != "tpu",
         name="row_log_sums",
     )(
         tiles.inverse(temperature, features),
@@ -80,8 +79,6 @@ def column_log_sums(
     prototypes: Float[Array, "F K"],
     offsets: Float[Array, " R"],
     temperature: Temperature,
-    *,
-    interpret: bool = False,
 ) -> Float[Array, " K"]:
     """``logsumexp(z / temperature - offset)`` over rows, at least float32.
 
@@ -109,7 +106,7 @@ def column_log_sums(
             bytes_accessed=m * n * r * (width * features.dtype.itemsize + LANES * wide.itemsize)
             + m * k * (width * prototypes.dtype.itemsize + wide.itemsize),
         ),
-        interpret=interpret,
+        interpret=platform() != "tpu",
         name="column_log_sums",
     )(
         tiles.inverse(temperature, features),

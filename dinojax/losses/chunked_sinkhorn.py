@@ -26,8 +26,8 @@ def sinkhorn_center(
     """The centre with which `softmax_center` gives `sinkhorn_knopp` of ``features @ prototypes``.
 
     Every iteration makes the logits of all rows once more, `chunk` rows on each device at a time
-    (None: all). A sum over a column lies between 1 / K and R / K times its share of the rows, so no
-    logarithm of it overflows. Rows that are not `real` have no part in it.
+    (None: all). A sum over a column lies between 1 / K and R, so no logarithm of it overflows. Rows
+    that are not `real` have no part in it.
     """
     columns = gather(prototypes.astype(features.dtype), tensor_axis=-1, pinned=True)
     shards, rows = features.shape[:2]

@@ -29,7 +29,6 @@ from dinojax.typing import Array, Bool, Float
 class _Options(NamedTuple):
     temperature: float
     pairs: tuple[tuple[float, ...], ...]
-    interpret: bool
 
 
 def fused_dino_loss(
@@ -38,13 +37,12 @@ def fused_dino_loss(
     *,
     temperature: float = 0.1,
     ignore_diagonal: bool = False,
-    interpret: bool = False,
 ) -> Float[Array, ""]:
     """`dino_loss` of features ``[s, B, F]`` and ``[t, B, F]``, without a gradient to the latter."""
     (students, images, _), teachers = student.features.shape, teacher.features.shape[0]
     pairs = crop_pairs(students, teachers, ignore_diagonal=ignore_diagonal)
     weights = jnp.full(images, 1 / (images * pairs.sum()), teacher.center.dtype)
-    options = _Options(temperature, tuple(map(tuple, pairs.tolist())), interpret)
+    options = _Options(temperature, tuple(map(tuple, pairs.tolist())))
     return _cross_entropy(options, student, teacher, weights)
 
 
@@ -55,12 +53,11 @@ def fused_ibot_loss(
     *,
     images: int,
     temperature: float = 0.1,
-    interpret: bool = False,
 ) -> Float[Array, ""]:
     """`ibot_loss` of features ``[G, M, F]``, without a gradient to the teacher or the weights."""
     ours, theirs = (rearrange(x.features, "G M F -> 1 (G M) F") for x in (student, teacher))
     return _cross_entropy(
-        _Options(temperature, ((1.0,),), interpret),
+        _Options(temperature, ((1.0,),)),
         student._replace(features=ours),
         teacher._replace(features=theirs),
         weights.reshape(-1) / images,
@@ -85,7 +82,7 @@ def _with_gradients(options, student, teacher, weights) -> tuple[Float[Array, ""
     def on_device(ours, prototypes, theirs, target_prototypes, center, temperature, weights):
         def sums(features, *softmax):
             flat = rearrange(features, "V R F -> (V R) F")
-            rows = row_log_sums(flat, *softmax, interpret=options.interpret)
+            rows = row_log_sums(flat, *softmax)
             return _log_sum_over(axis, rows).reshape(features.shape[:2])
 
         value, by_features, by_prototypes = cross_entropy(
@@ -100,7 +97,6 @@ def _with_gradients(options, student, teacher, weights) -> tuple[Float[Array, ""
             weights,
             pairs=np.asarray(options.pairs),
             temperature=options.temperature,
-            interpret=options.interpret,
         )
         if axis is not None:
             value, by_features = jax.lax.psum((value, by_features), axis)
@@ -140,7 +136,6 @@ def fused_sinkhorn_center(
     *,
     iterations: int = 3,
     real: Bool[Array, "Z R"] | None = None,
-    interpret: bool = False,
 ) -> Float[Array, " K"]:
     """`sinkhorn_center` in two products an iteration, for its columns and its rows; no gradient.
 
@@ -157,12 +152,12 @@ def fused_sinkhorn_center(
 
         def center_of(offsets: Float[Array, " R"]) -> Float[Array, " K"]:
             offsets = jnp.where(real, offsets, jnp.inf)
-            used = column_log_sums(x, columns, offsets, temperature, interpret=interpret)
+            used = column_log_sums(x, columns, offsets, temperature)
             return temperature * (_log_sum_over(BATCH_AXES, used) - share)
 
         center = center_of(jnp.zeros(x.shape[0], share.dtype))
         for _ in range(iterations - 1):
-            rows = row_log_sums(x, columns, center, temperature, interpret=interpret)
+            rows = row_log_sums(x, columns, center, temperature)
             center = center_of(_log_sum_over(axis, rows))
         return center
 

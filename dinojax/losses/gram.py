@@ -2,9 +2,10 @@
 
 import jax.numpy as jnp
 
-from dinojax.precision import unit_rows, widen
+from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
+EPSILON = 1e-12
 NEGATIVES = ("keep", "remove", "remove_teacher")
 
 
@@ -36,5 +37,10 @@ def gram_loss(
 
 
 def _similarities(x: Float[Array, "*B N D"], normalized: bool) -> Float[Array, "*B N N"]:
-    x = unit_rows(x) if normalized else widen(x)
-    return jnp.einsum("...nd,...md->...nm", x, x)
+    x = widen(x)
+    products = jnp.einsum("...nd,...md->...nm", x, x)
+    if not normalized:
+        return products
+    # Lengths come last: a TPU's one pass rounds factors to bfloat16, which features mostly are.
+    inverse = 1 / jnp.sqrt(jnp.maximum(jnp.square(x).sum(axis=-1), EPSILON**2))
+    return products * inverse[..., :, None] * inverse[..., None, :]

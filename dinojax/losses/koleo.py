@@ -15,8 +15,8 @@ def koleo_loss(
     """``-mean log`` distance to the `topk` nearest neighbours, over consecutive groups of rows.
 
     Rows are L2-normalised. Neighbours are searched inside a group of `group_size` images (default:
-    all), so the value does not depend on the mesh. The choice of neighbours has no gradient,
-    both ends of each distance do.
+    all), so the value does not depend on the mesh: a group that crosses devices gathers its rows.
+    The choice of neighbours has no gradient, both ends of each distance do.
 
     Raises:
         ValueError: the groups do not divide the batch, or are too small for `topk` neighbours.
@@ -32,7 +32,8 @@ def koleo_loss(
             f"koleo_topk={topk} neighbours need groups of at least {topk + 1} images, not {size}"
         )
     unit = unit_rows(features, EPSILON).reshape(-1, size, width)
-    similarity = jnp.einsum("gid,gjd->gij", unit, unit)
+    # One pass over bfloat16 halves, a TPU's default, finds others among rows that are alike.
+    similarity = jnp.einsum("gid,gjd->gij", unit, unit, precision=jax.lax.Precision.HIGHEST)
     others = jnp.where(jnp.eye(size, dtype=bool), -jnp.inf, jax.lax.stop_gradient(similarity))
     # A sort stays on each device; `top_k` would gather the similarities of all groups.
     neighbours = jnp.argsort(others, axis=-1, descending=True)[..., :topk]

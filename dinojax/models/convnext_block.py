@@ -12,7 +12,7 @@ from dinojax.models.block import LayerScale
 from dinojax.models.dense import Dense
 from dinojax.models.embed import to_patches
 from dinojax.models.norm import NORM_LAYERS
-from dinojax.precision import Precision
+from dinojax.precision import Precision, widen
 from dinojax.typing import Array, Float
 
 Maps = Float[Array, "n h w C"]
@@ -105,7 +105,8 @@ class ConvNeXtBlock(nn.Module):
             branch = reduce(gelu(expand(norm(dwconv(x)))))
             branch = branch if scale is None else scale(branch)
             if gain is not None:
-                branch = branch * gain.astype(branch.dtype)[:, None, None, None]
+                scaled = widen(branch) * gain[:, None, None, None]
+                branch = scaled.astype(branch.dtype)
             out.append(x + branch)
         return tuple(out)
 

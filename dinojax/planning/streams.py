@@ -10,10 +10,10 @@ from dinojax.config import Config
 from dinojax.models.block import kept_count
 from dinojax.models.embed import patch_grid
 from dinojax.models.presets import Backbone
+from dinojax.ssl.prepare import GLOBAL_VIEWS
 
 LANES, SUBLANES = 128, 8
 """TPUs fill the last two axes of an array, the last one first, up to multiples of these."""
-GLOBAL_VIEWS = 2
 
 
 class MeshShape(NamedTuple):

@@ -15,7 +15,6 @@ from dinojax.models.ffn import hidden_width
 from dinojax.models.vit import VisionTransformer
 from dinojax.planning import convnext_memory
 from dinojax.planning.streams import (
-    GLOBAL_VIEWS,
     SUBLANES,
     MeshShape,
     crop_streams,
@@ -25,6 +24,7 @@ from dinojax.planning.streams import (
     token_streams,
 )
 from dinojax.precision import get_precision
+from dinojax.ssl.prepare import GLOBAL_VIEWS
 from dinojax.views.recipe import ViewRecipe
 
 

@@ -6,6 +6,7 @@ from dinojax.models.embed import patch_grid
 from dinojax.models.flops import backbone_flops, head_flops, projection_flops
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.matching import MatchingModel
+from dinojax.ssl.prepare import GLOBAL_VIEWS
 
 
 class ImageFlops(NamedTuple):
@@ -28,7 +29,6 @@ def image_flops(
     local_px: int,
     local_crops: int,
     masked_patches: float,
-    global_crops: int = 2,
     channels: int = 3,
     drop_path_rate: float = 0.0,
     gram_px: int = 0,
@@ -60,17 +60,17 @@ def image_flops(
         return crops * head_flops(model.dino_head, width) + patches
 
     seen = frozen or model
-    teacher = global_crops * backbone(seen, teacher_px or global_px) / students
+    teacher = GLOBAL_VIEWS * backbone(seen, teacher_px or global_px) / students
     if gram_px:
-        teacher += global_crops * backbone(model, gram_px)
-    student = global_crops * backbone(model, global_px, drop_path_rate)
+        teacher += GLOBAL_VIEWS * backbone(model, gram_px)
+    student = GLOBAL_VIEWS * backbone(model, global_px, drop_path_rate)
     if local_crops:
         student += local_crops * backbone(model, local_px, drop_path_rate)
     return ImageFlops(
         student_backbone=3 * student,
-        student_heads=3 * heads(model, global_crops + local_crops),
+        student_heads=3 * heads(model, GLOBAL_VIEWS + local_crops),
         teacher_backbone=teacher,
-        teacher_heads=heads(seen, global_crops) / students,
+        teacher_heads=heads(seen, GLOBAL_VIEWS) / students,
     )
 
 
@@ -80,7 +80,6 @@ def matching_flops(
     *,
     global_px: int,
     teacher_px: int,
-    global_crops: int = 2,
     channels: int = 3,
     drop_path_rate: float = 0.0,
     students: int = 1,
@@ -96,8 +95,8 @@ def matching_flops(
     )
     teacher = backbone_flops(frozen.backbone, teacher_px, channels=channels)
     return ImageFlops(
-        student_backbone=3 * global_crops * student,
-        student_heads=3 * global_crops * heads,
-        teacher_backbone=global_crops * teacher / students,
+        student_backbone=3 * GLOBAL_VIEWS * student,
+        student_heads=3 * GLOBAL_VIEWS * heads,
+        teacher_backbone=GLOBAL_VIEWS * teacher / students,
         teacher_heads=0,
     )

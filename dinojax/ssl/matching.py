@@ -79,7 +79,7 @@ class FeatureObjective(NamedTuple):
 
 
 class FeatureLoss(NamedTuple):
-    """Takes the place of `step.Loss`; the update is the same for every number of micro-batches."""
+    """Takes the place of `loss.Loss`; the update is the same for every number of micro-batches."""
 
     model: MatchingModel
     frozen: MatchingModel

@@ -4,8 +4,8 @@ import math
 
 import jax.numpy as jnp
 
-from dinojax.typing import Array, Float, Int, Key
-from dinojax.views.draws import between, draw, integer_to
+from dinojax.typing import Array, Float, Int
+from dinojax.views.draws import between, integer_to
 
 TRIES = 10
 BOX_DRAWS = {"area": TRIES, "log_aspect": TRIES, "offset": 2}
@@ -26,8 +26,8 @@ def largest_side(
     return min(canvas_px, math.ceil(canvas_px * share) + 1)
 
 
-def sample_box(
-    key: Key,
+def choose_box(
+    unit: dict[str, Float[Array, " n"]],
     size_hw: Int[Array, "2"],
     scale: tuple[float, float],
     *,
@@ -37,19 +37,9 @@ def sample_box(
 
     torchvision's `RandomResizedCrop`: the first of ten (area, aspect) pairs whose box fits, at a
     uniform integer offset; if none fits, the largest centred box whose aspect (width / height) lies
-    in `ratio`. All ten are drawn at once. `size_hw` is the image in the canvas' top left corner.
+    in `ratio`. `unit` has the numbers named in `BOX_DRAWS`. `size_hw` is the image in the canvas'
+    top left corner.
     """
-    return choose_box(draw(key, **BOX_DRAWS), size_hw, scale, ratio=ratio)
-
-
-def choose_box(
-    unit: dict[str, Float[Array, " n"]],
-    size_hw: Int[Array, "2"],
-    scale: tuple[float, float],
-    *,
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
-) -> Int[Array, "4"]:
-    """`sample_box` from numbers already drawn: the entries of `unit` named in `BOX_DRAWS`."""
     size_hw = size_hw.astype(jnp.int32)
 
     area = size_hw.prod() * between(unit["area"], *scale)

@@ -38,23 +38,6 @@ def to_grey(image: Float[Array, "*b H W C"]) -> Float[Array, "*b H W 1"]:
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
-def adjust_brightness(
-    image: Float[Array, "H W C"], factor: float | Float[Array, ""]
-) -> Float[Array, "H W C"]:
-    """Blend with black; 0 is black, 1 the image."""
-    return _blend(image, 0.0, factor)
-
-
-def adjust_contrast(
-    image: Float[Array, "H W C"],
-    factor: float | Float[Array, ""],
-    *,
-    content: Bool[Array, "H W 1"] | None = None,
-) -> Float[Array, "H W C"]:
-    """Blend with the mean luma of `content` (default: all pixels); 0 is flat grey, 1 the image."""
-    return _blend(image, to_grey(image).mean(where=content), factor)
-
-
 def adjust_saturation(
     image: Float[Array, "H W C"], factor: float | Float[Array, ""]
 ) -> Float[Array, "H W C"]:

@@ -28,6 +28,10 @@ def debug(batch: int, draw: int | None, koleo: int | None, topk: int = 1, micro:
         ({"batch": 32, "draw": 2, "koleo": 4, "topk": 3}, 8),
         ({"batch": 24, "draw": 12, "koleo": 6}, 2),
         ({"batch": 32, "draw": 2, "koleo": 4, "micro": 4}, 2),
+        # Neighbours are searched across shards, as the 7B's high-resolution recipe does on 256.
+        ({"batch": 16, "draw": 1, "koleo": 16}, 2),
+        ({"batch": 24, "draw": 4, "koleo": 8}, 2),
+        ({"batch": 2048, "draw": 8, "koleo": 16}, 256),
     ],
 )
 def test_groups_that_fit(sizes, shards):
@@ -41,39 +45,43 @@ def test_groups_that_fit(sizes, shards):
         ({"batch": 8, "draw": None, "koleo": 4}, 2, "train.draw_group_size=8", [1, 2, 4]),
         ({"batch": 64, "draw": 3, "koleo": 2}, 2, "train.draw_group_size=3", [4, 8, 16, 32]),
         ({"batch": 16, "draw": -1, "koleo": 2}, 2, "train.draw_group_size=-1", [1, 2, 4, 8]),
-        # Draws fit and neighbours are searched across shards.
-        ({"batch": 16, "draw": 1, "koleo": 16}, 2, "dino.koleo_group_size=16", [2, 4, 8]),
-        ({"batch": 24, "draw": 4, "koleo": 8}, 2, "dino.koleo_group_size=8", [3, 4, 6, 12]),
+        # Draws fit.
+        ({"batch": 16, "draw": 2, "koleo": 5}, 2, "dino.koleo_group_size=5", [2, 4, 8, 16]),
         ({"batch": 16, "draw": 2, "koleo": 5}, 1, "dino.koleo_group_size=5", [2, 4, 8, 16]),
         ({"batch": 16, "draw": 2, "koleo": -4}, 1, "dino.koleo_group_size=-4", [2, 4, 8, 16]),
         # No neighbour in a group of one: here it is the draw group's size.
-        ({"batch": 16, "draw": 1, "koleo": None}, 8, "dino.koleo_group_size=1", [2]),
-        ({"batch": 32, "draw": 2, "koleo": 2, "topk": 2}, 4, "dino.koleo_group_size=2", [4, 8]),
+        ({"batch": 8, "draw": 1, "koleo": None}, 8, "dino.koleo_group_size=1", [2, 4, 8]),
+        ({"batch": 9, "draw": 1, "koleo": 2, "topk": 2}, 1, "dino.koleo_group_size=2", [3, 9]),
     ],
 )
 def test_groups_that_do_not_fit(sizes, shards, named, working):
     with pytest.raises(ValueError) as error:
         validate(debug(**sizes), batch_shards=shards)
     message, name = str(error.value), named.partition("=")[0]
-    assert f"train.batch_size={sizes['batch']} in groups of {named} does not split" in message
-    assert f"over {shards} batch shards; the number of groups must be a multiple" in message
+    draws = name == "train.draw_group_size"
+    number = f"a multiple of {shards} batch shards" if draws else "a whole number"
+    assert f"batch_size={sizes['batch']} is not {number} of groups of {named}" in message
+    larger = f"of more than dino.koleo_topk={sizes.get('topk', 1)} images"
+    assert (larger in message) == (not draws)
     assert message.endswith(f": use one of {name}={working}")
     key = name.rpartition(".")[2].partition("_")[0]
-    validate(debug(**{**sizes, key: working[-1]}), batch_shards=shards)
+    for size in working:
+        validate(debug(**{**sizes, key: size}), batch_shards=shards)
 
 
 @pytest.mark.parametrize(
     ("sizes", "shards", "multiple"),
     [
-        ({"batch": 12, "draw": 1, "koleo": 2}, 8, 16),
-        ({"batch": 8, "draw": 1, "koleo": 8}, 8, 16),
-        ({"batch": 16, "draw": 2, "koleo": 2, "topk": 3}, 8, 32),
+        ({"batch": 12, "draw": 1, "koleo": 2}, 8, 8),
+        ({"batch": 8, "draw": 1, "koleo": 2, "topk": 11}, 4, 16),
+        ({"batch": 24, "draw": 3, "koleo": 2, "topk": 3, "micro": 2}, 4, 48),
     ],
 )
 def test_a_batch_that_no_group_fits(sizes, shards, multiple):
     with pytest.raises(ValueError, match=rf"use a train\.batch_size .* multiple of {multiple}$"):
         validate(debug(**sizes), batch_shards=shards)
-    validate(debug(**{**sizes, "batch": multiple, "koleo": multiple // 8}), batch_shards=shards)
+    koleo = multiple // (sizes["micro"] * shards) if "micro" in sizes else multiple
+    validate(debug(**{**sizes, "batch": multiple, "koleo": koleo}), batch_shards=shards)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +89,7 @@ def test_a_batch_that_no_group_fits(sizes, shards, multiple):
     [
         ({"draw": 8, "koleo": 4}, "train.draw_group_size=8", "train.draw_group_size=[1, 2, 4]"),
         ({"draw": 4, "koleo": 8}, "dino.koleo_group_size=8", "dino.koleo_group_size=[2, 4]"),
+        ({"draw": 4, "koleo": 32}, "dino.koleo_group_size=32", "dino.koleo_group_size=[2, 4]"),
     ],
 )
 def test_groups_that_do_not_fit_a_micro_batch(sizes, named, fix):
@@ -88,7 +97,8 @@ def test_groups_that_do_not_fit_a_micro_batch(sizes, named, fix):
     validate(debug(32, **sizes), batch_shards=2)
     with pytest.raises(ValueError) as error:
         validate(debug(32, **sizes, micro=4), batch_shards=2)
-    assert f"{named} does not split over train.micro_batches=4 x 2 batch shards" in str(error.value)
+    number = "a multiple of train.micro_batches=4 x 2 batch shards"
+    assert f"train.batch_size=32 is not {number} of groups of {named}" in str(error.value)
     assert str(error.value).endswith(f": use one of {fix}")
 
 

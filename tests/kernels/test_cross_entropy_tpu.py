@@ -56,7 +56,6 @@ def fused(pairs, student, prototypes, teacher, columns, center, weights):
         weights,
         pairs=pairs,
         temperature=OWN,
-        interpret=True,
     )
 
 

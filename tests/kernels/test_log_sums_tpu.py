@@ -12,8 +12,7 @@ F, TEMPERATURE = 6, 0.05
 SIZES = [(1, 1000), (300, 600)]
 """Rows and columns: one tile each, and with the small tiles below two and three that are not full,
 in two parts each."""
-by_rows = jax.jit(row_log_sums, static_argnames="interpret")
-by_columns = jax.jit(column_log_sums, static_argnames="interpret")
+by_rows, by_columns = jax.jit(row_log_sums), jax.jit(column_log_sums)
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +31,8 @@ def test_all_tiles_are_summed(rows, columns):
     offsets = np.where(np.arange(rows) % 3 == 1, np.inf, random(rows, seed=3))
     with jax.enable_x64(True):
         found = (
-            by_rows(x, w, center, TEMPERATURE, interpret=True),
-            by_columns(x, w, offsets, TEMPERATURE, interpret=True),
+            by_rows(x, w, center, TEMPERATURE),
+            by_columns(x, w, offsets, TEMPERATURE),
         )
         expected = (
             jax.nn.logsumexp((x @ w - center) / TEMPERATURE, axis=1),
@@ -49,7 +48,7 @@ def test_bf16_products_are_summed_in_float32():
     x, w, center = random(40, F, seed=0), random(F, 300, seed=1), random(300, seed=2)
     x, w = (np.asarray(jnp.asarray(a, jnp.bfloat16)).astype(np.float64) for a in (x, w))
     narrow = [jnp.asarray(a, jnp.bfloat16) for a in (x, w)]
-    found = by_rows(*narrow, jnp.asarray(center, jnp.float32), TEMPERATURE, interpret=True)
+    found = by_rows(*narrow, jnp.asarray(center, jnp.float32), TEMPERATURE)
     scaled = (x @ w - center) / TEMPERATURE
     peak = scaled.max(axis=1, keepdims=True)
     expected = peak[:, 0] + np.log(np.exp(scaled - peak).sum(axis=1))

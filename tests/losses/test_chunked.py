@@ -47,7 +47,7 @@ def dino(
         return dino_loss(student @ prototypes, probs, **options)
     rows = TeacherRows(teacher, columns, center, TEMPERATURE)
     if chunk == "fused":
-        return fused_dino_loss(Rows(student, prototypes), rows, interpret=True, **options)
+        return fused_dino_loss(Rows(student, prototypes), rows, **options)
     return chunked_dino_loss(Rows(student, prototypes), rows, chunk=chunk, **options)
 
 
@@ -59,13 +59,13 @@ def ibot(student, prototypes, teacher, columns, center, chunk: Any = "plain"):
         return ibot_loss(student @ prototypes, probs, weights, **options)
     rows = TeacherRows(teacher, columns, center, TEMPERATURE)
     if chunk == "fused":
-        return fused_ibot_loss(Rows(student, prototypes), rows, weights, interpret=True, **options)
+        return fused_ibot_loss(Rows(student, prototypes), rows, weights, **options)
     return chunked_ibot_loss(Rows(student, prototypes), rows, weights, chunk=chunk, **options)
 
 
 def center_by(chunk: Any):
     if chunk == "fused":
-        return partial(fused_sinkhorn_center, interpret=True)
+        return fused_sinkhorn_center
     return partial(sinkhorn_center, chunk=chunk)
 
 

@@ -20,14 +20,13 @@ def random(*shape: int, seed: int) -> jax.Array:
 def loss(features, prototypes, columns, real):
     """Of teacher features in the place of the student's; patches of the first crops."""
     rows = features[0].reshape(meshes.current_batch_shards(), -1, F)
-    given = {"real": real.reshape(rows.shape[:2]), "interpret": True}
-    center = fused_sinkhorn_center(rows, columns, TEMPERATURE, **given)
+    center = fused_sinkhorn_center(rows, columns, TEMPERATURE, real=real.reshape(rows.shape[:2]))
     teacher = TeacherRows(features[:2], columns, center, TEMPERATURE)
     patches = teacher._replace(features=features[:1])
-    cls = fused_dino_loss(Rows(features, prototypes), teacher, interpret=True)
+    cls = fused_dino_loss(Rows(features, prototypes), teacher)
     weights = jnp.where(real, 0.5, 0)[None]
     patch = Rows(features[1:2], prototypes)
-    return cls + fused_ibot_loss(patch, patches, weights, images=7, interpret=True)
+    return cls + fused_ibot_loss(patch, patches, weights, images=7)
 
 
 def test_eight_devices():

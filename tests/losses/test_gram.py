@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import check_loss, compile_on_eight, value_and_gradient
+from oracles import check_loss, compile_on_eight, round_factors, value_and_gradient
 
 from dinojax.losses.gram import NEGATIVES, gram_loss
 
@@ -113,6 +113,19 @@ def test_bf16_features_are_widened():
         assert found.dtype == jnp.float32
         wide = (x.astype(jnp.float32) for x in (student, teacher))
         np.testing.assert_allclose(found, loss_of(*wide, normalized=normalized), rtol=1e-6)
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_products_of_bf16_features_are_exact_in_one_pass(monkeypatch, normalized):
+    """The student is near its teacher, where rounded unit rows would change the loss most."""
+    teacher = RNG.normal(size=(2, 8, 64))
+    near = teacher + 0.03 * RNG.normal(size=teacher.shape)
+    student, teacher = (jnp.asarray(x, jnp.bfloat16) for x in (near, teacher))
+    wide = (np.asarray(x, np.float64) for x in (student, teacher))
+    expected = value(*wide, normalized=normalized)
+    round_factors(monkeypatch)
+    found = gram_loss(student, teacher, normalized=normalized)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
 def test_eight_devices():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import check_loss, compile_on_eight, value_and_gradient
+from oracles import check_loss, compile_on_eight, round_factors, value_and_gradient
 
 from dinojax.losses.koleo import EPSILON, koleo_loss
 
@@ -125,9 +125,20 @@ def test_bf16_features_are_widened():
     np.testing.assert_allclose(found, loss_of(rounded.astype(jnp.float32)), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("group_size", "travels"), [(2, False), (None, True)])
+def test_neighbours_among_rows_that_are_alike(monkeypatch):
+    """At cosines of 0.99; wrong neighbours are further away, and cost less."""
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.normal(size=384) + 0.1 * rng.normal(size=(64, 384)), jnp.float32)
+    expected = oracle(np.asarray(features, np.float64))
+    round_factors(monkeypatch)
+    assert float(koleo_loss(features)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("group_size", "travels"), [(2, False), (4, True), (8, True), (None, True)]
+)
 def test_eight_devices(group_size, travels):
-    """Groups that lie whole on a device need no others' features; one group of all does."""
+    """Groups that lie whole on a device need no others' features; those of several devices do."""
     features = FEATURES.astype(np.float32)
     loss = partial(koleo_loss, group_size=group_size)
     (found, gradient), program = compile_on_eight(jax.value_and_grad(loss), features, axis=0)

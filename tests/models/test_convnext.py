@@ -7,7 +7,7 @@ import pytest
 
 from dinojax import trees
 from dinojax.models.convnext import ConvNeXt
-from dinojax.models.convnext_block import drop_path_gains
+from dinojax.models.convnext_block import ConvNeXtBlock, LayerGains, drop_path_gains
 from dinojax.models.features import CropDraws
 from dinojax.precision import POLICIES
 
@@ -44,6 +44,17 @@ def test_a_dropped_branch_is_absent(params):
     plain = jax.jit(lambda: MODEL.apply({"params": params}, SMALL)[0].cls)()
     np.testing.assert_allclose(whole, plain, rtol=1e-5, atol=1e-6)
     assert np.abs(plain - run(params)).max() > 1e-3
+
+
+def test_the_gain_is_not_rounded():
+    """In bfloat16 1 / 0.6 would be 1.6640625. Of an image of zeros a branch is its last bias."""
+    block = ConvNeXtBlock(None, 0.3, POLICIES["bfloat16"])
+    maps, gains = (jnp.zeros((1, 2, 2, 64), jnp.bfloat16),), (LayerGains(jnp.array([1 / 0.6])),)
+    params = block.init(jax.random.key(0), maps, gains)["params"]
+    bias = jax.random.normal(jax.random.key(1), (64,), jnp.bfloat16).astype(jnp.float32)
+    params["pwconv2"]["bias"] = bias
+    (found,) = block.apply({"params": params}, maps, gains)
+    np.testing.assert_array_equal(found[0, 0, 0], (bias / 0.6).astype(jnp.bfloat16))
 
 
 def test_gains_rise_in_rate_and_keep_the_expectation():

@@ -49,7 +49,7 @@ def test_groups_that_do_not_fill_the_devices_take_tensor():
     given = config(train__batch_size=64, train__draw_group_size=8)
     assert choose_mesh(given, 16, None).shape == (8, 1, 2)
     fixed = config(train__batch_size=64, train__draw_group_size=8, mesh__tensor=1)
-    with pytest.raises(ValueError, match=r"does not split over 16 batch shards"):
+    with pytest.raises(ValueError, match=r"is not a multiple of 16 batch shards of groups of"):
         choose_mesh(fixed, 16, None)
 
 

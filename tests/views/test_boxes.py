@@ -7,19 +7,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dinojax.views.boxes import largest_side, sample_box
+from dinojax.views.boxes import BOX_DRAWS, choose_box, largest_side
+from dinojax.views.draws import draw as draw_units
 
 DRAWS = 2000
 
 
 @partial(jax.jit, static_argnames=("scale", "ratio"))
-def sample(keys, size_hw, scale, **options):
-    return jax.vmap(lambda k: sample_box(k, size_hw, scale, **options))(keys)
+def box_of_each(keys, sizes, scale, **options):
+    return jax.vmap(lambda k, s: choose_box(draw_units(k, **BOX_DRAWS), s, scale, **options))(
+        keys, sizes
+    )
 
 
 def draw(size_hw, scale, **options):
     keys = jax.random.split(jax.random.key(0), DRAWS)
-    return np.asarray(sample(keys, jnp.asarray(size_hw, jnp.int32), scale, **options))
+    sizes = jnp.tile(jnp.asarray(size_hw, jnp.int32), (DRAWS, 1))
+    return np.asarray(box_of_each(keys, sizes, scale, **options))
 
 
 @pytest.mark.parametrize("size_hw", [(30, 40), (500, 375), (1, 1), (3, 200)])
@@ -60,9 +64,10 @@ def test_fallback_of_a_common_shape_is_the_whole_image():
 def test_size_may_differ_per_image():
     sizes = jnp.asarray([(40, 30), (12, 17)], jnp.int32)
     keys = jax.random.split(jax.random.key(3), 2)
-    batch = jax.jit(jax.vmap(lambda k, s: sample_box(k, s, (0.05, 1.0))))(keys, sizes)
+    batch = box_of_each(keys, sizes, (0.05, 1.0))
     for i in range(2):
-        np.testing.assert_array_equal(batch[i], sample(keys, sizes[i], (0.05, 1.0))[i])
+        alone = box_of_each(keys[i : i + 1], sizes[i : i + 1], (0.05, 1.0))
+        np.testing.assert_array_equal(batch[i], alone[0])
 
 
 @pytest.mark.parametrize("scale", [(0.05, 0.32), (0.32, 0.5), (0.32, 0.7), (0.32, 1.0)])
@@ -76,7 +81,7 @@ def test_no_side_exceeds_the_bound(scale):
     sizes = np.stack([short, np.full_like(short, canvas_px)], axis=1)
     sizes = np.concatenate([sizes, sizes[:, ::-1], rng.integers(1, canvas_px + 1, (1500, 2))])
     keys = jax.random.split(jax.random.key(1), len(sizes))
-    boxes = jax.jit(jax.vmap(lambda k, s: sample_box(k, s, scale)))(keys, jnp.asarray(sizes))
+    boxes = box_of_each(keys, jnp.asarray(sizes), scale)
     assert boxes[:, 2:].max() <= bound
     assert boxes[:, 2:].max() > 0.85 * bound
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adjustments import adjust
 
 from dinojax.views import colour
 
@@ -43,26 +44,27 @@ ORACLE = {
     colour.SATURATION: lambda x, f: blend(x, luma(x)[..., None], f),
     colour.HUE: turn,
 }
-OURS = {
-    colour.BRIGHTNESS: colour.adjust_brightness,
-    colour.CONTRAST: colour.adjust_contrast,
-    colour.SATURATION: colour.adjust_saturation,
-    colour.HUE: colour.adjust_hue,
-}
 
 
 def check(ours, expected):
     np.testing.assert_allclose(np.asarray(ours, float), expected, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.parametrize("operation", list(OURS))
+@pytest.mark.parametrize("operation", list(ORACLE))
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4, -0.1, -0.5])
 def test_operation(operation, factor):
     if operation != colour.HUE and factor < 0:
         factor += 2
     image = picture()
-    ours = jax.jit(OURS[operation])(jnp.asarray(image, jnp.float32), factor)
+    ours = adjust(jnp.asarray(image, jnp.float32), operation, factor)
     check(ours, ORACLE[operation](image, factor))
+
+
+def test_alone():
+    """As segmentation uses them."""
+    image = jnp.asarray(picture(), jnp.float32)
+    check(colour.adjust_saturation(image, 0.6), ORACLE[colour.SATURATION](picture(), 0.6))
+    check(colour.adjust_hue(image, -0.1), ORACLE[colour.HUE](picture(), -0.1))
 
 
 def test_grey():
@@ -81,7 +83,7 @@ def test_contrast_of_the_content_ignores_the_padding():
     content = np.zeros((*image.shape[:2], 1), bool)
     content[:7, :9] = True
     inner = image[:7, :9]
-    ours = colour.adjust_contrast(jnp.asarray(image), 0.7, content=jnp.asarray(content))
+    ours = adjust(jnp.asarray(image), colour.CONTRAST, 0.7, jnp.asarray(content))
     check(ours[:7, :9], blend(inner, luma(inner).mean(), 0.7))
 
 

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adjustments import adjust
 from torch_resize import resize_uint8
 
 from dinojax.views import blur, colour
-from dinojax.views.boxes import sample_box
+from dinojax.views.boxes import BOX_DRAWS, choose_box
 from dinojax.views.colour import normalise
+from dinojax.views.draws import draw
 from dinojax.views.params import Colour, CropParams, Geometry, Photometric, sample_params
 from dinojax.views.recipe import ViewRecipe
 from dinojax.views.render import render
@@ -52,17 +54,17 @@ def channels_first(x: jax.Array) -> jax.Array:
 
 blurred = jax.jit(blur.gaussian_blur)
 crop = jax.jit(resized_crop, static_argnums=2)
-ADJUST = {
-    "brightness": jax.jit(colour.adjust_brightness),
-    "contrast": jax.jit(colour.adjust_contrast),
-    "saturation": jax.jit(colour.adjust_saturation),
-    "hue": jax.jit(colour.adjust_hue),
+JITTER = {
+    "brightness": colour.BRIGHTNESS,
+    "contrast": colour.CONTRAST,
+    "saturation": colour.SATURATION,
+    "hue": colour.HUE,
 }
 
 
 def run_op(name: str, image: jax.Array) -> jax.Array:
     if match := re.fullmatch(r"(brightness|contrast|saturation|hue)(.+)", name):
-        return ADJUST[match[1]](image, float(match[2]))
+        return adjust(image, JITTER[match[1]], float(match[2]))
     if match := re.fullmatch(r"blur9_sigma(.+)", name):
         return blurred(image, float(match[1]))
     if match := re.fullmatch(r"solarize(.+)", name):
@@ -204,7 +206,7 @@ def check_frequency(ours: np.ndarray, frequency: float, theirs_n: int) -> None:
 
 @partial(jax.jit, static_argnums=2)
 def sample_boxes(keys: jax.Array, size_hw: jax.Array, scale: tuple[float, float]) -> jax.Array:
-    return jax.vmap(lambda k: sample_box(k, size_hw, scale))(keys)
+    return jax.vmap(lambda k: choose_box(draw(k, **BOX_DRAWS), size_hw, scale))(keys)
 
 
 @pytest.mark.parametrize("case", list(goldens.read_json(STATS)["random_resized_crop"]))

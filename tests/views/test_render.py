@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from adjustments import adjust
 from jax.extend.core import jaxprs_in_params
 
 from dinojax.views import colour
@@ -26,12 +27,6 @@ PLAIN = dataclasses.replace(
     solarize_probabilities=(0.0, 0.0, 0.0),
 )
 """Geometry only."""
-JITTER = {
-    colour.BRIGHTNESS: jax.jit(colour.adjust_brightness),
-    colour.CONTRAST: jax.jit(colour.adjust_contrast),
-    colour.SATURATION: jax.jit(colour.adjust_saturation),
-    colour.HUE: jax.jit(colour.adjust_hue),
-}
 
 
 def batch(size: int = 3, channels: int = 3):
@@ -140,7 +135,7 @@ def test_order_of_the_chain_against_single_operations(together):
             crop = cut(canvas[image].astype(float), box, 48)
             crop = crop[:, ::-1] if flip else crop
             for operation in np.asarray(chain.colour.order):
-                crop = JITTER[operation](crop, chain.colour.factors[operation])
+                crop = adjust(crop, operation, chain.colour.factors[operation])
             if chain.colour.grey:
                 crop = jnp.broadcast_to(colour.to_grey(crop), crop.shape)
             if blurred := chain.blur_sigma is not None and chain.blur_sigma > 0:
@@ -240,7 +235,7 @@ def test_bands(channels):
         crop = cut(canvas[0].astype(float), box, 48, flip=flip)
         operations = [op for op in np.asarray(chain.colour.order) if op < colour.SATURATION]
         for operation in operations:
-            crop = JITTER[operation](crop, chain.colour.factors[operation])
+            crop = adjust(crop, operation, chain.colour.factors[operation])
         if chain.blur_sigma is not None:
             crop = gaussian_blur(crop, chain.blur_sigma)
         if chain.solarize is not None:

@@ -1,8 +1,8 @@
 """Why a step was not finite: ``python -m dinojax.replay runs/x/bundles/step_41237``.
 
-Runs the step of a replay bundle again, from the checkpoint in the bundle, and if it is refused again
-looks at all tensors of the step. The same number of devices of the same kind gives the same bits; what was trained on
-several hosts is replayed on several hosts, by the same flags.
+Runs the step of a replay bundle again, from the checkpoint in the bundle, and looks at all tensors
+of a step that is refused again. The same number of devices of the same kind gives the same bits;
+what was trained on several hosts is replayed on several hosts, by the same flags.
 """
 
 import json

@@ -27,9 +27,7 @@ def test_scans_hand_on_notes_and_no_tensors(model):
         return jax.tree.map(jnp.sum, tree)
 
     watched = functools.partial(apply_watched, model, note=sums, methods=[METHOD])
-    captured = functools.partial(
-        model.apply, capture_intermediates=True, mutable=["intermediates"]
-    )
+    captured = functools.partial(model.apply, capture_intermediates=True, mutable=["intermediates"])
     variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     (_, notes), (_, tensors) = (
         jax.eval_shape(apply, variables, IMAGES) for apply in (watched, captured)
@@ -42,7 +40,5 @@ def test_scans_hand_on_notes_and_no_tensors(model):
         for one in jax.make_jaxpr(watched)(variables, IMAGES).eqns
         if one.primitive.name == "scan"
     ]
-    stacked = [
-        out.aval.shape for loop in loops for out in loop.outvars[loop.params["num_carry"] :]
-    ]
+    stacked = [out.aval.shape for loop in loops for out in loop.outvars[loop.params["num_carry"] :]]
     assert (DEPTH,) in stacked and {len(shape) for shape in stacked} == {1}

@@ -12,8 +12,8 @@ from recorded import PLAIN
 
 from dinojax.build.inputs import build_inputs
 from dinojax.build.loss import build_loss, build_step_loss
-from dinojax.build.step import build_init, build_train_step
-from dinojax.config import Config, default_config, parse_config
+from dinojax.build.step import build_init
+from dinojax.config import default_config, parse_config
 from dinojax.config.shrink import shrink
 from dinojax.replay import step_findings
 from dinojax.ssl import findings
@@ -85,33 +85,6 @@ def test_an_infinite_weight_of_the_first_layer(given, whose, path, modules):
     assert not [one for one in found if one.stage == "teacher modules"]
 
 
-def stages_of(given: Config):
-    """``(state, batch) -> counts``, not yet jitted."""
-    parts = build_loss(given), build_step_loss(given), build_inputs(given)
-    return partial(findings.count_stages, *parts)
-
-
-@pytest.mark.slow
-def test_it_needs_about_the_memory_of_the_train_step():
-    """Whatever the depth: no tensors of all layers at once."""
-    for depth in (2, 10):
-        config = shrink(default_config())
-        config.student.depth, config.student.remat = depth, "full"
-        config.update_from_flattened_dict({k.replace("__", "."): v for k, v in PLAIN.items()})
-        config = parse_config(config)
-        side, batch = config.data.canvas_px, config.train.batch_size
-        given = {
-            "canvas": jax.ShapeDtypeStruct((batch, side, side, 3), "uint8"),
-            "size": jax.ShapeDtypeStruct((batch, 2), "int32"),
-        }
-        state = jax.eval_shape(build_init(config))
-        look, step = (
-            jax.jit(program).lower(state, given).compile().memory_analysis().temp_size_in_bytes
-            for program in (stages_of(config), build_train_step(config))
-        )
-        assert look < 1.5 * step, (depth, look, step)
-
-
 def test_no_count_wraps(monkeypatch):
     """The patch embedding of the 7B recipe has 2^33 numbers."""
     leaf = jax.ShapeDtypeStruct((256, 32, 256, 4096), jnp.bfloat16)
@@ -152,10 +125,8 @@ def test_products_are_those_of_the_train_step(monkeypatch):
 
     monkeypatch.setattr(Loss, "examine", spy({}, {}))
     monkeypatch.setattr(Loss, "gradients", spy({}, {}, None))
+    parts = build_loss(config), build_step_loss(config), spy()
     with jax.default_matmul_precision("default"):
-        jax.eval_shape(
-            partial(stages_of(config).func, build_loss(config), build_step_loss(config), spy()),
-            jax.eval_shape(build_init(config)),
-            None,
-        )
+        state = jax.eval_shape(build_init(config))
+        jax.eval_shape(partial(findings.count_stages, *parts), state, None)
     assert seen == [(jax.lax.Precision.HIGHEST,) * 2] * 3

@@ -37,7 +37,7 @@ Attend = Callable[..., jax.Array]
 LENGTHS = (41, 54, 201, 261, 1029, 2309)
 """Tokens of crops of 96 px (patches of 16), 98 (14), 224 (16), 224 (14), 512 and 768 px."""
 PASSES = ("forward", "forward+backward")
-OF_PLATFORM = {"tpu": ("tpu",), "gpu": ("cudnn", "flash")}
+OF_PLATFORM = {"tpu": ("tpu",), "gpu": ("cudnn", "flash", "flash_mma")}
 """Backends beside the reference that are not interpreted there."""
 PEER = "peer "
 """Before the names of peers in rows."""

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
+from dinojax import command
 from dinojax.config.curation import CurationConfig, parse_config
-from dinojax.config.parse import quote_keywords
 from dinojax.curation.cluster_stage import cluster_stage
 from dinojax.curation.dedup_stage import dedup_stage
 from dinojax.curation.embed_stage import embed_stage
@@ -46,7 +46,7 @@ STAGES: dict[str, Callable[[CurationConfig, Path], dict[str, Any]]] = {
         given.sample, given.seed, work / "sample", work / "cluster", given.runner
     ),
     "retrieve": lambda given, work: retrieve_stage(
-        given.retrieve, given.seed, work / "retrieve", work / "cluster"
+        given.retrieve, given.seed, work / given.retrieve.stage, work / "cluster"
     ),
     "mix": lambda given, work: mix_stage(given.mix, work / "mix"),
     "page": lambda given, work: page_stage(given.page, given.dedup, given.retrieve, work),
@@ -81,7 +81,6 @@ def curate(stage: str, config: CurationConfig, workdir: Path) -> dict[str, Any]:
     cluster.connect(mesh)
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            workdir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(workdir, "dinojax.curate"))
         if stage != EMBED:
             stack.enter_context(jax.set_mesh(mesh))
@@ -90,7 +89,7 @@ def curate(stage: str, config: CurationConfig, workdir: Path) -> dict[str, Any]:
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) != 2:
-        raise app.UsageError(f"give one stage, of {', '.join(STAGES)}, not {list(argv[1:])}")
+        command.refuse(f"give one stage, of {', '.join(STAGES)}, not {list(argv[1:])}")
     given = flags.FLAGS
     try:
         cluster.start(given.coordinator, given.num_processes, given.process_id)
@@ -105,10 +104,9 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[:] = quote_keywords(sys.argv)
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Where the stages live, each in a folder of its name.")
     cluster.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
-    app.run(main)
+    command.run(main)

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
+from dinojax import command
 from dinojax import mesh as meshes
 from dinojax.backbones.open import open_backbone
 from dinojax.backbones.opened import Opened
 from dinojax.backbones.run import Trained
 from dinojax.config import Config
 from dinojax.config.evaluation import EvalConfig, ImagesConfig, parse_config
-from dinojax.config.parse import quote_keywords
 from dinojax.config.students import config_of
 from dinojax.data.check import fingerprint, truth_digest
 from dinojax.data.eval_records import EvalRecords, check_needs
@@ -34,7 +34,6 @@ from dinojax.finished_scores import FinishedScores
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, program
 from dinojax.runtime.atomic import replace_text
-from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, exit_code, leave
 from dinojax.runtime.fingerprints import hash_text
 from dinojax.score_table import markdown
@@ -207,7 +206,7 @@ def _evaluation(
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
+        command.refuse(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
         cluster.start(given.coordinator, given.num_processes, given.process_id)
@@ -239,5 +238,4 @@ if __name__ == "__main__":
     cluster.define_flags()
     config_flags.DEFINE_config_file("config", None, "Protocols, as configs/eval/in1k.py.")
     flags.mark_flag_as_required("checkpoint")
-    mute()
-    app.run(main, argv=quote_keywords(sys.argv))
+    command.run(main)

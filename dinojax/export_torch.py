@@ -25,10 +25,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from dinojax import command, trees
 from dinojax import mesh as meshes
-from dinojax import trees
 from dinojax.backbones.open import open_backbone
 from dinojax.backbones.opened import Opened, fingerprint_of_params
 from dinojax.backbones.run import Trained
@@ -51,7 +51,6 @@ from dinojax.export_parts import (
     read_student,
 )
 from dinojax.models.pixels import Pixels
-from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 
 Told = dict[str, Any]
@@ -161,7 +160,7 @@ def _bytes(path: Path) -> int:
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
+        command.refuse(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
         audit, told = export_torch(
@@ -190,5 +189,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool("json", False, "Print one JSON object.")
     flags.mark_flags_as_required(["checkpoint", "out"])
     jax.config.update("jax_platforms", "cpu")  # the weights only pass through
-    mute()
-    app.run(main)
+    command.run(main)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
+from dinojax import command
 from dinojax.config import Config, parse_config, to_dict
 from dinojax.reference_yaml.convert import Converted, convert
 from dinojax.reference_yaml.values import read_values
@@ -76,7 +77,7 @@ def _word(text: str) -> str:
 def main(argv: Sequence[str]) -> None:
     given = flags.FLAGS
     if len(argv) != 2:
-        raise app.UsageError(f"one FILE is converted, not {list(argv[1:])}; options start with --")
+        command.refuse(f"one FILE is converted, not {list(argv[1:])}; options start with --")
     try:
         text, converted = import_config(argv[1], given.gpus, given.system)
         if given.out is not None:
@@ -104,4 +105,4 @@ if __name__ == "__main__":
     flags.DEFINE_enum("system", None, ["dinov3", "dinov2"], "Whose file; none: by its keys.")
     flags.DEFINE_bool("json", False, "Print what is not honoured as one JSON object.")
     flags.mark_flags_as_required(["gpus"])
-    app.run(main)
+    command.run(main)

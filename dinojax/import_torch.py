@@ -16,8 +16,9 @@ from dataclasses import asdict
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 
+from dinojax import command
 from dinojax.backbones.model import Model
 from dinojax.backbones.open import open_backbone
 from dinojax.backbones.opened import fingerprint_of_params
@@ -26,7 +27,6 @@ from dinojax.backbones.released import Released, open_released
 from dinojax.export.audit import Audit
 from dinojax.imported import write_imported
 from dinojax.lineage import LICENCE, licence_of
-from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, exit_code, leave
 
 
@@ -109,7 +109,7 @@ def _check_patterns(flag: str, patterns: Sequence[str], names: Sequence[str]) ->
 def main(argv: Sequence[str]) -> None:
     given = flags.FLAGS
     if len(argv) != 2:
-        raise app.UsageError(f"one FILE is imported, not {list(argv[1:])}; options start with --")
+        command.refuse(f"one FILE is imported, not {list(argv[1:])}; options start with --")
     try:
         audit, result = import_torch(
             argv[1],
@@ -140,5 +140,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool("allow_pth", False, "Read files of PyTorch, by weights_only=True.")
     flags.DEFINE_bool("json", False, "Print one JSON object.")
     jax.config.update("jax_platforms", "cpu")  # the weights only pass through
-    mute()
-    app.run(main)
+    command.run(main)

@@ -15,15 +15,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax.sharding import SingleDeviceSharding
 
+from dinojax import command
 from dinojax.backbones.sniff import describe, nearest_preset, presets_of
 from dinojax.export.names import nest
 from dinojax.export.tensor_file import FLOATS
 from dinojax.export.weights import is_weights, open_weights
 from dinojax.lineage import describe_header, describe_run
-from dinojax.runtime.checkpoint import DIRECTORY, mute
+from dinojax.runtime.checkpoint import DIRECTORY
 from dinojax.runtime.contract import FILE
 from dinojax.runtime.earlier import STUDENT, find_earlier
 from dinojax.runtime.exits import STOPS, leave
@@ -184,7 +185,7 @@ def _print_parents(found: Sequence[dict[str, Any]], depth: int) -> None:
 def main(argv: Sequence[str]) -> None:
     given = flags.FLAGS
     if len(argv) != 2:
-        raise app.UsageError(f"one FILE_OR_DIR is inspected, not {list(argv[1:])}")
+        command.refuse(f"one FILE_OR_DIR is inspected, not {list(argv[1:])}")
     try:
         found = inspect(argv[1], allow_pth=given.allow_pth)
     except STOPS as error:
@@ -203,5 +204,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool("allow_pth", False, "Read files of PyTorch, by weights_only=True.")
     flags.DEFINE_bool("json", False, "Print one JSON object.")
     jax.config.update("jax_platforms", "cpu")
-    mute()
-    app.run(main)
+    command.run(main)

@@ -10,11 +10,10 @@ import sys
 from collections.abc import Sequence
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from dinojax.config.parse import quote_keywords
-from dinojax.runtime.checkpoint import mute
+from dinojax import command
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.stages.declare import parse_pipeline
 from dinojax.stages.report import scores_table, table
@@ -23,7 +22,7 @@ from dinojax.stages.run import StageError, check, run, survey
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
+        command.refuse(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
         stages = parse_pipeline(given.config)
@@ -43,7 +42,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[:] = quote_keywords(sys.argv)
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Where the stages live, each in a folder of its name.")
     flags.DEFINE_bool("dry_run", False, "Only print what is done, and what would run and why.")
@@ -52,6 +50,5 @@ if __name__ == "__main__":
     )
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
-    mute()
     jax.config.update("jax_platforms", "cpu")  # the accelerators are for the stages
-    app.run(main)
+    command.run(main)

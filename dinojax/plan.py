@@ -11,14 +11,13 @@ import sys
 from collections.abc import Sequence
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from dinojax import trees
+from dinojax import command, trees
 from dinojax.build.flops import mean_image_flops
 from dinojax.build.step import build_init
 from dinojax.config import Config, parse_config
-from dinojax.config.parse import quote_keywords
 from dinojax.planning.communication import predict_collectives
 from dinojax.planning.memory import high_points
 from dinojax.planning.mesh_choice import choose_mesh, largest_resolution, shortfall
@@ -79,7 +78,7 @@ def make_plan(
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
+        command.refuse(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
         config, topology = parse_config(given.config), parse_topology(given.topology)
@@ -101,7 +100,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[:] = quote_keywords(sys.argv)
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("topology", None, "v5e:4x4, v5p:4x4x8, v6e:8x8, gpu:8xh200 and the like.")
     flags.DEFINE_bool("compile", False, "Compile the train step with the TPU compiler (libtpu).")
@@ -109,4 +107,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool("json", False, "Print one JSON object.")
     flags.mark_flags_as_required(["config", "topology"])
     jax.config.update("jax_platforms", "cpu")  # whatever is here is not asked
-    app.run(main)
+    command.run(main)

@@ -11,14 +11,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
+from dinojax import command
 from dinojax.data.check import fingerprint
 from dinojax.data.manifest import MANIFEST, PARTS, Manifest, read_manifest
 from dinojax.data.open import open_source
 from dinojax.data.shard_writer import estimate_bytes
 from dinojax.data.stored import Encoding
 from dinojax.prepare_folder import begin_or_continue, check_same, finish, write_shards
+from dinojax.runtime.exits import STOPS, leave
 from dinojax.runtime.lock import locked
 
 OPTIONS = (
@@ -56,6 +58,7 @@ def prepare(
         ValueError: an option outside its range, a folder of other data, or too many unreadable
             records.
         FileNotFoundError: the source does not exist.
+        dinojax.data.threads.StorageError: the storage fails; the same call goes on from there.
     """
     for name, value, low, high, working in (
         ("shards", 1 if shards is None else shards, 1, 99_999, 16),
@@ -78,7 +81,6 @@ def prepare(
         "options": {**dataclasses.asdict(encoding), "shards": min(count, len(records))},
     }
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "dinojax.prepare"):
         if not (folder / MANIFEST).exists():
             begin_or_continue(folder, plan)
@@ -92,14 +94,14 @@ def prepare(
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
+        command.refuse(f"unknown arguments {list(argv[1:])}; options start with --")
     values = flags.FLAGS
     options = {name: getattr(values, name) for name in OPTIONS}
     try:
         manifest = prepare(values.source, values.out, **options)
-    except (ValueError, OSError) as error:
+    except STOPS as error:
         print(f"dinojax.prepare: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        leave(error)
     for name, value in (
         ("records", manifest.records),
         ("left out", len(manifest.skipped)),
@@ -140,4 +142,4 @@ if __name__ == "__main__":
     flags.DEFINE_float("bad_budget", 0.001, "Share of records that may be unreadable.")
     flags.DEFINE_integer("num_threads", None, "Decoding threads; by default one per core.")
     flags.mark_flags_as_required(["source", "out"])
-    app.run(main)
+    command.run(main)

@@ -22,6 +22,7 @@ from dinojax.data.stored import Encoding
 from dinojax.data.tally import Tally
 from dinojax.data.tfds_export import shard_name, write_tfds_metadata
 from dinojax.runtime.atomic import replace_text
+from dinojax.runtime.lock import FILE as LOCK
 
 SHOWN = 3
 
@@ -36,7 +37,7 @@ def begin_or_continue(folder: Path, plan: dict[str, Any]) -> None:
     if path.exists():
         check_same(folder, plan, json.loads(path.read_text(encoding="utf-8")))
         return
-    if any(entry.name != PARTS for entry in folder.iterdir()):
+    if any(entry.name not in (PARTS, LOCK) for entry in folder.iterdir()):
         raise ValueError(f"out={folder} holds other files; give a new or empty folder")
     path.parent.mkdir(exist_ok=True)
     replace_text(path, json.dumps(plan))

@@ -13,8 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags, logging
+from absl import flags, logging
 
+from dinojax import command
 from dinojax import mesh as meshes
 from dinojax.build.gram import build_refresh
 from dinojax.build.inputs import build_inputs
@@ -211,7 +212,7 @@ def tell(result: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) != 2:
-        raise app.UsageError("give one bundle: python -m dinojax.replay runs/x/bundles/step_41237")
+        command.refuse("give one bundle: python -m dinojax.replay runs/x/bundles/step_41237")
     given = flags.FLAGS
     try:
         cluster.start(given.coordinator, given.num_processes, given.process_id)
@@ -235,4 +236,4 @@ if __name__ == "__main__":
     flags.DEFINE_bool("json", False, "Print one JSON document.")
     cluster.define_flags()
     logging.set_verbosity(logging.WARNING)
-    app.run(main)
+    command.run(main)

@@ -32,8 +32,8 @@ def linear_warmup_cosine_decay(
     cosine = total_steps - warmup_steps if cosine_steps is None else cosine_steps
     if warmup_steps < 0 or cosine < 0 or warmup_steps + cosine > total_steps:
         raise ValueError(
-            f"schedule with warmup_steps={warmup_steps} and cosine_steps={cosine_steps} does not "
-            f"fit into total_steps={total_steps}; shorten them or train longer"
+            f"warmup_steps={warmup_steps} and cosine_steps={cosine_steps} do not fit into "
+            f"{total_steps} steps; shorten them or train longer"
         )
 
     def schedule(step: Step) -> Float[Array, ""]:
@@ -67,9 +67,10 @@ def cosine_schedule(
     """
     cosine = total_steps - warmup_steps - freeze_steps
     if cosine < 0:
+        frozen = f" and freeze_steps={freeze_steps}" if freeze_steps else ""
         raise ValueError(
-            f"schedule with freeze_steps={freeze_steps} and warmup_steps={warmup_steps} does not "
-            f"fit into total_steps={total_steps}; shorten them or train longer"
+            f"warmup_steps={warmup_steps}{frozen} do not fit into {total_steps} steps; shorten "
+            "them or train longer"
         )
 
     def half_cosine(i: Float[Array, ""]) -> Float[Array, ""]:

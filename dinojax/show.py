@@ -18,15 +18,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
-from dinojax import show_features
+from dinojax import command, show_features
 from dinojax.batch_sheet import extent, sheet, slots, table
 from dinojax.evaluation.snapshot_scores import CRITERIA, FILE, Snapshot, as_text
 from dinojax.recorder import rebuild, uses
 from dinojax.runs import open_run
 from dinojax.runtime.atomic import replace_bytes, replace_text
-from dinojax.runtime.checkpoint import mute
 from dinojax.runtime.exits import STOPS, leave
 from dinojax.show_features import DATA
 from dinojax.show_report import make_report
@@ -121,7 +120,7 @@ def main(argv: Sequence[str]) -> None:
     given = flags.FLAGS
     known = (*COMMANDS, *show_features.COMMANDS)
     if len(argv) != 2 or argv[1] not in known:
-        raise app.UsageError(f"give one of {known} and options that start with --")
+        command.refuse(f"give one of {known} and options that start with --")
     try:
         if argv[1] in show_features.COMMANDS:
             print(show_features.show_features(argv[1], _wanted(given), _needed(given, "out")))
@@ -225,5 +224,4 @@ if __name__ == "__main__":
         "by", None, CRITERIA, "snapshots: what orders them; default: the first that is known."
     )
     flags.DEFINE_bool("json", False, "One JSON document instead of a table.")
-    mute()
-    app.run(main)
+    command.run(main)

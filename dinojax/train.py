@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
+from dinojax import command, trees
 from dinojax import mesh as meshes
-from dinojax import trees
 from dinojax.build.gram import build_refresh
 from dinojax.build.inputs import build_views
 from dinojax.build.step import build_init
 from dinojax.config import Config, parse_config, to_dict
-from dinojax.config.parse import quote_keywords
 from dinojax.precision import get_precision
 from dinojax.runtime import cluster
 from dinojax.runtime.agreement import agree, program
-from dinojax.runtime.checkpoint import abstract, mute
+from dinojax.runtime.checkpoint import abstract
 from dinojax.runtime.exits import STOPS, exit_code, leave
+from dinojax.runtime.lock import locked
 from dinojax.runtime.preemption import Preemption
 from dinojax.runtime.rollback import run_segments
 from dinojax.runtime.summary import finished, write_summary
@@ -46,6 +46,9 @@ from dinojax.training.mesh import run_mesh
 from dinojax.training.safety import advance, make_series
 from dinojax.views.recipe import RGB_ONLY
 
+LAST_WORDS_S = 60.0
+"""How long a process that is being ended may go on to hold its workdir."""
+
 
 def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dict[str, Any]:
     """Train or resume in `workdir` and return the summary, also written to ``summary.json``.
@@ -57,8 +60,8 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
             is bound to them (`dinojax.runtime.contract`).
 
     Raises:
-        ValueError: an impossible configuration, unreadable data, a workdir of another run, or
-            processes that differ in any of these.
+        ValueError: an impossible configuration, unreadable data, a workdir of another run or with
+            another process that trains there, or processes that differ in any of these.
         dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
         FileNotFoundError: init.from or a teacher names no checkpoint.
@@ -74,12 +77,14 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
     if build_views(config) != config.crops:
         channels = config.student.in_chans
         logging.info("student.in_chans=%d: %s are switched off", channels, RGB_ONLY)
-    data = open_data(config)
-    bind(workdir, config, data, allow_change)
     compute = get_precision(config.train.precision).compute
     peak_flops = total_peak_flops(mesh.devices.ravel().tolist(), compute)
 
     with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            stack.enter_context(locked(Path(workdir), "dinojax.train", wait_s=LAST_WORDS_S))
+        data = open_data(config)
+        bind(workdir, config, data, allow_change)
         leave_early = stack.enter_context(Preemption())
         report = Path(workdir) / f"hang.{jax.process_index()}.txt"
         progress = stack.enter_context(Watchdog(config.train.hang_timeout_s, report))
@@ -147,7 +152,7 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {list(argv[1:])}; options start with --")
+        command.refuse(f"unknown arguments {list(argv[1:])}; options start with --")
     given = flags.FLAGS
     try:
         cluster.start(given.coordinator, given.num_processes, given.process_id)
@@ -164,7 +169,6 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[:] = quote_keywords(sys.argv)
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.DEFINE_string("workdir", None, "Where the run lives: config, metrics, checkpoints.")
     flags.DEFINE_multi_string(
@@ -173,6 +177,5 @@ if __name__ == "__main__":
     cluster.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     logging.set_verbosity(logging.INFO)
-    mute()
     jax.config.config_with_absl()
-    app.run(main)
+    command.run(main)

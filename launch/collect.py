@@ -11,8 +11,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from dinojax.runtime.contract import DATA, flatten, read_contract
 from dinojax.runtime.contract import FILE as CONFIG_FILE
-from dinojax.runtime.contract import flatten, read_contract
 from dinojax.runtime.summary import FILE as SUMMARY_FILE
 
 Row = dict[str, Any]
@@ -28,7 +28,9 @@ def collect(root: str, sort: str) -> list[Row]:
     Raises:
         ValueError: no run, or none has this metric.
     """
-    workdirs = sorted(path.parent for path in Path(root).glob(f"**/{CONFIG_FILE}"))
+    found = Path(root).glob(f"**/{CONFIG_FILE}")
+    # Other programs call a file so too, as in an export for Hugging Face.
+    workdirs = sorted(path.parent for path in found if DATA.encode() in path.read_bytes())
     if not workdirs:
         raise ValueError(f"no run below {root}; give the --workdir of a sweep that was started")
     configs = [flatten(read_contract(workdir)["config"]) for workdir in workdirs]

@@ -19,7 +19,7 @@ if ((processes == 1)); then
 fi
 
 gpus=()
-if [[ -n "${CUDA_VISIBLE_DEVICES:-}" ]]; then
+if [[ -n "${CUDA_VISIBLE_DEVICES+x}" ]]; then  # empty: none of them
   IFS=, read -r -a gpus <<<"$CUDA_VISIBLE_DEVICES"
 elif command -v nvidia-smi >/dev/null; then
   mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader)

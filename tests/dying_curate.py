@@ -1,12 +1,13 @@
-"""``python -m dinojax.curate`` that kills itself, as SIGKILL does, in iteration ``DIES_IN``."""
+"""``python -m dinojax.curate`` that kills itself in step ``DIES_IN``, as SIGKILL does."""
 
 import itertools
 import os
 import runpy
 import signal
 
-from dinojax.curation import tree
+from dinojax.curation import seeding, tree
 
+tree.SAVED_EVERY_S, seeding.PICKS = -1, 8
 Step, count = tree.Step, itertools.count(1)
 
 

@@ -1,26 +1,31 @@
 """The stages of curation as the command runs them, on rows of known classes."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
+import os
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from terminals import Terminal
 
 from dinojax import curate as curate_app
 from dinojax.config.curation import CurationConfig, default_config, parse_config
 from dinojax.curate import curate
-from dinojax.curation import cluster_stage, sorted_rows, tree
+from dinojax.curation import cluster_stage, seeding, sorted_rows, tree
 from dinojax.curation.cluster_stage import ClusterOptions, levels_of
 from dinojax.curation.dedup_stage import DedupOptions
 from dinojax.curation.embeddings import RowsOptions
+from dinojax.curation.kmeans import State
 from dinojax.curation.mix_stage import MixOptions
 from dinojax.curation.runners import RunnerOptions
 from dinojax.curation.sample_stage import SampleOptions
-from dinojax.curation.seeding import greedy_seeds
+from dinojax.curation.seeding import Seeding, greedy_seeds
 from dinojax.data.ids import read_ids
 from dinojax.data.open import open_source
 from dinojax.embedding.files import Rows, write_parquet
@@ -129,24 +134,90 @@ def test_killed_while_rows_are_sorted(done, config, monkeypatch, tmp_path):
     assert curate("cluster", config, tmp_path)["outputs"] == clusters["outputs"]
 
 
+def test_what_is_known_is_refused_before_rows_are_sorted(config, folder, monkeypatch, tmp_path):
+    """And all stays as it was: here, where a run has begun."""
+    rows, work = tmp_path / "rows", tmp_path / "work"
+    shutil.copytree(folder, rows)
+    given = changed(config, "cluster", rows=RowsOptions(str(rows)))
+
+    def dies(*given, **named):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tree, "cluster", dies)
+        curate("cluster", given, work)
+
+    def everything():
+        return {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+
+    before = everything()
+    assert before.keys() >= {work / "cluster" / "inputs.json", work / "cluster_rows" / "rows.f32"}
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster_stage, "list_records", None)
+        for values, message in (
+            ({"clusters": (25, 4)}, r"other inputs: clusters was \[24, 4\] and is \[25, 4\]; give"),
+            ({"unit_rows": True}, "other inputs: unit_rows was false and is true; give"),
+            (
+                {"rows": RowsOptions(str(rows), "mean_patch")},
+                'other rows: feature was "cls" and is "mean_patch"; give another --workdir, or del',
+            ),
+        ):
+            with pytest.raises(ValueError, match=message):
+                curate("cluster", changed(given, "cluster", **values), work)
+        with pytest.raises(ValueError, match="is of other inputs: seed was 0 and is 1; give"):
+            curate("cluster", dataclasses.replace(given, seed=1), work)
+        (file,) = rows.iterdir()
+        os.utime(file, ns=(1, 1))
+        with pytest.raises(ValueError, match=r"other rows: files was \[1, .* and is \[1, .*; give"):
+            curate("cluster", given, work)
+    assert everything() == before
+    # As it says: without the sorted rows, rows themselves are compared.
+    shutil.rmtree(work / "cluster_rows")
+    part = pq.read_table(file).slice(1)
+    pq.write_table(part, file)
+    with pytest.raises(ValueError, match=r"is of other inputs: rows was .*; give another"):
+        curate("cluster", given, work)
+    assert [path.name for path in work.iterdir() if path.is_dir()] == ["cluster"]
+    shutil.copy(folder / file.name, file)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tree, "cluster", dies)
+        curate("cluster", given, work)
+
+
 def test_killed_and_run_again(done, config, monkeypatch, tmp_path):
     _, clusters, sample = done
-    real, saved = tree.save_progress, []
+    real, deaths = tree.save_progress, [Seeding, State, State, State, Seeding]
 
     def dies(path, progress):
         real(path, progress)
-        saved.append(path.name)
-        if len(saved) in (2, 7, 11):
+        if deaths and isinstance(progress.state, deaths[0]):
+            del deaths[0]
             raise KeyboardInterrupt
 
     monkeypatch.setattr(tree, "save_progress", dies)
-    for _ in range(3):
+    monkeypatch.setattr(tree, "SAVED_EVERY_S", -1)
+    monkeypatch.setattr(seeding, "PICKS", 2)
+    while deaths:
         with pytest.raises(KeyboardInterrupt):
             curate("cluster", config, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"run python -m dinojax.curate cluster first"):
         curate("sample", config, tmp_path)
-    assert curate("cluster", config, tmp_path)["fingerprint"] == clusters["fingerprint"]
-    assert curate("sample", config, tmp_path)["outputs"] == sample["outputs"]
+    with contextlib.redirect_stderr(Terminal()) as screen:
+        assert curate("cluster", config, tmp_path)["fingerprint"] == clusters["fingerprint"]
+        assert curate("sample", config, tmp_path)["outputs"] == sample["outputs"]
+    *rounds, sampled = screen.bars()
+    titles = [
+        "cluster: level 1 of 2, round 1 of 1, seeds:",
+        "cluster: level 1 of 2, round 1 of 1:",
+        "cluster: level 2 of 2, round 0 of 0, seeds:",
+        "cluster: level 2 of 2, round 0 of 0:",
+    ]
+    for title, line in zip(titles, rounds, strict=True):
+        assert line.startswith(f"{title} 100%")
+    counts = [line.partition("| ")[2].partition(" [")[0] for line in rounds]
+    assert counts[:3] == ["24/24", "5/5", "4/4"] and ", inertia " in rounds[3]
+    assert " 4/24 [" in screen.getvalue() and " 2/24 [" not in screen.getvalue()
+    assert sampled.startswith("sample: 100%") and "| 4/4 [" in sampled
 
 
 @pytest.mark.parametrize(
@@ -181,7 +252,12 @@ def test_clusters_and_seeding(done, config, tmp_path, monkeypatch):
     work, clusters, _ = done
     with pytest.raises(ValueError, match=r"clusters was \[24, 4\] and is \[25, 4\]; give"):
         curate("cluster", changed(config, "cluster", clusters=(25, 4)), work)
-    monkeypatch.setitem(cluster_stage.SEEDING, "parallel", lambda *given: greedy_seeds(*given) + 1)
+
+    def shifted(*given):
+        for step in greedy_seeds(*given):
+            yield step._replace(centers=step.centers + 1)
+
+    monkeypatch.setitem(cluster_stage.SEEDING, "parallel", shifted)
     found = curate("cluster", changed(config, "cluster", seeding="parallel"), tmp_path)
     assert found["inputs"]["seeding"] == "parallel" and found["outputs"] != clusters["outputs"]
 

@@ -122,7 +122,7 @@ def test_published_loss_weights(path):
     assert set(goldens.arrays(path)) == {"iteration", *OPTIMIZER, *sections}
     for name, section in sections.items():
         schedule = schedule_v2(section, options["epoch_length"])
-        check_values(path, name, build_schedule(schedule, options["total_iterations"]))
+        check_values(path, name, build_schedule(name, schedule, options["total_iterations"]))
 
 
 def test_failures_have_no_values():

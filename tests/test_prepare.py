@@ -1,6 +1,7 @@
 """`prepare`: what it writes, that it can be killed at any time, and what it refuses."""
 
-import fcntl
+import errno
+import functools
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,12 +22,17 @@ from images import encode, smooth, write_folder, write_tar
 
 from dinojax import prepare as app
 from dinojax import prepare_folder
+from dinojax.data import reading
 from dinojax.data.array_record import ArrayRecordSource
 from dinojax.data.check import fingerprint
 from dinojax.data.folder import FolderSource
 from dinojax.data.manifest import MANIFEST, PARTS
 from dinojax.data.open import open_source
+from dinojax.data.threads import StorageError
 from dinojax.prepare import prepare
+from dinojax.runtime import exits
+from dinojax.runtime.lock import FILE as LOCK
+from dinojax.runtime.lock import locked
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -153,6 +160,45 @@ class TestBadRecords:
         assert not (tmp_path / "out").exists()
 
 
+class TestStorage:
+    """Fails for one of 40 records, while the shards are written."""
+
+    @pytest.fixture
+    def fail(self, monkeypatch):
+        """(n): in every shard, the first n reads of that record fail."""
+        planned, left = {"reads": 0}, {"reads": 0}
+        write_shard, read = prepare_folder.write_shard, FolderSource.read_file
+
+        def write(*args, **options):
+            left.update(planned)  # not before: the estimate and the fingerprint read all 40
+            return write_shard(*args, **options)
+
+        def read_file(self, number):
+            if self.owner(number) == "dog/17.jpg" and left["reads"]:
+                left["reads"] -= 1
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return read(self, number)
+
+        monkeypatch.setattr(prepare_folder, "write_shard", write)
+        monkeypatch.setattr(FolderSource, "read_file", read_file)
+        monkeypatch.setattr(reading, "PAUSE_S", 0)
+        return functools.partial(planned.__setitem__, "reads")
+
+    def test_for_a_moment_or_for_ever(self, tmp_path, fail, monkeypatch, capsys):
+        spec, out = photos(tmp_path / "x", 40), str(tmp_path / "out")
+        prepare(spec, str(tmp_path / "whole"), shards=4)
+        monkeypatch.setattr(exits.threading, "Timer", Mock())
+        fail(2)
+        with pytest.raises(SystemExit) as left:
+            run_main(monkeypatch, source=spec, out=out, shards=4)
+        assert left.value.code == exits.EXIT_CODES[StorageError]
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith("dinojax.prepare: record 'dog/17.jpg' cannot be read for a reason")
+        fail(1)
+        prepare(spec, out, shards=4)
+        assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
 class TestInterrupted:
     def test_killed_and_continued_gives_the_same_bytes(self, tmp_path):
         """A real process, killed while it waits for the last record of its third shard."""
@@ -196,7 +242,7 @@ class TestInterrupted:
         with pytest.raises(KeyboardInterrupt):
             prepare_until(tmp_path, spec, shard=1)
         names = sorted(path.name for path in (tmp_path / "out").iterdir())
-        assert names == ["images-train.array_record-00000-of-00003", PARTS]
+        assert names == [LOCK, "images-train.array_record-00000-of-00003", PARTS]
         # A shard without its report, as when killed between the two.
         last = tmp_path / "out" / "images-train.array_record-00002-of-00003"
         last.write_bytes(b"half")
@@ -276,20 +322,12 @@ class TestRefusals:
 
     def test_two_at_once(self, tmp_path):
         spec = photos(tmp_path / "x")
-        (tmp_path / "out").mkdir()
-        handle = os.open(tmp_path / "out", os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"is being written by another dinojax.prepare; wait"):
+        with (
+            locked(tmp_path / "out", "dinojax.prepare"),
+            pytest.raises(ValueError, match=r"is being written by another dinojax.prepare; wait"),
+        ):
             prepare(spec, str(tmp_path / "out"))
-        os.close(handle)
         prepare(spec, str(tmp_path / "out"))
-
-    def test_file_systems_without_locks(self, tmp_path, monkeypatch):
-        def no_locks(*_):
-            raise OSError(95, "Operation not supported")
-
-        monkeypatch.setattr(fcntl, "flock", no_locks)
-        assert prepare(photos(tmp_path / "x"), str(tmp_path / "out")).records == 7
 
     @pytest.mark.parametrize(
         ("option", "value", "words"),
@@ -336,6 +374,7 @@ class TestCommand:
         assert "records  7\n" in said.out and "100%" in said.err
 
     def test_refuses_in_one_sentence(self, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr(exits.threading, "Timer", Mock())
         with pytest.raises(SystemExit) as exit:
             run_main(monkeypatch, source=f"folder:{tmp_path}/no", out=str(tmp_path / "out"))
         assert exit.value.code == 2

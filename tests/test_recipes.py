@@ -162,7 +162,7 @@ def test_published_schedules(name, file, images):
     assert config.train.steps == options["total_iterations"]
     there = options["world_size"] * options["batch_size_per_gpu"]
     schedules = build_schedules(config)._asdict()
-    weight = build_schedule(config.gram.loss_weight, config.train.steps)
+    weight = build_schedule("gram.loss_weight", config.gram.loss_weight, config.train.steps)
     schedules["gram_loss_weight"] = weight
     with jax.enable_x64(True):
         steps = jnp.asarray(stored["iteration"])

@@ -30,6 +30,7 @@ from dinojax.data.threads import StorageError
 from dinojax.runtime import exits
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.contract import read_contract
+from dinojax.runtime.lock import locked
 from dinojax.runtime.loop import Outcome
 from dinojax.runtime.quarantine import BadBudgetError, read_ledger
 from dinojax.train import train
@@ -204,12 +205,25 @@ def test_unreadable_records_are_replaced_until_the_budget_is_met(tmp_path, monke
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ValueError, 2), (FileNotFoundError, 2), (BadBudgetError, 3), (StorageError, 4)],
+    [
+        *((ValueError, 2), (FileNotFoundError, 2), (PermissionError, 2), (NotADirectoryError, 2)),
+        *((BadBudgetError, 3), (StorageError, 4)),
+    ],
 )
 def test_what_stops_a_run_is_one_sentence_and_a_code(tmp_path, monkeypatch, capsys, error, code):
     monkeypatch.setattr(app, "train", Mock(side_effect=error("this is why")))
     assert run_main(monkeypatch, debug_dict(), tmp_path) == code
     assert capsys.readouterr().err == "dinojax.train: this is why\n"
+
+
+def test_two_trainings_of_one_workdir(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "LAST_WORDS_S", 0.0)
+    with (
+        locked(tmp_path, "dinojax.train"),
+        pytest.raises(ValueError, match=r"is being written by another dinojax\.train; wait for it"),
+    ):
+        train(debug(knn__every_steps=0), str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_key_that_is_allowed_may_change(tmp_path, monkeypatch):

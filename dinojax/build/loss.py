@@ -112,5 +112,5 @@ def build_objective(config: Config) -> Objective:
 
 
 def _gram(config: Config, model: SslModel) -> GramAnchor | None:
-    weight = build_schedule(config.gram.loss_weight, config.train.steps)
+    weight = build_schedule("gram.loss_weight", config.gram.loss_weight, config.train.steps)
     return build_gram(config.gram, model.backbone, weight)

@@ -44,7 +44,7 @@ class BackboneConfig:
     pos_embed_rope_max_period: float | None = None
     pos_embed_rope_normalize_coords: str | None = None
     attention_backend: str | None = None
-    """reference, tpu, cudnn, flash (docs/kernels.md); None: the best for chips and shapes."""
+    """reference, tpu, cudnn, flash, flash_mma (docs/kernels.md); None: the best for the shapes."""
     scan_unroll: int = 1
     """Layers per iteration of the scan over depth."""
 

@@ -59,17 +59,29 @@ RANGES = {
     "optim.adamw_beta2": Range(0, 1, 0.999, below=True),
     "optim.layerwise_decay": above(0, 0.9),
     "data.canvas_px": at_least(1, 512),
+    "data.num_workers": at_least(0),
+    "data.prefetch_mb": at_least(0, 4096),
+    "data.verify_images": at_least(0, 2048),
     "data.bad_budget": Range(0, 1, 0.01),
     "data.read_timeout_s": above(0, 300.0),
+    "knn.every_steps": at_least(0),
+    "knn.k": at_least(1, 20),
+    "knn.image_px": at_least(1, 224),
+    "knn.max_bank": at_least(1, 20_000),
+    "knn.max_queries": at_least(1, 5000),
+    "knn.batch_size": at_least(1, 256),
     "knn.temperature": above(0, 0.07),
     "checkpoint.every_steps": at_least(1, 3750),
+    "checkpoint.keep_last": at_least(1, 3),
+    "checkpoint.keep_every_steps": at_least(1, 50_000),
+    "checkpoint.snapshot_every_steps": at_least(1, 10_000),
     "recovery.max_steps": at_least(1, 2500),
     "recovery.seed_batches": at_least(0, 32),
     "recovery.open_below": Range(0, 1, 0.9, above=True),
     "recovery.patience_steps": at_least(1, 20),
     "recovery.warmup_steps": at_least(0, 100),
 }
-SWITCHES = ("train.rollback_after", "train.hang_timeout_s")
+SWITCHES = ("train.rollback_after", "train.hang_timeout_s", "knn.every_steps", "panels.every_steps")
 """What 0 switches off."""
 
 

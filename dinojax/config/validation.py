@@ -176,7 +176,7 @@ def _check_schedules(config: Config) -> None:
                 f"optim.teacher_temp.{name}={getattr(temperature, name)} must be above 0; use 0.07"
             )
     build_schedules(config)
-    build_schedule(config.gram.loss_weight, config.train.steps)
+    build_schedule("gram.loss_weight", config.gram.loss_weight, config.train.steps)
 
 
 def _patch_size(config: Config) -> int:

@@ -13,37 +13,6 @@ from jaxtyping import Float, Int, Integer
 from dinojax.curation.draws import draw_keys, rank_within
 
 
-def balanced_sample(
-    parents: Sequence[Integer[np.ndarray, "_"]],
-    ids: Integer[np.ndarray, " m"],
-    target: int,
-    *,
-    seed: int,
-    multiplicity: int = 1,
-    distance: Float[np.ndarray, " m"] | None = None,
-) -> Int[np.ndarray, " m"]:
-    """How often each row is taken: `target` in all, unless there are fewer.
-
-    Args:
-        parents: of the rows, the cluster of each; of each further level, the cluster that each
-            cluster of the level below belongs to.
-        ids: of the rows, all different; where rows stand does not matter.
-        target: rows wanted, copies included.
-        seed: of which rows, and of which siblings get one more than others.
-        multiplicity: copies that may be taken of a row.
-        distance: to the clusters' centres, and the nearest are taken; None: random ones.
-
-    Raises:
-        ValueError: numbers outside their range.
-    """
-    for name, value, least in (("target", target, 0), ("multiplicity", multiplicity, 1)):
-        if value < least:
-            raise ValueError(f"{name}={value} must be at least {least}; use {least}")
-    flat = flat_sizes(parents)
-    quota = quotas(flat, parents[1:], target, seed=seed, multiplicity=multiplicity)
-    return taken(parents[0], ids, flat[0], quota, seed=seed, distance=distance)
-
-
 def quotas(
     flat: Sequence[Int[np.ndarray, "_"]],
     parents: Sequence[Integer[np.ndarray, "_"]],
@@ -57,7 +26,9 @@ def quotas(
     Args:
         flat: of each level, how many rows lie below each cluster.
         parents: of each level but the highest, the cluster above that each belongs to.
-        target, seed, multiplicity: as of `balanced_sample`.
+        target: rows wanted, copies included; all, where there are fewer.
+        seed: of which siblings get one more than others.
+        multiplicity: copies that may be taken of a row.
     """
     quota = np.asarray([target], np.int64)
     for level in reversed(range(len(flat))):
@@ -84,7 +55,9 @@ def taken(
         label: of each row, its cluster.
         size: of each cluster, its rows.
         quota: of each cluster, rows that it gives, copies included.
-        ids, seed, distance: as of `balanced_sample`.
+        ids: of the rows, all different; where rows stand does not matter.
+        seed: of which rows.
+        distance: to the clusters' centres, and the nearest are taken; None: random ones.
     """
     copies, more = np.divmod(quota, np.maximum(size, 1))
     order = draw_keys(ids, seed, "rows")

@@ -1,7 +1,9 @@
 """The stage ``cluster``: features on disk to a tree of clusters (`dinojax.curation.tree`)."""
 
+import itertools
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from absl import logging
 from dinojax.curation.balance import flat_sizes
 from dinojax.curation.embeddings import RowsOptions, list_records
 from dinojax.curation.evenness import evenness
-from dinojax.curation.hierarchy import Level, Seeds
+from dinojax.curation.hierarchy import Level, Progress, Seeds, Splits
+from dinojax.curation.kmeans import State
 from dinojax.curation.parallel_seeding import parallel_seeds
-from dinojax.curation.seeding import greedy_seeds
+from dinojax.curation.progress_bar import progress_bar
+from dinojax.curation.seeding import Seeding, greedy_seeds
 from dinojax.curation.sorted_rows import (
     ROWS,
     RowFile,
@@ -27,9 +31,17 @@ from dinojax.curation.sorted_rows import (
     read_records,
     sort_rows,
 )
-from dinojax.curation.stage_folder import REPORT, claim, finish
-from dinojax.curation.tree import centers_path, check_count, grow, read_parents, tree_path
+from dinojax.curation.stage_folder import REPORT, check_same, claim, finish, read_inputs
+from dinojax.curation.tree import (
+    Step,
+    centers_path,
+    check_count,
+    grow,
+    read_parents,
+    tree_path,
+)
 from dinojax.runtime.agreement import await_visible, from_first
+from dinojax.runtime.contract import changes
 
 SEEDING: dict[str, Seeds] = {"greedy": greedy_seeds, "parallel": parallel_seeds}
 NAME = "cluster.rows"
@@ -85,7 +97,7 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
     rows = RowFile(shelf / ROWS, tuple(begun["shape"]))
     await_visible(rows.path, "process 0", rows.exists)
     read_s = time.perf_counter() - start
-    for level, progress in grow(
+    steps = grow(
         rows,
         lambda: read_records(shelf),
         levels,
@@ -93,11 +105,8 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
         folder,
         seeds=SEEDING[options.seeding],
         chunk=options.chunk_rows,
-    ):
-        text = "cluster: level %d of %d, round %d of %d, iteration %d: inertia %.6g"
-        state = progress.state
-        done = progress.round, levels[level - 1].rounds, int(state.iteration), float(state.inertia)
-        logging.info(text, level, len(levels), *done)
+    )
+    _show(steps, levels)
 
     def end() -> dict[str, Any]:
         found = {
@@ -115,35 +124,107 @@ def cluster_stage(options: ClusterOptions, seed: int, folder: Path) -> dict[str,
     return from_first("report", end)
 
 
+def _show(steps: Iterable[Step], levels: Sequence[Level]) -> None:
+    """Take all steps. Seeds, iterations and splits of a round have a bar each, unless it is one
+    step; where bars are not shown, iterations are logged, and the others once they are done."""
+
+    def work(step: Step) -> tuple[int, int, type]:
+        return step.level, step.progress.round, type(step.progress.state)
+
+    for (number, _, kind), some in itertools.groupby(steps, work):
+        first = next(some)
+        what, total, unit = _named(first.progress, levels[number - 1])
+        title = f"cluster: level {number} of {len(levels)}, {what}"
+        done, note = _done(first.progress.state)
+        if kind is not State and done == total:
+            continue
+        with progress_bar(title, total, unit, done) as bar:
+            for step in itertools.chain([first], some):
+                done, note = _done(step.progress.state)
+                bar.set_postfix_str(note, refresh=False)
+                bar.update(done - bar.n)
+                if bar.disable and kind is State and done:
+                    logging.info("%s, iteration %d: %s", title, done, note)
+            if bar.disable and kind is not State:
+                logging.info("%s: %d", title, done)
+            bar.total = done  # some end early
+            bar.refresh()
+
+
+def _named(progress: Progress, level: Level) -> tuple[str, int, str]:
+    """(what is done in steps, how many there are, what they are called)"""
+    turn = f"round {progress.round} of {level.rounds}"
+    match progress.state:
+        case Seeding():
+            return f"{turn}, seeds", level.clusters, "seeds"
+        case State():
+            return turn, level.iterations, "iterations"
+        case Splits():
+            return "splits", level.clusters, "clusters"
+
+
+def _done(state: Seeding | State | Splits) -> tuple[int, str]:
+    """(how many steps, a word on what came of them)"""
+    match state:
+        case Seeding(picked=picked, candidates=candidates):
+            return int(picked), f"{len(candidates)} candidates" if len(candidates) else ""
+        case State(iteration=iteration, inertia=inertia):
+            return int(iteration), f"inertia {float(inertia):.6g}"
+        case Splits(centers=centers):
+            return len(centers), ""
+
+
 def _begin(
     options: ClusterOptions, levels: Sequence[Level], seed: int, folder: Path, shelf: Path
 ) -> dict[str, Any]:
-    """The shape of the sorted rows, or the report if all has been done before."""
-    found = _sorted(options, levels, shelf, done=(folder / REPORT).exists())
-    report = claim(folder, _inputs(options, seed, found))
+    """The shape of the sorted rows, or the report if all has been done before.
+
+    What differs from an earlier call and is known without sorting is refused before.
+    """
+    origin = made_of(options.rows, NAME, unit_rows=options.unit_rows)
+    inputs, before, found = _inputs(options, seed), read_inputs(folder), find_sorted(shelf)
+    if before is not None:
+        check_same(folder, before, before | inputs)
+        if found is not None:
+            _check_files(folder, shelf, found.made_of, origin)
+    done = (folder / REPORT).exists()
+    old = found is not None and found.made_of == origin and (done or found.rows.exists())
+    found = found if found is not None and old else _sorted(options, levels, shelf)
+    _check_counts(levels, len(found.rows), options)
+    try:
+        report = claim(folder, inputs | {"rows": found.fingerprint})
+    except ValueError:
+        if not old:
+            shutil.rmtree(shelf)
+        raise
     if report is not None:
         drop_rows(shelf)
         return {"report": report}
     return {"shape": found.rows.shape}
 
 
-def _sorted(
-    options: ClusterOptions, levels: Sequence[Level], shelf: Path, *, done: bool
-) -> SortedRows:
-    """The rows in their order, of an earlier call or sorted now; if all is `done`, perhaps gone."""
-    origin = made_of(options.rows, NAME, unit_rows=options.unit_rows)
-    found = find_sorted(shelf, origin)
-    if found is not None and (done or found.rows.exists()):
-        _check_counts(levels, len(found.rows), options)
-        return found
+def _check_files(folder: Path, shelf: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    different = changes(before, now)
+    if different:
+        raise ValueError(
+            f"{folder} is of other rows: {'; '.join(different)}; give another --workdir, or delete "
+            f"{shelf} to have these rows sorted and compared with those"
+        )
+
+
+def _sorted(options: ClusterOptions, levels: Sequence[Level], shelf: Path) -> SortedRows:
+    """The rows in their order, on disk."""
     listing = list_records(options.rows, NAME)
     _check_counts(levels, len(listing.ids), options)
     logging.info("cluster: %d rows are sorted into %s", len(listing.ids), shelf)
-    found = sort_rows(options.rows, NAME, listing, shelf, unit_rows=options.unit_rows)
+    with progress_bar("cluster: sort", 2 * len(listing.ids), "moves of rows") as bar:
+        found = sort_rows(
+            options.rows, NAME, listing, shelf, unit_rows=options.unit_rows, on_rows=bar.update
+        )
     try:
         _check_spread(found.rows[:LOOKED_AT])
     except ValueError:
-        drop_rows(shelf)
+        shutil.rmtree(shelf)
         raise
     return found
 
@@ -201,17 +282,13 @@ def _check_spread(some: np.ndarray) -> None:
         )
 
 
-def _inputs(options: ClusterOptions, seed: int, found: SortedRows) -> dict[str, Any]:
-    """Paths and what changes nothing are left out."""
+def _inputs(options: ClusterOptions, seed: int) -> dict[str, Any]:
+    """All but the rows. Paths and what changes nothing are left out."""
     names = (
         *("unit_rows", "clusters", "rounds", "kept", "splits"),
         *("iterations", "tolerance", "reseed_empty", "seeding"),
     )
-    return {
-        "seed": seed,
-        "rows": found.fingerprint,
-        **{name: getattr(options, name) for name in names},
-    }
+    return {"seed": seed, **{name: getattr(options, name) for name in names}}
 
 
 def _sizes(folder: Path, levels: int) -> list[np.ndarray]:

@@ -16,18 +16,23 @@ from dinojax.curation.runners import Tables
 from dinojax.curation.stars import least_of_each, linked
 from dinojax.curation.tables import fitted
 
-ROWS = pa.schema([("id", pa.string()), ("pixels", pa.int64())])
+ROWS = pa.schema([("id", pa.large_string()), ("pixels", pa.int64())])
 LINKED = pa.schema([("row", pa.int64()), ("component", pa.int64()), *ROWS])
 GROUPS = pa.schema(
-    [("id", pa.string()), ("component", pa.string()), ("stays", pa.bool_()), ("size", pa.int64())]
+    [
+        ("id", pa.large_string()),
+        ("component", pa.large_string()),
+        ("stays", pa.bool_()),
+        ("size", pa.int64()),
+    ]
 )
 VERDICT = pa.schema(
     [
-        ("id", pa.string()),
-        ("component", pa.string()),
-        ("reference", pa.string()),
+        ("id", pa.large_string()),
+        ("component", pa.large_string()),
+        ("reference", pa.large_string()),
         ("kept", pa.bool_()),
-        ("reason", pa.string()),
+        ("reason", pa.large_string()),
     ]
 )
 
@@ -54,7 +59,7 @@ def references(rows: Tables, pairs: Tables, pool: int) -> Tables:
 def verdicts(groups: Tables, references: Tables | None) -> Tables:
     """(``row``, `VERDICT`): who is kept, and why others are not."""
     if references is not None:
-        schema = pa.schema([("row", pa.int64()), *GROUPS, ("reference", pa.string())])
+        schema = pa.schema([("row", pa.int64()), *GROUPS, ("reference", pa.large_string())])
         groups = join(groups, "reference", references, schema)
     return groups.map(_verdict)
 
@@ -110,6 +115,6 @@ def _verdict(table: pa.Table) -> pa.Table:
     reference = fitted(table, VERDICT)["reference"]
     stays = table["stays"].to_numpy()
     kept = stays & reference.is_null().to_numpy()
-    reason = pa.array(np.where(stays, "reference", "duplicate"), pa.string(), mask=kept)
+    reason = pa.array(np.where(stays, "reference", "duplicate"), pa.large_string(), mask=kept)
     columns = {name: table[name] for name in ("row", "id", "component")}
     return pa.table(columns | {"reference": reference, "kept": kept, "reason": reason})

@@ -20,14 +20,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
+from jaxtyping import Float
 
 from dinojax.curation.copies import GROUPS, ROWS, VERDICT, groups, references, verdicts
-from dinojax.curation.duplicates import ALARM_SHARE
+from dinojax.curation.duplicates import ALARM_SHARE, Pairs
 from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings
 from dinojax.curation.joins import tally
 from dinojax.curation.pairs import similar_pairs, write_pairs
+from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.runners import Runner, RunnerOptions, Tables, make_runner
-from dinojax.curation.search import Search, search_by
+from dinojax.curation.search import Search, gathered, search_by
 from dinojax.curation.stage_folder import claim, finish
 from dinojax.curation.tables import write_parts
 from dinojax.runtime.fingerprints import hash_bytes
@@ -74,10 +76,15 @@ def dedup_stage(
         return report
     stage = _Stage(options, search, folder, pool, others)
     with runner:
-        stage.group(runner)
-        (sizes,) = tally(runner.read(stage.path("groups"), ["size"]), ["size"])
-        stage.judge(runner)
-    removed, components = stage.list_kept(), _components(*sizes)
+        stage.search_pool()
+        with progress_bar("dedup: tables", 3, "tables") as bar:
+            stage.group(runner)
+            (sizes,) = tally(runner.read(stage.path("groups"), ["size"]), ["size"])
+            bar.update()
+            stage.judge(runner)
+            bar.update()
+            removed, components = stage.list_kept(), _components(*sizes)
+            bar.update()
     _warn(components, options.neighbours)
     found = {
         "rows_in": len(pool.ids),
@@ -109,21 +116,23 @@ class _Stage:
         some = pq.read_metadata(self.path(name)).num_rows > 0
         return runner.read(self.path(name), ["one", "other"]) if some else None
 
+    def search_pool(self) -> None:
+        if self.path("pairs").exists():
+            return
+        parts = self.pool, *self.others
+        ids = [id for part in parts for id in part.ids]
+        # Where features do not say how large the images were, the smallest id stays.
+        pixels = np.concatenate([part.pixels for part in parts])
+        table = pa.table([pa.array(ids, pa.large_string()), pixels], schema=ROWS)
+        write_parts(self.path("rows"), ROWS, [table])
+        write_pairs(self.path("pairs"), self._searched(self.pool.rows, self.options.threshold))
+
     def group(self, runner: Runner) -> None:
-        if not self.path("pairs").exists():
-            parts = self.pool, *self.others
-            ids = [id for part in parts for id in part.ids]
-            # Where features do not say how large the images were, the smallest id stays.
-            pixels = np.concatenate([part.pixels for part in parts])
-            table = pa.table([pa.array(ids, pa.string()), pixels], schema=ROWS)
-            write_parts(self.path("rows"), ROWS, [table])
-            rows = self.pool.rows
-            found = self.search(rows, rows, self.options.neighbours)
-            write_pairs(self.path("pairs"), similar_pairs(found, self.options.threshold))
-        if not self.path("groups").exists():
-            rows = runner.read(self.path("rows"), ROWS.names)
-            found = groups(rows, self.pairs(runner, "pairs"), len(self.pool.ids))
-            write_parts(self.path("groups"), GROUPS, found.sorted("row"))
+        if self.path("groups").exists():
+            return
+        rows = runner.read(self.path("rows"), ROWS.names)
+        found = groups(rows, self.pairs(runner, "pairs"), len(self.pool.ids))
+        write_parts(self.path("groups"), GROUPS, found.sorted("row"))
 
     def judge(self, runner: Runner) -> None:
         if self.path("dedup").exists():
@@ -144,10 +153,15 @@ class _Stage:
         rows = np.concatenate([*(part.rows for part in self.others), self.pool.rows[stays]])
         count = len(rows) - int(stays.sum())
         number = np.concatenate([len(stays) + np.arange(count), np.flatnonzero(stays)])
-        found = self.search(rows, rows, self.options.neighbours)
-        pairs = similar_pairs(found, self.options.reference_threshold)
+        pairs = self._searched(rows, self.options.reference_threshold)
         pairs = pairs._replace(one=number[pairs.one], other=number[pairs.other])
         write_pairs(self.path("reference_pairs"), pairs)
+
+    def _searched(self, rows: Float[np.ndarray, "n D"], threshold: float) -> Pairs:
+        parts = self.search(rows, rows, self.options.neighbours)
+        with progress_bar("dedup: search", len(rows), "records") as bar:
+            found = gathered(tracked(parts, bar, lambda part: len(part.index)))
+        return similar_pairs(found, threshold)
 
     def list_kept(self) -> dict[str, int]:
         """How many are not kept, by reason."""
@@ -161,7 +175,7 @@ class _Stage:
                         removed[name] += reasons.count(name)
                     yield pa.table([batch["id"].filter(batch["kept"])], ["id"])
 
-        write_parts(self.path("kept"), pa.schema([("id", pa.string())]), parts())
+        write_parts(self.path("kept"), pa.schema([("id", pa.large_string())]), parts())
         return removed
 
 

@@ -18,10 +18,11 @@ from absl import logging
 from dinojax.backbones.model import Model
 from dinojax.backbones.open import open_backbone
 from dinojax.curation.named import Named, check_names
+from dinojax.curation.progress_bar import progress_bar
 from dinojax.curation.stage_folder import REPORT, finish, read_report
 from dinojax.data.open import open_source
 from dinojax.data.source import Source
-from dinojax.embedding.embed import ABOUT, embed, own_model
+from dinojax.embedding.embed import ABOUT, embed, own_model, shards
 from dinojax.runtime.agreement import check_shared
 
 
@@ -89,20 +90,22 @@ def _embed(
     source: Source, model: Model, options: EmbedOptions, folder: Path
 ) -> tuple[dict[str, Any], list[Path]]:
     """(counts of one source, its files)"""
-    before, start = set(folder.glob("*.parquet")), time.perf_counter()
-    paths = embed(
-        source,
-        model,
-        folder,
-        features=options.features,
-        image_px=options.image_px,
-        batch_size=options.batch_size,
-        shard=options.shard,
-    )
+    start, files = time.perf_counter(), shards(folder, len(source), options.shard)
+    new = [len(places) for path, places in files.items() if not path.exists()]
+    images, own = sum(new), sum(new[:: jax.process_count()])  # of the process that has the bar
+    done = len(source) - images
+    with progress_bar(f"embed: {folder.name}", done + own, "images", done) as bar:
+        paths = embed(
+            source,
+            model,
+            folder,
+            features=options.features,
+            image_px=options.image_px,
+            batch_size=options.batch_size,
+            shard=options.shard,
+            on_images=bar.update,
+        )
     seconds = time.perf_counter() - start
-    firsts = range(0, len(source), options.shard)
-    new = [first for first, path in zip(firsts, paths, strict=True) if path not in before]
-    images = sum(min(options.shard, len(source) - first) for first in new)
     rows_out = sum(pq.read_metadata(path).num_rows for path in paths)
     return {
         "rows_in": len(source),

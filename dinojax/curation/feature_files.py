@@ -15,7 +15,8 @@ FORMATS = {
     ".array_record": (list_examples, read_example_rows),
 }
 """By the end of the files' names."""
-OF = re.compile(r"-of-(\d+)\.\w+$")
+NAME = re.compile(r"(.*)-\d+-of-(\d+)\.\w+")
+"""Of a file by `dinojax.embed`: what a set of files has in common, and how many they are."""
 
 
 def feature_files(folder: str | None, name: str) -> list[Path]:
@@ -26,7 +27,7 @@ def feature_files(folder: str | None, name: str) -> list[Path]:
 
     Raises:
         FileNotFoundError: no such folder, or files of it are missing.
-        ValueError: no folder is given, or it has files of both kinds.
+        ValueError: no folder is given, or it has files of both kinds or of several sets.
     """
     if folder is None:
         raise ValueError(f"{name}.folder=None is no folder; give one that dinojax.embed wrote")
@@ -45,11 +46,21 @@ def feature_files(folder: str | None, name: str) -> list[Path]:
             f"{name}.folder={folder} has no files of {' or '.join(FORMATS)}; write them with "
             f"dinojax.embed(SOURCE, MODEL, '{folder}')"
         )
-    counts = {int(match[1]) for path in paths if (match := OF.search(path.name))}
-    if counts and counts != {len(paths)}:
+    sets: dict[tuple[str, ...], list[str]] = {}
+    for path in paths:
+        match = NAME.fullmatch(path.name)
+        sets.setdefault(match.groups() if match else (), []).append(path.name)
+    if len(sets) > 1:
+        found = "; ".join(f"{len(names)} such as {names[0]}" for names in sets.values())
+        raise ValueError(
+            f"{name}.folder={folder} has {len(sets)} sets of files: {found}; give each a folder of "
+            "its own, and delete what an earlier call has left"
+        )
+    ((common, names),) = sets.items()
+    if common and int(common[1]) != len(names):
         raise FileNotFoundError(
-            f"{name}.folder={folder} has {len(paths)} files whose names count {sorted(counts)}; "
-            "call dinojax.embed again, which writes those that are missing"
+            f"{name}.folder={folder} has {len(names)} of the {int(common[1])} files that belong to "
+            f"{names[0]}; call dinojax.embed again, which writes those that are missing"
         )
     return paths
 

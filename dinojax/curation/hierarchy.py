@@ -13,7 +13,7 @@ after the plain one. The released script of many processes counts both; its "10 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,11 +26,11 @@ from dinojax.curation import kmeans
 from dinojax.curation.assign import assign
 from dinojax.curation.draws import first_of_each
 from dinojax.curation.parts import Chunks, Picked, Rows, chunks_of, each, to_host
-from dinojax.curation.seeding import greedy_seeds
-from dinojax.typing import Array, Float, Key
+from dinojax.curation.seeding import Seeding, greedy_seeds
+from dinojax.typing import Float, Key
 
-Seeds = Callable[[Chunks, int, Key], Float[Array, "K D"]]
-"""Where k-means begins: `seeding.greedy_seeds` or `parallel_seeding.parallel_seeds`."""
+Seeds = Callable[[Chunks, int, Key, Seeding | None], Iterator[Seeding]]
+"""Steps to where k-means begins: `seeding.greedy_seeds` or `parallel_seeding.parallel_seeds`."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,21 @@ class Level:
             )
 
 
+class Splits(NamedTuple):
+    """What has been split so far."""
+
+    centers: tuple[Float[np.ndarray, "_ D"], ...] = ()
+    """Of the first coarse clusters, each with those of its parts."""
+
+
 class Progress(NamedTuple):
     """Where a level is; with the same rows and key all that follows is a function of it."""
 
     round: int
-    """0: the plain one."""
+    """0: the plain one. Splits come after the last."""
     previous: Float[np.ndarray, "K D"] | None
     """The centres of the round before."""
-    state: kmeans.State
+    state: Seeding | kmeans.State | Splits
 
 
 class Clusters(NamedTuple):
@@ -90,24 +97,6 @@ class Clusters(NamedTuple):
     """Squared, to the centre."""
 
 
-def climb(
-    rows: Rows,
-    levels: Sequence[Level],
-    key: Key,
-    *,
-    seeds: Seeds = greedy_seeds,
-    chunk: int = 2**20,
-) -> list[Clusters]:
-    """The levels from the finest on; each clusters the centres of the one before, unweighted."""
-    found = []
-    for number, level in enumerate(levels):
-        own = jax.random.fold_in(key, number)
-        *_, last = cluster(rows, level, own, seeds=seeds, chunk=chunk)
-        found.append(settled(rows, level, np.asarray(last.state.centers), own, chunk))
-        rows = found[-1].centers
-    return found
-
-
 def cluster(
     rows: Rows,
     level: Level,
@@ -117,62 +106,94 @@ def cluster(
     chunk: int,
     start: Progress | None = None,
 ) -> Iterator[Progress]:
-    """One level, a step per iteration; `start` goes on after any of them, bit for bit."""
-    previous = None if start is None else start.previous
-    for number in range(0 if start is None else start.round, level.rounds + 1):
+    """One level, in steps: of seeding, iterations, then splits. `start` goes on after any of them,
+    bit for bit."""
+    begun, previous, at = (0, None, None) if start is None else start
+    for number in range(begun, level.rounds + 1):
         sample = rows
         if previous is not None:
             label, distance = assign_all(rows, previous, chunk)
             sample = Picked(rows, first_of_each(label, distance, level.kept))
         chunks = chunks_of(sample, chunk)
-        if start is not None and number == start.round:
-            state = start.state
+        if isinstance(at, kmeans.State):
+            state = at
         else:
-            centers = seeds(chunks, level.clusters, jax.random.fold_in(key, number))
+            seeding = at if isinstance(at, Seeding) else None
+            own = jax.random.fold_in(key, number)
+            for step in seeds(chunks, level.clusters, own, seeding):
+                seeding = step
+                yield Progress(number, previous, seeding)
+            assert seeding is not None  # there is a centre
             largest = jnp.stack(list(each(kmeans.largest_coordinate, chunks))).max()
-            state = kmeans.begin(centers, largest)
+            state = kmeans.begin(seeding.centers, largest)
+            yield Progress(number, previous, state)
         options = {"tolerance": level.tolerance, "reseed_empty": level.reseed_empty}
         for improved in kmeans.lloyd(chunks, state, level.iterations, **options):
             state = improved
             yield Progress(number, previous, state)
-        previous = np.asarray(state.centers)
+        previous, at = np.asarray(state.centers), None
+    if level.split > 1:
+        assert previous is not None  # there is a round
+        done = at if isinstance(at, Splits) else Splits()
+        own = jax.random.fold_in(key, 1)  # 0 has seeded the level
+        for more in split(rows, level, previous, own, chunk, done):
+            yield Progress(level.rounds + 1, previous, more)
 
 
-def settled(
-    rows: Rows, level: Level, centers: Float[np.ndarray, "K D"], key: Key, chunk: int
-) -> Clusters:
-    """What becomes of a level's last centres and of its `key`."""
-    found = Clusters(centers, *assign_all(rows, centers, chunk))
-    if level.split == 1:
-        return found
-    return split(rows, level, found, jax.random.fold_in(key, 1))  # 0 has seeded the level
-
-
-def split(rows: Rows, level: Level, coarse: Clusters, key: Key) -> Clusters:
+def split(
+    rows: Rows,
+    level: Level,
+    coarse: Float[np.ndarray, "K D"],
+    key: Key,
+    chunk: int,
+    done: Splits,
+) -> Iterator[Splits]:
     """Of each coarse cluster `level.split`, by k-means from greedy seeds, once and not the best of
-    several times as in the released code; those without rows are left out.
+    several times as in the released code. Steps are coarse clusters.
 
-    A row stays in its coarse cluster, even if a centre of another is nearer: no row is compared
-    with all centres. The devices hold a coarse cluster at a time, in whole blocks of rows.
+    The devices hold a coarse cluster at a time, in whole blocks of rows.
     """
-    order = np.argsort(coarse.label, kind="stable")
-    sizes = np.bincount(coarse.label, minlength=len(coarse.centers))
-    label, distance = np.empty_like(coarse.label), np.empty_like(coarse.distance)
-    centers, before = [], 0
-    for number, places in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
-        if not len(places):
+    label, _ = assign_all(rows, coarse, chunk)
+    for number, places in enumerate(places_of_each(label, len(coarse))):
+        if number < len(done.centers):
             continue
-        own, inside = Picked(rows, places), jax.random.fold_in(key, number)
-        count = min(level.split, len(places))
-        whole = dataclasses.replace(level, clusters=count, split=1)
-        *_, last = cluster(own, whole, inside, seeds=greedy_seeds, chunk=len(places))
-        found = np.asarray(last.state.centers)
-        child, distance[places] = assign_all(own, found, len(places))
-        used, child = np.unique(child, return_inverse=True)
-        label[places] = before + child
-        centers.append(found[used])
-        before += len(used)
-    return Clusters(np.concatenate(centers), label, distance)
+        found = coarse[:0]
+        if len(places):
+            count, inside = min(level.split, len(places)), jax.random.fold_in(key, number)
+            whole = dataclasses.replace(level, clusters=count, split=1)
+            own = Picked(rows, places)
+            *_, last = cluster(own, whole, inside, seeds=greedy_seeds, chunk=len(places))
+            assert isinstance(last.state, kmeans.State)
+            found = np.asarray(last.state.centers)
+        done = Splits((*done.centers, found))
+        yield done
+
+
+def settled(rows: Rows, last: Progress, chunk: int) -> Clusters:
+    """What becomes of a level after its `last` step.
+
+    After splits a row stays in its coarse cluster, even if a centre of another is nearer: no row is
+    compared with all centres. Parts without rows are left out.
+    """
+    if isinstance(last.state, kmeans.State):
+        centers = np.asarray(last.state.centers)
+        return Clusters(centers, *assign_all(rows, centers, chunk))
+    assert isinstance(last.state, Splits) and last.previous is not None
+    parts, before = last.state.centers, 0
+    label, distance = assign_all(rows, last.previous, chunk)
+    for places, centers in zip(places_of_each(label, len(parts)), parts, strict=True):
+        if len(places):
+            own, distance[places] = assign_all(Picked(rows, places), centers, len(places))
+            label[places] = before + own
+        before += len(centers)
+    used, label = np.unique(label, return_inverse=True)
+    return Clusters(np.concatenate(parts)[used], label.astype(np.int32), distance)
+
+
+def places_of_each(label: Int[np.ndarray, " n"], count: int) -> list[Int[np.ndarray, "_"]]:
+    """Of each of `count` labels, the places of its rows."""
+    sizes = np.bincount(label, minlength=count)
+    return np.split(np.argsort(label, kind="stable"), np.cumsum(sizes)[:-1])
 
 
 def assign_all(

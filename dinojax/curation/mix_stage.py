@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dinojax.curation.named import Named, check_names
+from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.stage_folder import INPUTS, claim, finish, read_report
 from dinojax.data.check import fingerprint
 from dinojax.data.open import open_source
@@ -54,7 +55,10 @@ def mix_stage(options: MixOptions, folder: Path) -> dict[str, Any]:
     lists = {name: [_checked(file) for file in lists_of(spec)] for name, spec in options.parts}
     sources = {name: open_source(spec) for name, spec in options.parts}
     order = _order(options, {name: len(source) for name, source in sources.items()})
-    records = {name: fingerprint(source).digest for name, source in sources.items()}
+    with progress_bar("mix", len(sources), "parts") as bar:
+        records = {
+            name: fingerprint(source).digest for name, source in tracked(sources.items(), bar)
+        }
     specs = [spec for _, spec in options.parts]
     report = claim(folder, _inputs(options, order, records))
     if report is not None:

@@ -29,7 +29,7 @@ from dinojax.curation.parts import (
     place,
     place_among,
 )
-from dinojax.curation.seeding import plus_plus
+from dinojax.curation.seeding import Seeding, plus_plus
 from dinojax.mesh import BATCH_AXES
 from dinojax.prng import slot_keys
 from dinojax.typing import Array, Float, Int, Key
@@ -37,28 +37,40 @@ from dinojax.typing import Array, Float, Int, Key
 ROUNDS, OVERSAMPLING = 5, 2
 
 
-def parallel_seeds(chunks: Chunks, count: int, key: Key) -> Float[Array, "K D"]:
-    """`count` of the rows, far from each other. Copies of drawn rows where too few differ.
+def parallel_seeds(
+    chunks: Chunks, count: int, key: Key, start: Seeding | None = None
+) -> Iterator[Seeding]:
+    """Steps to `count` of the rows, far from each other. Copies of drawn rows where too few differ.
 
     There may be up to 2**31 rows: their places are int32.
+
+    Args:
+        start: goes on after any of these steps, bit for bit, at the price of one more pass.
     """
-    candidates = lottery(chunks(), None, 1, jax.random.fold_in(key, 0)).rows
-    first = each(lambda chunk: (assign(chunk, candidates), chunk.count), chunks)
+    if start is None:
+        candidates = lottery(chunks(), None, 1, jax.random.fold_in(key, 0)).rows
+    else:
+        candidates = start.candidates
+    nearest = functools.partial(assign, centers=candidates)
+    first = each(lambda chunk: (nearest(chunk), chunk.count), chunks)
     found, counts = map(list, zip(*first, strict=True))
-    for number in range(1, ROUNDS + 1):
+    wanted = OVERSAMPLING * count
+    for number in range(1 + len(candidates) // wanted, ROUNDS + 1):
         odds = [one.distance for one in found]
-        winners = lottery(chunks(), odds, OVERSAMPLING * count, jax.random.fold_in(key, number))
+        winners = lottery(chunks(), odds, wanted, jax.random.fold_in(key, number))
         # Where there are too few, copies of the first candidate, to which no row is nearer.
         drawn = jnp.isfinite(winners.value)[:, None]
         new = jnp.where(drawn, winners.rows, candidates[0])
         for at, one in enumerate(each(functools.partial(assign, centers=new), chunks)):
             found[at] = closer(found[at], one, len(candidates))
         candidates = jnp.concatenate([candidates, new])
+        yield Seeding(candidates[:0], winners.value[:0], 0, candidates)
     pool = place(np.asarray(candidates))
     weights = jnp.zeros(len(pool.rows))
     for one, valid in zip(found, counts, strict=True):
         weights += members(one.label, valid, len(weights))
-    return plus_plus(pool, count, jax.random.fold_in(key, ROUNDS + 1), weights)
+    for step in plus_plus(pool, count, jax.random.fold_in(key, ROUNDS + 1), weights, start):
+        yield step._replace(candidates=candidates)
 
 
 def lottery(

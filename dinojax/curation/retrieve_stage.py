@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from tqdm import tqdm
 
 from dinojax.curation.embeddings import Embeddings, RowsOptions, numbers_of, read_embeddings, unit
 from dinojax.curation.hierarchy import assign_all
+from dinojax.curation.named import check_names
+from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.retrieve import Retrieved, retrieve_clusters, retrieve_nearest
-from dinojax.curation.search import search_by
+from dinojax.curation.search import gathered, search_by
 from dinojax.curation.stage_folder import SELECTION, claim, finish, read_report
 from dinojax.curation.tables import write_table
 from dinojax.curation.tree import read_centers, read_tree
@@ -31,6 +34,8 @@ class RetrieveOptions:
 
     seeds: RowsOptions = RowsOptions()
     """Of the curated set."""
+    name: str | None = None
+    """Of this set, where several retrieve: each leaves a list of its own, in ``retrieve-NAME``."""
     by: str = "neighbours"
     """"neighbours": the nearest records of each seed, for sets of more than a million. "clusters":
     records of the clusters that seeds fall into, for smaller ones; needs the stage ``cluster``."""
@@ -47,6 +52,11 @@ class RetrieveOptions:
     cap: int = 1_000_000
     """Records in all."""
 
+    @property
+    def stage(self) -> str:
+        """The name of its folder."""
+        return "retrieve" if self.name is None else f"retrieve-{self.name}"
+
 
 class Way(NamedTuple):
     """How to retrieve, before it is done."""
@@ -54,7 +64,8 @@ class Way(NamedTuple):
     inputs: dict[str, Any]
     ids: list[str]
     """Of the pool."""
-    retrieve: Callable[[], Retrieved]
+    retrieve: Callable[[tqdm], Retrieved]
+    """With a bar of the seeds."""
 
 
 def retrieve_stage(
@@ -80,10 +91,11 @@ def retrieve_stage(
     report = claim(folder, inputs)
     if report is not None:
         return report
-    found = way.retrieve()
+    with progress_bar("retrieve", len(seeds.ids), "seeds") as bar:
+        found = way.retrieve(bar)
     path = folder / SELECTION
     ids = [way.ids[place] for place in found.rows]
-    write_table(path, {"id": pa.array(ids, pa.string()), "multiplicity": found.multiplicity})
+    write_table(path, {"id": pa.array(ids, pa.large_string()), "multiplicity": found.multiplicity})
     counts = {
         "rows_in": len(way.ids),
         "seeds": len(seeds.ids),
@@ -101,8 +113,9 @@ def by_neighbours(options: RetrieveOptions, seed: int, seeds: Embeddings) -> Way
     search = search_by(options.index, seed)
     inputs = {"rows": pool.fingerprint, "neighbours": options.neighbours, "index": options.index}
 
-    def retrieve() -> Retrieved:
-        return retrieve_nearest(search(pool.rows, seeds.rows, options.neighbours))
+    def retrieve(bar: tqdm) -> Retrieved:
+        parts = search(pool.rows, seeds.rows, options.neighbours)
+        return retrieve_nearest(gathered(tracked(parts, bar, lambda part: len(part.index))))
 
     return Way(inputs, pool.ids, retrieve)
 
@@ -115,9 +128,12 @@ def by_clusters(options: RetrieveOptions, seed: int, seeds: Embeddings, clusters
     names = ("least_seeds", "per_cluster", "cap")
     limits = {name: getattr(options, name) for name in names}
 
-    def retrieve() -> Retrieved:
+    def retrieve(bar: tqdm) -> Retrieved:
         rows = unit(seeds.rows) if report["inputs"]["unit_rows"] else seeds.rows
-        label, _ = assign_all(rows, centers, CHUNK)
+        parts = (rows[first : first + CHUNK] for first in range(0, len(rows), CHUNK))
+        label = np.concatenate(
+            [assign_all(part, centers, CHUNK)[0] for part in tracked(parts, bar, len)]
+        )
         numbers = numbers_of(tree.ids)
         found = retrieve_clusters(tree.parents[0], numbers, label, seed=seed, **limits)
         return Retrieved(found, np.ones(len(found), np.int64))
@@ -126,6 +142,8 @@ def by_clusters(options: RetrieveOptions, seed: int, seeds: Embeddings, clusters
 
 
 def _check(options: RetrieveOptions) -> None:
+    if options.name is not None:
+        check_names([(options.name, "")], "retrieve.name")
     if options.by not in ("neighbours", "clusters"):
         raise ValueError(
             f"retrieve.by={options.by!r} is unknown; use one of 'neighbours', 'clusters'"

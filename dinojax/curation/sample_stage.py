@@ -19,12 +19,13 @@ from dinojax.curation.balance import quotas, sums_above
 from dinojax.curation.choice import Choice
 from dinojax.curation.evenness import evenness
 from dinojax.curation.joins import tally
+from dinojax.curation.progress_bar import progress_bar
 from dinojax.curation.runners import RunnerOptions, Tables, make_runner
 from dinojax.curation.stage_folder import SELECTION, claim, finish, read_report
 from dinojax.curation.tables import write_parts
 from dinojax.curation.tree import tree_path
 
-SCHEMA = pa.schema([("id", pa.string()), ("multiplicity", pa.int64())])
+SCHEMA = pa.schema([("id", pa.large_string()), ("multiplicity", pa.int64())])
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,22 @@ def sample_stage(
         return report
     levels = range(2, len(tree_report["levels"]) + 1)
     above = [pq.read_table(tree_path(clusters, n))["parent"].to_numpy() for n in levels]
-    with runner:
+    with runner, progress_bar("sample", 4, "steps") as bar:
         names = ["child", "parent", "squared_distance", "label"]
         rows = runner.read(tree_path(clusters, 1), names)
         before = _Sums.of(rows, above, None)
+        bar.update()
         quota = quotas(
             before.levels, above, options.target, seed=seed, multiplicity=options.multiplicity
         )
         choice = Choice(before.levels[0], quota, seed, options.nearest)
         chosen = rows.by_key("parent", choice).held()
+        bar.update()
         after = _Sums.of(chosen, above, "multiplicity", before)
+        bar.update()
         path = folder / SELECTION
         write_parts(path, SCHEMA, chosen.sorted("row"))
+        bar.update()
     with pq.ParquetFile(path) as file:
         count = file.metadata.num_rows
     return finish(

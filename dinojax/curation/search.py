@@ -1,13 +1,14 @@
 """Nearest rows of a bank by cosine: exactly on the mesh, or by an index of FAISS on one machine.
 
-Every search has the form ``(bank, queries, k) -> Neighbours`` and gives exact cosines. Those of
-quantised rows must never meet a threshold: it would then miss duplicates that an exact search
-finds. So an approximate index only proposes rows, which are compared anew.
+Every search has the form ``(bank, queries, k)`` and yields the neighbours of one part of the
+queries after the other, for `gathered`. Cosines are exact: those of quantised rows must never meet
+a threshold, which would then miss duplicates that an exact search finds. So an approximate index
+only proposes rows, which are compared anew.
 """
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from jaxtyping import Float, Int
 from dinojax.evaluation.nearest import EPSILON, Neighbours, nearest
 
 Rows = Float[np.ndarray, "n D"]
-Search = Callable[[np.ndarray, np.ndarray, int], Neighbours]
+Search = Callable[[np.ndarray, np.ndarray, int], Iterator[Neighbours]]
 
 PART = 2**14
 """Rows that are normed, added to an index or searched for at a time."""
@@ -42,9 +43,10 @@ def search_by(index: str | None, seed: int) -> Search:
 
 def by_mesh(
     bank: Float[np.ndarray, "n D"], queries: Float[np.ndarray, "m D"], k: int
-) -> Neighbours:
+) -> Iterator[Neighbours]:
     """The exact `nearest`; the bank lies over the devices in use."""
-    return _joined(nearest(bank, part, min(k, len(bank))) for part in _parts(queries))
+    for part in _parts(queries):
+        yield Neighbours(*map(np.asarray, nearest(bank, part, min(k, len(bank)))))
 
 
 def by_faiss(
@@ -56,7 +58,7 @@ def by_faiss(
     probes: int = 16,
     proposals: int = 4,
     seed: int = 0,
-) -> Neighbours:
+) -> Iterator[Neighbours]:
     """By an index of FAISS (arXiv:2401.08281), on GPUs where its build knows them.
 
     Args:
@@ -90,7 +92,13 @@ def by_faiss(
         _, proposed = built.search(_unit(part), wanted)
         return compare(bank, part, proposed, min(k, len(bank)))
 
-    return _joined(search(part) for part in _parts(queries))
+    return map(search, _parts(queries))
+
+
+def gathered(parts: Iterable[Neighbours]) -> Neighbours:
+    """Of all queries."""
+    similarity, index = zip(*parts, strict=True)
+    return Neighbours(np.concatenate(similarity), np.concatenate(index))
 
 
 def compare(
@@ -114,14 +122,6 @@ def compare(
 
 def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:
     return (rows[first : first + PART] for first in range(0, len(rows), PART))
-
-
-def _joined(parts: Iterator[Neighbours]) -> Neighbours:
-    similarity, index = zip(*parts, strict=True)
-    return Neighbours(
-        np.concatenate([np.asarray(x) for x in similarity]),
-        np.concatenate([np.asarray(x) for x in index]),
-    )
 
 
 def _unit(rows: np.ndarray) -> Float[np.ndarray, "n D"]:

@@ -10,9 +10,12 @@ draw is a number per block of rows. For up to some 20,000 centres; `parallel_see
 
 import functools
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dinojax.curation.parts import (
     BLOCK,
@@ -25,12 +28,30 @@ from dinojax.curation.parts import (
     on_parts,
     own_valid,
     row_at,
+    to_host,
 )
 from dinojax.precision import widen
 from dinojax.typing import Array, Float, Int, Key
 
+PICKS = 64
+"""In a step."""
 
-def greedy_seeds(chunks: Chunks, count: int, key: Key) -> Float[Array, "K D"]:
+
+class Seeding(NamedTuple):
+    """All there is to store between two steps of seeding."""
+
+    centers: Float[Array, "K D"]
+    """Those from `picked` on are still to come; none at all before the first step of k-means++."""
+    distance: Float[Array, " n"]
+    """Squared, of each row that they are picked from, to the nearest."""
+    picked: int | Int[Array, ""]
+    candidates: Float[Array, "c D"]
+    """Of k-means||, which picks from these; k-means++ has none."""
+
+
+def greedy_seeds(
+    chunks: Chunks, count: int, key: Key, start: Seeding | None = None
+) -> Iterator[Seeding]:
     """By `plus_plus`.
 
     Raises:
@@ -42,26 +63,50 @@ def greedy_seeds(chunks: Chunks, count: int, key: Key) -> Float[Array, "K D"]:
             f"k-means++ needs all rows at once, and they come in {len(every)} chunks; use larger "
             "chunks or parallel_seeds"
         )
-    return plus_plus(every[0], count, key)
+    yield from plus_plus(every[0], count, key, start=start)
 
 
 def plus_plus(
-    chunk: Chunk, count: int, key: Key, weights: Float[Array, " n"] | None = None
-) -> Float[Array, "K D"]:
-    """`count` of the rows, far from each other. Copies of drawn rows where too few differ."""
+    chunk: Chunk,
+    count: int,
+    key: Key,
+    weights: Float[Array, " n"] | None = None,
+    start: Seeding | None = None,
+) -> Iterator[Seeding]:
+    """Steps to `count` of the rows, far from each other. Copies of drawn rows where too few differ.
+
+    Args:
+        start: goes on after any of these steps, bit for bit.
+    """
     weights = jnp.ones(len(chunk.rows)) if weights is None else weights
-    return _plus_plus(chunk, weights, key, count)
+    picked = 0 if start is None else int(start.picked)
+    before = ()
+    if start is not None and picked:
+        filling = len(chunk.rows) - len(start.distance)  # of as many devices as there are now
+        before = start.centers, np.pad(start.distance, (0, filling))
+    while picked < count:
+        stop = min(picked + PICKS, count)
+        before = centers, distance = _pick(chunk, weights, key, before, picked, stop, count)
+        picked = stop
+        yield Seeding(centers, to_host(distance)[: int(chunk.count)], picked, centers[:0])
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def _plus_plus(
-    chunk: Chunk, weights: Float[Array, " n"], key: Key, count: int
-) -> Float[Array, "K D"]:
+def _pick(
+    chunk: Chunk,
+    weights: Float[Array, " n"],
+    key: Key,
+    before: tuple[()] | tuple[Float[Array, "K D"], Float[Array, " n"]],
+    picked: int | Int[Array, ""],
+    stop: int | Int[Array, ""],
+    count: int,
+) -> tuple[Float[Array, "K D"], Float[Array, " n"]]:
+    """Centres and distances, as they were `before`, after further picks up to `stop`."""
     candidates = 2 + int(math.log(count))
 
     def of_part(
-        rows: Float[Array, "n D"], valid_count: Array, weights: Float[Array, " n"]
-    ) -> Array:
+        rows: Float[Array, "n D"], valid_count: Array, weights: Float[Array, " n"], *before: Array
+    ) -> tuple[Array, Array]:
         parts = blocks(rows)
         weights = blocks(jnp.where(own_valid(len(rows), valid_count), weights, 0))
 
@@ -79,12 +124,18 @@ def _plus_plus(
             best = block_sums(closer * weights[:, None]).sum(axis=0).argmin()
             return centers.at[step].set(drawn[best]), closer[:, best]
 
-        first = draw(weights, jax.random.uniform(jax.random.fold_in(key, 0), (1,)))
-        center = widen(row_at(rows, first))
-        centers = jnp.zeros((count, rows.shape[1]), center.dtype).at[0].set(center[0])
-        return jax.lax.fori_loop(1, count, add, (centers, squares(center)[:, 0]))[0]
+        if before:
+            state = before[0], blocks(before[1])
+        else:
+            first = draw(weights, jax.random.uniform(jax.random.fold_in(key, 0), (1,)))
+            center = widen(row_at(rows, first))
+            centers = jnp.zeros((count, rows.shape[1]), center.dtype).at[0].set(center[0])
+            state = centers, squares(center)[:, 0]
+        centers, distance = jax.lax.fori_loop(jnp.maximum(picked, 1), stop, add, state)
+        return centers, jnp.ravel(distance)
 
-    return on_parts(of_part, (ROWS, WHOLE, ROWS), WHOLE)(chunk.rows, chunk.count, weights)
+    given = ROWS, WHOLE, ROWS, *(WHOLE, ROWS)[: len(before)]
+    return on_parts(of_part, given, (WHOLE, ROWS))(chunk.rows, chunk.count, weights, *before)
 
 
 def draw(odds: Float[Array, "b r"], shares: Float[Array, " m"]) -> Int[Array, " m"]:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,40 +74,48 @@ class SortedRows(NamedTuple):
     rows: RowFile
     fingerprint: str
     """Of ids and rows, as that of `Embeddings`."""
+    made_of: dict[str, Any]
 
 
 def made_of(given: RowsOptions, name: str, *, unit_rows: bool) -> dict[str, Any]:
-    """By which a folder is known again: files by their sizes and times, which reads none of them.
+    """By which sorted rows are known again, wherever their files are: ``files`` is how many these
+    are, their bytes, and a hash of their names, sizes and times. None of them is read.
 
     Raises: as `read_embeddings`, if there are no files.
     """
     stats = [(path.name, path.stat()) for path in feature_files(given.folder, name)]
+    key = hash_text(json.dumps([(name, s.st_size, s.st_mtime_ns) for name, s in stats]))
     return {
-        "folder": str(Path(str(given.folder)).resolve()),
-        "files": hash_text(json.dumps([(name, s.st_size, s.st_mtime_ns) for name, s in stats])),
+        "files": [len(stats), sum(s.st_size for _, s in stats), key],
         "feature": given.feature,
         "ids": None if given.ids is None else hash_file(given.ids),
         "unit_rows": unit_rows,
     }
 
 
-def find_sorted(folder: Path, origin: dict[str, Any]) -> SortedRows | None:
-    """What `sort_rows` has made of the same files; after `drop_rows` without the rows."""
+def find_sorted(folder: Path) -> SortedRows | None:
+    """What `sort_rows` has left; after `drop_rows` without the rows."""
     if not (folder / ABOUT).exists():
         return None
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    if about["made_of"] != origin:
-        return None
-    return SortedRows(RowFile(folder / ROWS, tuple(about["shape"])), about["fingerprint"])
+    rows = RowFile(folder / ROWS, tuple(about["shape"]))
+    return SortedRows(rows, about["fingerprint"], about["made_of"])
 
 
 def sort_rows(
-    given: RowsOptions, name: str, listing: Listing, folder: Path, *, unit_rows: bool
+    given: RowsOptions,
+    name: str,
+    listing: Listing,
+    folder: Path,
+    *,
+    unit_rows: bool,
+    on_rows: Callable[[int], object] = lambda count: None,
 ) -> SortedRows:
     """The rows that are listed, into `folder`, which is emptied first.
 
     Args:
         unit_rows: bring them to length 1. The fingerprint is that of the rows before.
+        on_rows: told how many more have moved; each moves twice, to its bucket and to its place.
 
     Raises:
         ValueError: numbers that are not finite.
@@ -119,7 +127,7 @@ def sort_rows(
     size = max(BUCKET_BYTES // (4 * width), -(-count // MOST_BUCKETS))
     buckets = [folder / f"bucket-{number}" for number in range(-(-count // size))]
     kind = np.dtype([("place", np.int64), ("row", np.float32, (width,))])
-    _fill(buckets, size, kind, given, name, listing)
+    _fill(buckets, size, kind, read_parts(given, name, listing), on_rows)
     labels = pa.array(listing.labels, mask=listing.labels < 0)
     write_table(folder / RECORDS, {"id": listing.ids, "label": labels})
 
@@ -131,32 +139,33 @@ def sort_rows(
             part[found["place"] - number * size] = found["row"]
             file.write((unit(part) if unit_rows else part).data)
             yield part
+            on_rows(len(part))
 
     ids = (listing.ids[first : first + SLICE].to_pylist() for first in range(0, count, SLICE))
     with replacing(folder / ROWS) as file:
         key = fingerprint(ids, in_order())
     about = {"made_of": origin, "shape": [count, width], "fingerprint": key}
     replace_text(folder / ABOUT, json.dumps(about, indent=1) + "\n")
-    return SortedRows(RowFile(folder / ROWS, (count, width)), key)
+    return SortedRows(RowFile(folder / ROWS, (count, width)), key, origin)
 
 
 def _fill(
     buckets: list[Path],
     size: int,
     kind: np.dtype,
-    given: RowsOptions,
-    name: str,
-    listing: Listing,
+    parts: Iterable[tuple[Int64[np.ndarray, " r"], Float[np.ndarray, "r D"]]],
+    on_rows: Callable[[int], object],
 ) -> None:
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(path.open("wb")) for path in buckets]
-        for places, rows in read_parts(given, name, listing):
+        for places, rows in parts:
             pairs = np.empty(len(rows), kind)
             order = np.argsort(places)
             pairs["place"], pairs["row"] = places[order], rows[order]
             ends = np.searchsorted(pairs["place"], size * np.arange(1, len(files) + 1))
             for file, some in zip(files, np.split(pairs, ends[:-1]), strict=True):
                 file.write(some.tobytes())
+            on_rows(len(rows))
 
 
 def read_records(folder: Path) -> pa.Table:

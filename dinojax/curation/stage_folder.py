@@ -25,20 +25,36 @@ def claim(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
     Raises:
         ValueError: it is that of others, or what it holds has changed.
     """
-    path, now = folder / INPUTS, json.loads(json.dumps(inputs))
-    if path.exists():
-        different = changes(json.loads(path.read_text(encoding="utf-8")), now)
-        if different:
-            raise ValueError(
-                f"{folder} is of other inputs: {'; '.join(different)}; give another --workdir, or "
-                "delete the folder to do it anew"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} holds other files and no {INPUTS}; give another --workdir")
-    else:
+    before, now = read_inputs(folder), json.loads(json.dumps(inputs))
+    if before is None:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_text(path, json.dumps(now, indent=1) + "\n")
+        replace_text(folder / INPUTS, json.dumps(now, indent=1) + "\n")
+    else:
+        check_same(folder, before, now)
     return read_report(folder) if (folder / REPORT).exists() else None
+
+
+def read_inputs(folder: Path) -> dict[str, Any] | None:
+    """What the folder has been claimed for; None: nothing yet.
+
+    Raises:
+        ValueError: it is no stage's.
+    """
+    if (folder / INPUTS).exists():
+        return json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} holds other files and no {INPUTS}; give another --workdir")
+    return None
+
+
+def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise a ValueError if the inputs of a folder differ."""
+    different = changes(dict(before), dict(now))
+    if different:
+        raise ValueError(
+            f"{folder} is of other inputs: {'; '.join(different)}; give another --workdir, or "
+            "delete the folder to do it anew"
+        )
 
 
 def finish(
@@ -56,7 +72,7 @@ def finish(
     """
     outputs = {path.relative_to(folder).as_posix(): hash_file(path) for path in tables}
     if inputs is None:
-        inputs = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+        inputs = read_inputs(folder)
     key = hash_text(json.dumps(outputs, sort_keys=True))
     report = {"fingerprint": key, "inputs": inputs, **found, "outputs": outputs}
     replace_text(folder / REPORT, json.dumps(report, indent=1) + "\n")

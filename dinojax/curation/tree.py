@@ -6,6 +6,7 @@ tables above, children are the clusters of the level below. ``centers_l1.parquet
 in the order of the clusters. A level whose centres are there is done.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Int32
 
 from dinojax.curation.hierarchy import Clusters, Level, Progress, Seeds, cluster, settled
+from dinojax.curation.kmeans import State
 from dinojax.curation.parts import Rows
 from dinojax.curation.progress_file import agreed_progress, save_progress
 from dinojax.curation.tables import list_column, read_lists, write_table
@@ -24,12 +26,14 @@ from dinojax.runtime.agreement import from_first
 from dinojax.runtime.divided_files import await_all
 from dinojax.typing import Key
 
+SAVED_EVERY_S = 10
+"""What is done by many small steps, seeds and splits."""
 Records = Callable[[], pa.Table]
 """``id`` and ``label`` of the rows, once they are needed."""
 
 
 class Step(NamedTuple):
-    """An iteration that is on disk."""
+    """What has been done; iterations are on disk, other steps are so before long."""
 
     level: int
     """From 1."""
@@ -43,7 +47,8 @@ class Tree(NamedTuple):
     labels: Int32[np.ndarray, " n"]
     """-1: none."""
     parents: list[Int[np.ndarray, "_"]]
-    """As `balanced_sample` takes them."""
+    """Of the records, the cluster of each; of each further level, the cluster that each cluster of
+    the level below belongs to."""
     distance: Float[np.ndarray, " n"]
     """Squared, of each record to its centre."""
 
@@ -58,9 +63,10 @@ def grow(
     seeds: Seeds,
     chunk: int,
 ) -> Iterator[Step]:
-    """`hierarchy.climb` that leaves its tables in `folder`: a step per iteration, each on disk.
+    """The levels from the finest on; each clusters the centres of the one before, unweighted.
 
-    Ended anywhere and called again, it goes on after the last one, bit for bit. Of several
+    The tables are left in `folder`. Ended anywhere and called again, it goes on after the last step
+    that is on disk, bit for bit. Of several
     processes all make the same call, with a folder that they share, and the first one writes.
     """
     for number, level in enumerate(levels, 1):
@@ -69,13 +75,16 @@ def grow(
             own = jax.random.fold_in(key, number - 1)
             path = folder / f"progress_l{number}.npz"
             last = agreed_progress(path)
-            for progress in cluster(rows, level, own, seeds=seeds, chunk=chunk, start=last):
-                if jax.process_index() == 0:
-                    save_progress(path, progress)
-                yield Step(number, progress)
-                last = progress
+            saved = time.monotonic()
+            for step in cluster(rows, level, own, seeds=seeds, chunk=chunk, start=last):
+                last = step
+                due = isinstance(last.state, State) or time.monotonic() - saved > SAVED_EVERY_S
+                if due and jax.process_index() == 0:
+                    save_progress(path, last)
+                    saved = time.monotonic()
+                yield Step(number, last)
             assert last is not None  # there is an iteration
-            found = settled(rows, level, np.asarray(last.state.centers), own, chunk)
+            found = settled(rows, last, chunk)
             if jax.process_index() == 0:
                 _write(folder, number, records, found)
         await_all([tree_path(folder, number), centers_path(folder, number)])

@@ -89,7 +89,7 @@ def _pick(opened: ds.Dataset, columns: list[str], wanted: ds.Expression) -> pa.T
 
 
 def _listed(ids: Collection[str]) -> ds.Expression:
-    return ds.field("id").cast(pa.string()).isin(pa.array(ids, pa.string()))
+    return ds.field("id").cast(pa.large_string()).isin(pa.array(ids, pa.large_string()))
 
 
 def _open(given: RowsOptions, name: str) -> ds.Dataset:
@@ -108,7 +108,7 @@ def _columns(given: RowsOptions) -> list[str]:
 
 def _joined(parts: Sequence[pa.Table], given: Sequence[RowsOptions]) -> Features:
     rows = [read_lists(part[one.feature]) for part, one in zip(parts, given, strict=True)]
-    ids = [id for part in parts for id in pc.cast(part["id"], pa.string()).to_pylist()]
+    ids = [id for part in parts for id in pc.cast(part["id"], pa.large_string()).to_pylist()]
     return Features(ids, unit(np.concatenate(rows).astype(np.float32)))
 
 

@@ -29,7 +29,7 @@ def finished(workdir: Path) -> dict[str, dict[str, Any]]:
             f"{workdir} has no finished stage to show; run python -m dinojax.curate dedup first"
         )
     place = {name: number for number, name in enumerate(ORDER)}
-    names.sort(key=lambda name: (place.get(name, len(ORDER)), name))
+    names.sort(key=lambda name: (place.get(name.partition("-")[0], len(ORDER)), name))
     return {
         name: json.loads((workdir / name / REPORT).read_text(encoding="utf-8")) for name in names
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dinojax.curation.dedup_stage import DedupOptions
+from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.retrieve_stage import RetrieveOptions
 from dinojax.curation.stage_folder import read_report
 from dinojax.curation_page.cluster_section import cluster_section
@@ -57,17 +58,20 @@ def page_stage(
             case "sample":
                 found = read_report(folder)
                 return sample_section(folder, found, options, names, workdir / "cluster")
-            case "retrieve":
+            case retrieve.stage:
                 return retrieve_section(folder, read_report(folder), options, retrieve)
         return []  # of stages without pictures there is the report alone
 
-    sections = [
-        Section(name, [*parts(name, report), details(report)]) for name, report in reports.items()
-    ]
-    found = {
-        of: read_thumbnails(sources[of], ids, options.tile_px, options.channels)
-        for of, ids in wanted(sections).items()
-    }
+    with progress_bar("page: sections", len(reports), "sections") as bar:
+        sections = [
+            Section(name, [*parts(name, report), details(report)])
+            for name, report in tracked(reports.items(), bar)
+        ]
+    ids, found = wanted(sections), {}
+    with progress_bar("page: images", sum(map(len, ids.values())), "images") as bar:
+        for of, some in ids.items():
+            read = read_thumbnails(sources[of], some, options.tile_px, options.channels)
+            found[of] = dict(tracked(read, bar))
     _check_found(found, options)
     drawn = [overview(reports), *(as_html(one, found) for one in sections)]
     title = f"Curation {workdir.resolve().name}"

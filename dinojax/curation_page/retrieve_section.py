@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from dinojax.curation.draws import draw_keys
 from dinojax.curation.embeddings import numbers_of
 from dinojax.curation.retrieve_stage import RetrieveOptions
-from dinojax.curation.search import by_mesh
+from dinojax.curation.search import by_mesh, gathered
 from dinojax.curation.stage_folder import SELECTION
 from dinojax.curation_page.features import rows_of, some_rows, there
 from dinojax.curation_page.options import PageOptions
@@ -52,7 +52,7 @@ def _of_seeds(
     taken = rows_of([retrieve.rows], ids, "retrieve.rows")
     bank = np.stack([taken[id] for id in ids])
     shown = min(neighbours, options.tiles - 1)
-    found = by_mesh(bank, seeds.rows[chosen], shown)
+    found = gathered(by_mesh(bank, seeds.rows[chosen], shown))
     groups = []
     cosines, places = np.asarray(found.similarity), np.asarray(found.index)
     for number, seed in enumerate(map(int, chosen)):

@@ -13,7 +13,7 @@ from jaxtyping import Int
 
 from dinojax.curation.draws import draw_keys
 from dinojax.curation.embeddings import RowsOptions, numbers_of
-from dinojax.curation.search import by_mesh
+from dinojax.curation.search import by_mesh, gathered
 from dinojax.curation_page.features import Features, some_rows
 from dinojax.curation_page.pairs import Pair, nearest_pairs
 from dinojax.curation_page.sections import Group, Sheet
@@ -44,7 +44,7 @@ def pool_sheets(
     """
     part, fates = _part(table, rows)
     queries = _queries(part.ids)
-    found = by_mesh(part.rows, part.rows[queries], inputs["neighbours"])
+    found = gathered(by_mesh(part.rows, part.rows[queries], inputs["neighbours"]))
     _, joined = np.unique([fate.component for fate in fates], return_inverse=True)
     threshold = inputs["threshold"]
     above, below = nearest_pairs(found, queries, joined, threshold, count)
@@ -70,7 +70,7 @@ def reference_sheets(
     part, fates = _part(single, rows)
     known = some_rows(references, LOOKED_AT, "dedup.references")
     size, queries = len(part.ids), _queries(part.ids)
-    near = by_mesh(known.rows, part.rows[queries], inputs["neighbours"])
+    near = gathered(by_mesh(known.rows, part.rows[queries], inputs["neighbours"]))
     found = Neighbours(near.similarity, np.asarray(near.index) + size)
     # What has gone is joined to the references; each that stays is on its own.
     stays = np.array([fate.kept for fate in fates])

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,12 +16,16 @@ from dinojax.data.manifest import MANIFEST, read_index_of, read_manifest
 from dinojax.data.records import Record
 from dinojax.data.shards import find_shards, shard_names
 from dinojax.data.source import check_index
+from dinojax.data.threads import StorageError
 
 # One record at a time: nothing is read ahead, and no thread of the library's own is needed.
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 READ_BYTES = 32_768
 READ_RECORDS = 1024
 """At a time, of a file that is read in order."""
+SYSTEM_CALL = r"[a-z]+\(\) failed: "
+"""How the library begins to speak of the system, as in ``pread() failed: Stale file handle; ...``.
+Of what a file holds it speaks in many words, or in none."""
 
 
 class ExampleShards:
@@ -35,6 +40,7 @@ class ExampleShards:
     def __init__(self, paths: list[str], skip: list[int], take: list[int]):
         self._skip = np.array(skip, np.int64)
         self._ends: Int64[np.ndarray, " shards"] = np.cumsum(np.array(take, np.int64))
+        self._paths = paths
         self._readers = Handles(functools.partial(_open, paths))
 
     def __len__(self) -> int:
@@ -47,9 +53,18 @@ class ExampleShards:
         return shard, index - first + int(self._skip[shard])
 
     def read(self, index: int) -> bytes:
-        """The bytes of a record; safe from any thread."""
+        """The bytes of a record; safe from any thread.
+
+        Raises:
+            ValueError: the file is damaged, there or as a whole.
+            StorageError: it cannot be read now, or has gone.
+        """
         shard, position = self.place(index)
-        return self._readers[shard].read([position])[0]
+        reader, where = self._readers[shard], f"{self._paths[shard]} at record {position}"
+        (data,) = _read(reader, where, [position])
+        if not data:  # what a reader gives for all that lay behind a new end of its file
+            raise ValueError(f"{where} is empty: cut short since it was opened? copy it again")
+        return data
 
 
 class ArrayRecordSource:
@@ -108,6 +123,7 @@ def count_records(path: str) -> int:
 
     Raises:
         ValueError: the file is damaged; the library itself would report 0 records.
+        StorageError: it cannot be read now.
     """
     return _open([path], 0).num_records()
 
@@ -117,25 +133,38 @@ def read_in_order(path: str | os.PathLike[str]) -> Iterator[bytes]:
 
     Raises:
         ValueError: the file is damaged.
+        StorageError: it cannot be read now.
     """
     reader = _open([os.fspath(path)], 0)
     count = reader.num_records()
     for first in range(0, count, READ_RECORDS):
-        yield from reader.read(first, min(first + READ_RECORDS, count))
+        end = min(first + READ_RECORDS, count)
+        yield from _read(reader, f"{os.fspath(path)} at records {first} to {end - 1}", first, end)
 
 
-def _open(paths: list[str], shard: int):
+def _read(reader: Any, where: str, *which: Any) -> list[bytes]:
+    try:
+        return reader.read(*which)
+    except RuntimeError as error:
+        raise _explained(error, f"{where} is damaged", where) from error
+
+
+def _explained(error: Exception, damage: str, where: str) -> Exception:
+    """The library has one exception for what a file holds and for what the system refuses."""
+    cause = str(error).partition(";")[0]
+    if re.match(SYSTEM_CALL, cause):
+        return StorageError(f"{where} cannot be read ({cause})")
+    return ValueError(f"{damage} ({cause or 'cut short'}); copy it again")
+
+
+def _open(paths: list[str], shard: int) -> Any:
     path = paths[shard]
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path} has gone since the source was opened; restore it")
     reader = array_record_module.ArrayRecordReader(
         path, options=RANDOM_ACCESS, file_reader_buffer_size=READ_BYTES
     )
     if not reader.ok():
         try:
-            reader.read([0])  # raises what is wrong
-            cause = "unreadable"
-        except (RuntimeError, IndexError) as error:
-            cause = str(error).partition(";")[0]
-        raise ValueError(f"{path} is not a complete ArrayRecord file ({cause}); copy it again")
+            reader.read()  # raises what is wrong
+        except RuntimeError as error:
+            raise _explained(error, f"{path} is not a complete ArrayRecord file", path) from error
     return reader

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from dinojax.data.load import READ_TIMEOUT_S, refuse_passing
+from dinojax.data.load import READ_TIMEOUT_S
 from dinojax.data.pipeline import default_threads, sequential_batches
+from dinojax.data.reading import read_record
 from dinojax.data.source import Source
 from dinojax.data.subset import Subset
 from dinojax.data.threads import for_each
@@ -93,11 +94,9 @@ def fingerprint(
     images = [b""] * len(chosen)
 
     def read(place: int) -> None:
-        try:
-            image = source[chosen[place]].image
+        with contextlib.suppress(ValueError, OSError):
+            image = read_record(source, chosen[place]).image
             images[place] = image if isinstance(image, bytes) else image.tobytes()
-        except (ValueError, OSError) as error:
-            refuse_passing(error, source.record_id(chosen[place]))
 
     for_each(
         read,
@@ -132,9 +131,8 @@ def truth_digest(source: Source, *, read_timeout_s: float = READ_TIMEOUT_S) -> s
     def read(number: int) -> None:
         place = places[number]
         try:
-            record = source[place]
-        except (ValueError, OSError) as error:
-            refuse_passing(error, source.record_id(place))
+            record = read_record(source, place)
+        except (ValueError, OSError):
             return
         if known is None:
             labels[place] = -1 if record.label is None else record.label

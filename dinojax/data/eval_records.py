@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
+from dinojax.data.reading import read_record
 from dinojax.data.sequences import find_sequences
 from dinojax.data.source import Source
 
@@ -46,7 +47,7 @@ def _has_maps(field: str) -> Callable[[EvalRecords], bool]:
     def has(records: EvalRecords) -> bool:
         for index in range(min(len(records.test), LOOKED_AT)):
             try:
-                if getattr(records.test[index], field) is not None:
+                if getattr(read_record(records.test, index), field) is not None:
                     return True
             except (ValueError, OSError):
                 continue

@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from dinojax.data.threads import StorageError
+
 T = TypeVar("T")
 
 
@@ -26,10 +28,17 @@ class Handles(Generic[T]):
         self._lock = threading.Lock()
 
     def __getitem__(self, number: int) -> T:
-        """The handle of `number`, opened now if it is not open yet."""
+        """The handle of `number`, opened now if it is not open yet.
+
+        Raises:
+            StorageError: the file has gone; whether it is still open must not decide anything.
+        """
         with self._lock:
             if number not in self._kept:
-                self._kept[number] = self._open(number)
+                try:
+                    self._kept[number] = self._open(number)
+                except FileNotFoundError as error:
+                    raise StorageError(f"{error}: gone since the source was opened") from error
                 if len(self._kept) > self._limit:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(number)

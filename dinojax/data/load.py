@@ -6,7 +6,6 @@ with the batch as data (`Problem`). A storage that fails is another matter: time
 change a batch, so that stops the run (`StorageError`).
 """
 
-import errno
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,9 +18,10 @@ from jaxtyping import Int32, Int64, UInt8
 from dinojax.data.canvases import CanvasMemory
 from dinojax.data.channels import Pixels
 from dinojax.data.decode import Scratch, make_scratch, read_image, to_canvas
+from dinojax.data.reading import read_record
 from dinojax.data.records import Record
 from dinojax.data.source import Source
-from dinojax.data.threads import StorageError, for_each
+from dinojax.data.threads import for_each
 
 MIN_SIDE_PX = 2
 """Images with fewer rows or columns on the canvas count as unreadable: a line has no crops."""
@@ -30,15 +30,6 @@ ATTEMPTS = 32
 """Substitutes tried for one slot; with half of the source unreadable, 1 slot in 10^9 needs more."""
 
 READ_TIMEOUT_S = 300.0
-
-PASSING = (TimeoutError, ConnectionError, InterruptedError, BlockingIOError)
-PASSING_ERRNOS = frozenset(
-    {
-        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE),
-        *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOTCONN),
-    }
-)
-"""Errors of the machine or the network. The next attempt at the same file may succeed."""
 
 Canvases = UInt8[np.ndarray, "b H W C"]
 Sizes = Int32[np.ndarray, "b 2"]
@@ -138,12 +129,10 @@ def load(
         for number in itertools.chain([own], instead(positions[slot], own)):
             reading[slot] = number
             try:
-                record = source[number]
+                record = read_record(source, number)
                 image = readable(record, canvas_px, channels, thread.scratch)
             except (ValueError, OSError) as error:
-                name = source.record_id(number)
-                refuse_passing(error, name)
-                failures[slot].append((name, str(error)))
+                failures[slot].append((source.record_id(number), str(error)))
                 continue
             size[slot] = to_canvas(image, canvas[slot])
             label[slot] = -1 if record.label is None else record.label
@@ -167,16 +156,3 @@ def load(
             for attempt, (name, cause) in enumerate(failed)
         ]
     return Loaded(canvas, size, label, shown, tuple(problems))
-
-
-def refuse_passing(error: ValueError | OSError, name: str) -> None:
-    """Tell an error of the file (fine: returns) from one of the machine, which may be gone soon.
-
-    Raises:
-        StorageError: luck must not decide what a batch holds.
-    """
-    if isinstance(error, PASSING) or getattr(error, "errno", None) in PASSING_ERRNOS:
-        raise StorageError(
-            f"record {name!r} cannot be read for a reason that is not the file's: {error}; "
-            "see to the machine or its storage and run the same command again"
-        ) from error

@@ -11,10 +11,11 @@ from absl import logging
 from jaxtyping import Bool, Float32, Int32
 
 from dinojax.data.decode import to_canvas
-from dinojax.data.load import READ_TIMEOUT_S, Canvases, Sizes, refuse_passing
+from dinojax.data.load import READ_TIMEOUT_S, Canvases, Sizes
 from dinojax.data.maps import decode_record, read_segmentation
 from dinojax.data.pipeline import default_threads
 from dinojax.data.prefetch import AHEAD, iterate
+from dinojax.data.reading import read_record
 from dinojax.data.source import Source
 from dinojax.data.threads import for_each
 
@@ -107,9 +108,8 @@ def find_classes(source: Source) -> list[int]:
     found: set[int] = set()
     for index in range(len(source)):
         try:
-            map = read_segmentation(source[index])
-        except (ValueError, OSError) as error:  # unreadable, as in `map_batches`
-            refuse_passing(error, source.record_id(index))
+            map = read_segmentation(read_record(source, index))
+        except (ValueError, OSError):  # unreadable, as in `map_batches`
             continue
         if map is not None:
             found.update(np.unique(map).tolist())
@@ -148,11 +148,10 @@ class _MapBatches:
         valid = np.zeros(self.batch, bool)
 
         def fill(slot: int) -> None:
-            name = self.source.record_id(first + slot)
             try:
-                pixels = decode_record(self.source[first + slot], side, self.channels)
-            except (ValueError, OSError) as error:
-                refuse_passing(error, name)
+                record = read_record(self.source, first + slot)
+                pixels = decode_record(record, side, self.channels)
+            except (ValueError, OSError):
                 return
             map = getattr(pixels, self.part)
             if map is None:

@@ -14,11 +14,13 @@ from array_record.python import array_record_module  # type: ignore[attr-defined
 from dinojax.data.array_record import count_records
 from dinojax.data.examples import NO_LABEL, to_example
 from dinojax.data.manifest import Shard
+from dinojax.data.reading import read_record
 from dinojax.data.records import Record
 from dinojax.data.source import Source
 from dinojax.data.stored import Encoding, encode_record
 from dinojax.data.tally import Tally, histogram_of
 from dinojax.data.tfds_export import is_tfds_image
+from dinojax.data.threads import StorageError
 
 WRITER_OPTIONS = "group_size:1,uncompressed"
 """One record per chunk, so that reading one reads no other; images are compressed already."""
@@ -62,12 +64,14 @@ def estimate_bytes(source: Source, encoding: Encoding) -> float:
 
     Raises:
         ValueError: none of those can be read; says why.
+        StorageError: the storage fails, as for `read_record`.
     """
     sizes: list[int] = []
     causes: list[str] = []
     for index in np.linspace(0, len(source) - 1, min(SAMPLED, len(source)), dtype=int).tolist():
         try:
-            sizes.append(len(to_example(encode_record(source[index], encoding).record)))
+            stored = encode_record(read_record(source, index), encoding)
+            sizes.append(len(to_example(stored.record)))
         except (ValueError, OSError) as error:  # left out later
             causes.append(str(error))
     if not sizes:
@@ -95,12 +99,12 @@ def write_shard(
         on_record: called after each record, stored or left out.
 
     Raises:
-        OSError: the file cannot be written.
+        StorageError: a record cannot be read now, or the file cannot be written.
     """
 
     def encode(index: int) -> tuple[Record, bytes, Tally] | dict[str, str]:
         try:
-            record, pixels, shrunk, classes = encode_record(source[index], encoding)
+            record, pixels, shrunk, classes = encode_record(read_record(source, index), encoding)
         except (ValueError, OSError) as error:
             return {"id": source.record_id(index), "cause": str(error)}
         assert isinstance(record.image, bytes)  # encode_record encodes it
@@ -159,7 +163,7 @@ def _seal(draft: str, path: str, records: int) -> Shard:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     found = count_records(draft) if records else 0
     if found != records:  # the library reports neither a full disk nor a lost write
-        raise OSError(f"{draft} holds {found} of {records} records; is the disk full?")
+        raise StorageError(f"{draft} holds {found} of {records} records; is the disk full?")
     size = os.path.getsize(draft)
     os.replace(draft, path)
     return Shard(name=os.path.basename(path), records=records, bytes=size, sha256=digest)

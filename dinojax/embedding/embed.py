@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def embed(
     format: str = "parquet",
     batch_size: int = 64,
     shard: int = 4096,
+    on_images: Callable[[int], object] = lambda count: None,
 ) -> list[Path]:
     """Write features of every record; what an earlier, killed call has written is not done again.
 
@@ -69,6 +70,7 @@ def embed(
         format: of `FORMATS`: ``parquet`` or ``array_record``.
         batch_size: images at a time, and rows per group of a Parquet file.
         shard: records per file.
+        on_images: told how many more this process has done, such as ``update`` of a bar.
 
     Returns:
         the files, in the order of the records.
@@ -77,7 +79,7 @@ def embed(
         ValueError: options that do not fit, a folder with other features, or processes that differ.
         FileNotFoundError: no such model or source.
     """
-    _check(features, format, batch_size, shard)
+    _check(features, format, batch_size)
     if isinstance(model, str):
         model = own_model(open_backbone(model))
     elif not model.is_local:
@@ -85,19 +87,36 @@ def embed(
     source = open_source(source) if isinstance(source, str) else source
     side = model.images.image_px if image_px is None else image_px
     folder = Path(out)
+    files = shards(folder, len(source), shard, format)
     about = _about(model, source, features, side, format, shard)
     agree("embed", about)
     _claim(folder, about)
     check_shared(folder / ABOUT)
-    ending, write = FORMATS[format]
-    count = -(-len(source) // shard)
-    paths = [folder / f"features-{number:05}-of-{count:05}{ending}" for number in range(count)]
+    paths, write = list(files), FORMATS[format][1]
     for number in own_missing(paths):
-        places = np.arange(number * shard, min((number + 1) * shard, len(source)))
-        write(paths[number], _rows(model, Subset(source, places), features, side, batch_size))
-        logging.info("embed: %s, %d of %d", paths[number].name, number + 1, count)
+        path = paths[number]
+        part = Subset(source, np.asarray(files[path]))
+        write(path, _rows(model, part, features, side, batch_size, on_images))
+        logging.info("embed: %s, %d of %d", path.name, number + 1, len(paths))
     await_all(paths)
     return paths
+
+
+def shards(folder: Path, records: int, shard: int, format: str = "parquet") -> dict[Path, range]:
+    """The files that `embed` writes, each with the places of its records.
+
+    Raises:
+        ValueError: `shard` is less than 1.
+    """
+    if shard < 1:
+        raise ValueError(f"shard={shard} must be at least 1; use 4096")
+    count, ending = -(-records // shard), FORMATS[format][0]
+    return {
+        folder / f"features-{number:05}-of-{count:05}{ending}": range(
+            number * shard, min((number + 1) * shard, records)
+        )
+        for number in range(count)
+    }
 
 
 def own_model(opened: Opened) -> Model:
@@ -106,7 +125,12 @@ def own_model(opened: Opened) -> Model:
 
 
 def _rows(
-    model: Model, source: Source, features: Sequence[str], side: int, batch_size: int
+    model: Model,
+    source: Source,
+    features: Sequence[str],
+    side: int,
+    batch_size: int,
+    on_images: Callable[[int], object],
 ) -> Iterator[Rows]:
     """Of one batch after the other."""
     mean, std = (np.asarray(v, np.float32) for v in (model.images.mean, model.images.std))
@@ -123,6 +147,7 @@ def _rows(
         ids = [source.record_id(int(place)) for place in places]
         yield Rows(ids, batch["label"][valid], found, source.sizes[places])
         readable += len(ids)
+        on_images(min(batch_size, len(source) - first))
     if readable < len(source):
         text = "embed: %d of %d records are unreadable and have no row"
         logging.warning(text, len(source) - readable, len(source))
@@ -179,7 +204,7 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
         replace_text(path, json.dumps(about, indent=2) + "\n")
 
 
-def _check(features: Sequence[str], format: str, batch_size: int, shard: int) -> None:
+def _check(features: Sequence[str], format: str, batch_size: int) -> None:
     for name in features:
         if name not in KINDS:
             near = difflib.get_close_matches(name, KINDS, n=1) or KINDS
@@ -188,6 +213,5 @@ def _check(features: Sequence[str], format: str, batch_size: int, shard: int) ->
         raise ValueError(f"features is empty; give some of {KINDS}")
     if format not in FORMATS:
         raise ValueError(f"format={format!r} is unknown; use one of {', '.join(FORMATS)}")
-    for name, value in (("batch_size", batch_size), ("shard", shard)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1; use 64")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be at least 1; use 64")

@@ -14,6 +14,7 @@ from dinojax.kernels import (
 )
 from dinojax.kernels.on_device import gpu, per_device, platform
 from dinojax.kernels.rope import RopeTables
+from dinojax.kernels.tiles_gpu import Hopper
 from dinojax.mesh import current_batch_shards
 from dinojax.typing import Array, Float
 
@@ -33,17 +34,21 @@ class Backend(NamedTuple):
     unsupported: Callable[[Sequence[int], DTypeLike, DTypeLike | None], str | None]
 
 
-def _flash(q: Heads, k: Heads, v: Heads, rope: RopeTables | None) -> Heads:
-    def on_one(*given):
-        return attention_gpu.flash(*given, interpret=gpu() is None)
+def _flash(machine: Hopper) -> Backend:
+    """The Pallas kernels for a GPU; interpreted on other devices."""
 
-    return per_device(on_one, (q, k, v), rope)
+    def attend(q: Heads, k: Heads, v: Heads, rope: RopeTables | None) -> Heads:
+        def on_one(*given):
+            return attention_gpu.flash(*given, machine=machine, interpret=gpu() is None)
 
+        return per_device(on_one, (q, k, v), rope)
 
-def _no_flash(shape: Sequence[int], dtype: DTypeLike, _) -> str | None:
-    found = gpu()
-    capability = attention_gpu.CAPABILITY if found is None else found.capability
-    return attention_gpu.supports(_on_one(shape), dtype, capability)
+    def unsupported(shape: Sequence[int], dtype: DTypeLike, _) -> str | None:
+        found = gpu()
+        capability = None if found is None else found.capability
+        return attention_gpu.supports(_on_one(shape), dtype, capability, machine)
+
+    return Backend(attend, unsupported)
 
 
 def _cudnn(q: Heads, k: Heads, v: Heads, rope: RopeTables | None) -> Heads:
@@ -61,7 +66,8 @@ BACKENDS = {
     REFERENCE: Backend(attention_reference.attend, lambda *_: None),
     "tpu": Backend(attention_tpu.attend, attention_tpu.unsupported),
     "cudnn": Backend(_cudnn, _no_cudnn),
-    "flash": Backend(_flash, _no_flash),
+    "flash": _flash(attention_gpu.HOPPER),
+    "flash_mma": _flash(attention_gpu.AMPERE),
 }
 
 

@@ -1,8 +1,8 @@
-"""Attention on NVIDIA Hopper with RoPE inside: Pallas kernels in its Mosaic GPU dialect.
+"""Attention on NVIDIA GPUs with RoPE inside: Pallas kernels in its Mosaic GPU dialect.
 
-They were run in Mosaic's interpreter and compiled for compute capability 9.0 down to machine code,
-with jax 0.10.2 and 0.12.0; they have not run on a GPU. Other GPUs have no ``wgmma`` and get cuDNN
-(`attention_cudnn`); `docs/attention_gpu.md` says what stands between these kernels and Ampere.
+The same kernels with Hopper's copies and products (`tiles_gpu`) and with those that also Ampere has
+(`tiles_ampere`). They have not run on a GPU; `docs/attention_gpu.md` says what was
+checked.
 """
 
 import functools
@@ -16,20 +16,27 @@ from dinojax.kernels.attention_gpu_backward import backward
 from dinojax.kernels.attention_gpu_forward import forward
 from dinojax.kernels.rope import RopeTables, apply_rope
 from dinojax.kernels.stream_gpu import MAX_IMAGES, make_plan, pack_tables
-from dinojax.kernels.tiles_gpu import Machine
+from dinojax.kernels.tiles_ampere import Ampere
+from dinojax.kernels.tiles_gpu import Hopper
+from dinojax.kernels.tiles_interpreted import Interpreted
 from dinojax.typing import Array, Float
 
-CAPABILITY = "9.0"
+HOPPER, AMPERE = Hopper(), Ampere()
 HEAD_WIDTHS = (64, 128)
 DTYPES = (jnp.bfloat16, jnp.float16)
 
 Heads = Float[Array, "G b N H d"]
 
 
-def supports(q_shape: tuple[int, ...], dtype: DTypeLike, capability: str) -> str | None:
-    """Why `flash` cannot take queries of this shape on a GPU of this capability, or None."""
-    if capability.split(".")[0] != "9":
-        return f"compute capability {capability} is not 9.x (Hopper)"
+def supports(
+    q_shape: tuple[int, ...], dtype: DTypeLike, capability: str | None, machine: Hopper = HOPPER
+) -> str | None:
+    """Why kernels for `machine` cannot take queries of this shape, or None.
+
+    `capability` is the GPU's, None for Mosaic's interpreter.
+    """
+    if capability is not None and (why := machine.refuses(capability)):
+        return why
     if q_shape[0] * q_shape[1] > MAX_IMAGES:
         return f"{q_shape[0] * q_shape[1]} images are more than {MAX_IMAGES}"
     if q_shape[-1] not in HEAD_WIDTHS:
@@ -40,7 +47,13 @@ def supports(q_shape: tuple[int, ...], dtype: DTypeLike, capability: str) -> str
 
 
 def flash(
-    q: Heads, k: Heads, v: Heads, rope: RopeTables | None, *, interpret: bool = False
+    q: Heads,
+    k: Heads,
+    v: Heads,
+    rope: RopeTables | None,
+    *,
+    machine: Hopper = HOPPER,
+    interpret: bool = False,
 ) -> Heads:
     """``softmax(turn(q) turn(k)^T / sqrt(d)) v`` for every image and head, on one device.
 
@@ -51,24 +64,26 @@ def flash(
     """
     if rope is not None and rope.cos.dtype != jnp.float32:  # with bf16 tables products are rounded
         q, k, rope = apply_rope(q, rope), apply_rope(k, rope), None
-    return _flash(interpret, q, k, v, rope)
+    if interpret:
+        machine = Interpreted(machine.warpgroups)
+    return _flash(machine, q, k, v, rope)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _flash(interpret: bool, q: Heads, k: Heads, v: Heads, rope: RopeTables | None) -> Heads:
-    return _forward(interpret, q, k, v, rope)[0]
+def _flash(machine: Hopper, q: Heads, k: Heads, v: Heads, rope: RopeTables | None) -> Heads:
+    return _forward(machine, q, k, v, rope)[0]
 
 
-def _forward(interpret, q, k, v, rope):
-    plan, tables = _plan(interpret, q, rope)
+def _forward(machine, q, k, v, rope):
+    plan, tables = _plan(machine, q, rope)
     out, sums = forward(plan, _images(q), _images(k), _images(v), tables)
     out = out.reshape(q.shape)
     return out, (q, k, v, rope, out, sums)
 
 
-def _backward(interpret, saved, d_out):
+def _backward(machine, saved, d_out):
     q, k, v, rope, out, sums = saved
-    plan, tables = _plan(interpret, q, rope)
+    plan, tables = _plan(machine, q, rope)
     gradients = backward(
         plan, _images(q), _images(k), _images(v), _images(out), _images(d_out), tables, sums
     )
@@ -78,9 +93,9 @@ def _backward(interpret, saved, d_out):
 _flash.defvjp(_forward, _backward)
 
 
-def _plan(interpret: bool, q: Heads, rope: RopeTables | None):
+def _plan(machine: Hopper, q: Heads, rope: RopeTables | None):
     *_, tokens, _, width = q.shape
-    plan = make_plan(Machine(interpret), tokens, width, turns=rope is not None)
+    plan = make_plan(machine, tokens, width, turns=rope is not None)
     return plan, None if rope is None else pack_tables(rope, plan.tiles)
 
 

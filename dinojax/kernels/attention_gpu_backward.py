@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.pallas import mosaic_gpu as plgpu
 from jax.typing import DTypeLike
 
 from dinojax.kernels.attention_gpu_forward import (
@@ -85,7 +84,7 @@ def query_gradient(
         copy_in(plan, plan.plain, do_ref.at[image, :, head], tile, d_outs, (me,), own)
         top = machine.read_vector(sums_ref.at[image, head, tile], 0)
         overlap = machine.read_vector(overlaps_ref.at[image, head, tile], 0)
-        plgpu.barrier_wait(own)
+        machine.wait(own)
         turn_in_place(plan, queries, (me,), rope, tile)
 
         def step(block, slot, gradient, last):
@@ -110,7 +109,7 @@ def query_gradient(
         gradient = stream.fold(step, zeros)
         turn_back(plan, [x * scale for x in gradient], queries, (me,), rope, tile)
         copy_out(plan, plan.turned, queries, (me,), dq_ref.at[image, :, head], tile)
-        plgpu.wait_smem_to_gmem(0)
+        machine.finish()
 
     rows = machine.output_rows(tokens)
     return plan.kernel(
@@ -156,7 +155,7 @@ def key_value_gradients(
         own = wait.own.at[me]
         copy_in(plan, plan.turned, k_ref.at[image, :, head], tile, keys, (me,), own)
         copy_in(plan, plan.plain, v_ref.at[image, :, head], tile, values, (me,), own)
-        plgpu.barrier_wait(own)
+        machine.wait(own)
         turn_in_place(plan, keys, (me,), rope, tile)
 
         def step(block, slot, gradients, last):
@@ -191,10 +190,10 @@ def key_value_gradients(
         d_keys, d_values = stream.fold(step, zeros)
         turn_back(plan, [x * scale for x in d_keys], keys, (me,), rope, tile)
         for p, x in enumerate(d_values):
-            values[me, p] = x.astype(values.dtype)
+            machine.write(values.at[me, p], x.astype(values.dtype))
         copy_out(plan, plan.turned, keys, (me,), dk_ref.at[image, :, head], tile)
         copy_out(plan, plan.plain, values, (me,), dv_ref.at[image, :, head], tile)
-        plgpu.wait_smem_to_gmem(0)
+        machine.finish()
 
     rows = machine.output_rows(tokens)
     shape = jax.ShapeDtypeStruct((images, rows, heads, width), q.dtype)
@@ -228,4 +227,4 @@ def turn_back(
         low, high = gradient
         gradient = list(turn(low, high, cos, -sin))
     for part, x in enumerate(gradient):
-        target[(*at, part)] = x.astype(target.dtype)
+        plan.machine.write(target.at[(*at, part)], x.astype(target.dtype))

@@ -5,7 +5,6 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from dinojax.kernels.stream_gpu import (
     Plan,
@@ -76,7 +75,7 @@ def forward(
 
         stream.start()
         copy_in(plan, plan.turned, q_ref.at[image, :, head], tile, queries, (me,), wait.own.at[me])
-        plgpu.barrier_wait(wait.own.at[me])
+        machine.wait(wait.own.at[me])
         turn_in_place(plan, queries, (me,), rope, tile)
         zeros = tuple(machine.full(plan.plain.width, 0.0) for _ in plain)
         start = zeros, machine.full_vector(-jnp.inf), machine.full_vector(0.0)
@@ -84,9 +83,9 @@ def forward(
 
         sums_ref[image, head, tile] = top + jnp.log2(total)
         for p, x in enumerate(sums):
-            out[me, p] = (x / per_row(total, x)).astype(out.dtype)
+            machine.write(out.at[me, p], (x / per_row(total, x)).astype(out.dtype))
         copy_out(plan, plan.plain, out, (me,), out_ref.at[image, :, head], tile)
-        plgpu.wait_smem_to_gmem(0)
+        machine.finish()
 
     rows = machine.output_rows(tokens)
     out, sums = plan.kernel(

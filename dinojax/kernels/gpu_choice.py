@@ -1,7 +1,7 @@
 """Which attention a GPU runs: the fastest one that was measured on such a chip.
 
 `gpu_choices.json` holds the measurements, as ``benchmarks/attention.py --write_choices`` writes
-them. The Pallas kernel is chosen only where it was measured.
+them. The Pallas kernels are chosen only where they were measured.
 """
 
 import functools
@@ -17,7 +17,11 @@ from jax.typing import DTypeLike
 from dinojax.kernels import attention_cudnn, attention_gpu
 
 TABLE = Path(__file__).with_name("gpu_choices.json")
-SUPPORTS = {"cudnn": attention_cudnn.supports, "flash": attention_gpu.supports}
+SUPPORTS = {
+    "cudnn": attention_cudnn.supports,
+    "flash": attention_gpu.supports,
+    "flash_mma": functools.partial(attention_gpu.supports, machine=attention_gpu.AMPERE),
+}
 """Why a backend cannot run a shape; "reference" runs them all."""
 
 
@@ -44,7 +48,7 @@ class Measured:
 
 
 class Choice(NamedTuple):
-    """A backend, "cudnn", "flash" or "reference", and why."""
+    """A backend, "reference" or one of `SUPPORTS`, and why."""
 
     backend: str
     why: str

@@ -17,11 +17,10 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from jax.typing import DTypeLike
 
 from dinojax.kernels.rope import RopeTables
-from dinojax.kernels.tiles_gpu import ROWS, WARPGROUP, Machine, Ref
+from dinojax.kernels.tiles_gpu import ROWS, WARPGROUP, Hopper, Index, Ref
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
-Index = tuple[Array | int, ...]
 GRID = ("image", "head", "block")
 """Axes of the grid, the last one fastest: programs of one head read the same keys."""
 MAX_IMAGES = 65535
@@ -39,7 +38,7 @@ class Parts(NamedTuple):
 class Plan:
     """How images are cut into blocks of 64 tokens for each warpgroup of a program."""
 
-    machine: Machine
+    machine: Hopper
     tokens: int
     warpgroups: int
     blocks: int
@@ -90,9 +89,9 @@ class Barriers(NamedTuple):
     """The other warpgroups."""
 
 
-def make_plan(machine: Machine, tokens: int, width: int, *, turns: bool) -> Plan:
+def make_plan(machine: Hopper, tokens: int, width: int, *, turns: bool) -> Plan:
     """One warpgroup for up to 64 tokens (many small programs fit on a core), else two."""
-    warpgroups = 1 if tokens <= ROWS else 2
+    warpgroups = 1 if tokens <= ROWS else machine.warpgroups
     plain = Parts(width // ROWS, ROWS)
     return Plan(
         machine=machine,
@@ -128,22 +127,20 @@ def tables_of(rope: Ref | None, images: int, image: Array) -> Ref | None:
 
 
 def copy_in(
-    plan: Plan, parts: Parts, source: Ref, tile: Array | int, target: Ref, at: Index, barrier: Ref
+    plan: Plan, parts: Parts, source: Ref, tile: Array, target: Ref, at: Index, barrier: Ref
 ) -> None:
     """Start the copies of 64 tokens of a head, ``source [N, d]``, to the tiles ``target[at]``."""
     for part in range(parts.count):
-        window = source.at[pl.ds(tile * ROWS, ROWS), pl.ds(part * parts.width, parts.width)]
-        plgpu.copy_gmem_to_smem(window, plan.machine.rows(target, *at, part), barrier)
+        column = part * parts.width
+        plan.machine.copy_in(source, tile * ROWS, column, target, (*at, part), barrier)
 
 
-def copy_out(
-    plan: Plan, parts: Parts, source: Ref, at: Index, target: Ref, tile: Array | int
-) -> None:
+def copy_out(plan: Plan, parts: Parts, source: Ref, at: Index, target: Ref, tile: Array) -> None:
     """Copy tiles, which this warpgroup has written, to 64 tokens of a head."""
-    plgpu.commit_smem()
+    plan.machine.commit()
     for part in range(parts.count):
-        window = target.at[pl.ds(tile * ROWS, ROWS), pl.ds(part * parts.width, parts.width)]
-        plgpu.copy_smem_to_gmem(plan.machine.rows(source, *at, part), window)
+        column = part * parts.width
+        plan.machine.copy_out(source, (*at, part), target, tile * ROWS, column)
 
 
 def turn(low: Array, high: Array, cos: Array, sin: Array) -> tuple[Array, Array]:
@@ -151,7 +148,7 @@ def turn(low: Array, high: Array, cos: Array, sin: Array) -> tuple[Array, Array]
     return low * cos - high * sin, high * cos + low * sin
 
 
-def turn_in_place(plan: Plan, tiles: Ref, at: Index, tables: Ref | None, tile: Array | int) -> None:
+def turn_in_place(plan: Plan, tiles: Ref, at: Index, tables: Ref | None, tile: Array) -> None:
     """RoPE on a tile of tokens, in float32, rounded as `apply_rope` rounds."""
     if tables is None:
         return
@@ -159,8 +156,8 @@ def turn_in_place(plan: Plan, tiles: Ref, at: Index, tables: Ref | None, tile: A
     cos, sin = read(tables.at[tile, 0]), read(tables.at[tile, 1])
     low, high = (widen(read(tiles.at[(*at, part)])) for part in range(2))
     for part, turned in enumerate(turn(low, high, cos, sin)):
-        tiles[(*at, part)] = turned.astype(tiles.dtype)
-    plgpu.commit_smem()
+        plan.machine.write(tiles.at[(*at, part)], turned.astype(tiles.dtype))
+    plan.machine.commit()
 
 
 @dataclass(frozen=True)
@@ -186,11 +183,10 @@ class Stream:
 
         def visit(block, carry, last=False):
             slot = lax.rem(block, slots)
-            plgpu.barrier_wait(self.wait.arrived.at[slot])
+            self.plan.machine.wait(self.wait.arrived.at[slot])
             tile = block * self.plan.warpgroups + me
             turn_in_place(self.plan, self.turned_slots, (slot, me), self.tables, tile)
-            plgpu.barrier_arrive(self.wait.met)
-            plgpu.barrier_wait(self.wait.met)
+            self.plan.machine.meet(self.wait.met)
             # Everyone is here, so no one reads the previous block any more.
             if not last:
                 upcoming = block + 1

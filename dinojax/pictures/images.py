@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from dinojax.data.decode import decode_image, read_image
-from dinojax.data.load import refuse_passing
 from dinojax.data.open import open_source
+from dinojax.data.reading import read_record
 from dinojax.data.source import Source
 from dinojax.evaluation.monitor import evenly
 
@@ -59,9 +59,8 @@ def from_source(source: Source, limit: int, image_px: int, channels: int = 3) ->
     for i in range(len(source)):
         name = source.record_id(i)
         try:
-            pixels = read_image(source[i], CANVAS_PX, channels=channels)
+            pixels = read_image(read_record(source, i), CANVAS_PX, channels=channels)
         except (ValueError, OSError) as error:
-            refuse_passing(error, name)
             logging.warning("%s is left out: %s", name, error)
             continue
         found.append(Named(name, square(pixels, image_px)))

@@ -7,14 +7,14 @@ decoded leaves a tile that says why.
 import base64
 import html
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
 from dinojax.data.decode import read_image
 from dinojax.data.ids import find
-from dinojax.data.load import refuse_passing
+from dinojax.data.reading import read_record
 from dinojax.data.source import Source
 from dinojax.pictures.bars import shortened
 from dinojax.pictures.images import shown
@@ -76,8 +76,8 @@ def style(tile_px: int) -> str:
 
 def read_thumbnails(
     sources: Sequence[Source], ids: Collection[str], tile_px: int, channels: int = 3
-) -> dict[str, Thumbnail]:
-    """Of these ids, by id. No other record is read.
+) -> Iterator[tuple[str, Thumbnail]]:
+    """Of these ids, each with its own. No other record is read.
 
     An id that several of the sources have, and one that none has, gets no picture: either could be
     another image.
@@ -86,22 +86,19 @@ def read_thumbnails(
         dinojax.data.threads.StorageError: the storage fails.
     """
     places = [find(source, ids) for source in sources]
-    found = {}
     for id in ids:
         having = [number for number, place in enumerate(places) if id in place]
         if len(having) != 1:
-            found[id] = Thumbnail(None, AMBIGUOUS if having else ABSENT)
+            yield id, Thumbnail(None, AMBIGUOUS if having else ABSENT)
             continue
-        found[id] = _read(sources[having[0]], places[having[0]][id], tile_px, channels)
-    return found
+        yield id, _read(sources[having[0]], places[having[0]][id], tile_px, channels)
 
 
 def _read(source: Source, place: int, tile_px: int, channels: int) -> Thumbnail:
     try:
-        pixels = shown(read_image(source[place], tile_px, channels))
+        pixels = shown(read_image(read_record(source, place), tile_px, channels))
     except (ValueError, OSError) as error:
         id = source.record_id(place)
-        refuse_passing(error, id)
         return Thumbnail(None, str(error).removeprefix(f"record {id!r} "))  # it stands below
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY)

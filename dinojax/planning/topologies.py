@@ -118,4 +118,4 @@ def chip_of(device_kind: str) -> Chip | None:
     if "a100" in kind and "80gb" not in kind:
         return CHIPS["a100_40gb"]
     gpus = (chip for name, chip in CHIPS.items() if not chip.dimensions and name != "a100_40gb")
-    return next((chip for chip in gpus if chip.kind in kind), None)
+    return next((chip for chip in gpus if re.search(rf"\b{chip.kind}\b", kind)), None)

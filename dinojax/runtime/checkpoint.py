@@ -29,11 +29,6 @@ DAMAGED = ".damaged"
 HALF_WRITTEN = ".orbax-checkpoint-tmp"
 
 
-def mute() -> None:
-    """Keep Orbax out of the log: it reports every file operation at INFO, 50 lines a checkpoint."""
-    logging.get_absl_handler().addFilter(lambda record: "orbax" not in record.pathname)
-
-
 class Checkpoints:
     """The checkpoints in one directory; a context manager that finishes its writes on leaving.
 

@@ -51,8 +51,9 @@ FREE_KEYS = (
     "student.remat",  # which activations are kept and which computed again
     "train.micro_batches",  # how much of the batch is computed at a time
     "train.prototype_chunk",  # how many logits exist at a time
-    "student.attention_backend",  # what computes it
-    "student.scan_unroll",  # how many layers the compiler sees at once
+    *("student.attention_backend", "distillation.backbone.attention_backend"),  # what computes it
+    # How many layers the compiler sees at once:
+    *("student.scan_unroll", "distillation.backbone.scan_unroll"),
 )
 """Keys, and sections with a dot at the end, that may change between starts. All others are bound,
 also those that would only extend a run: ``train.steps`` bends every schedule."""

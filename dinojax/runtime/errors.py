@@ -3,6 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 
+REFUSALS = (
+    ValueError,
+    # Of the system, for paths as they were given.
+    *(FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError),
+)
+"""What a command refuses before it has begun; the same command would be refused again."""
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be written, or none can be read."""
@@ -25,5 +32,5 @@ def underway() -> Iterator[None]:
     """What is refused is refused before the first step; later, errors of these kinds are bugs."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except REFUSALS as error:
         raise RuntimeError(f"{type(error).__name__}: {error}") from error

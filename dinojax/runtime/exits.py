@@ -9,13 +9,18 @@ import threading
 from typing import NoReturn
 
 from dinojax.data.threads import StorageError
-from dinojax.runtime.errors import AlarmedError, CheckpointError, DivergedError, PreemptedError
+from dinojax.runtime.errors import (
+    REFUSALS,
+    AlarmedError,
+    CheckpointError,
+    DivergedError,
+    PreemptedError,
+)
 from dinojax.runtime.quarantine import BadBudgetError
 
 EXIT_CODES: dict[type[Exception], int] = {
     # Configuration, data or workdir refused; the same command would be refused again.
-    ValueError: 2,
-    FileNotFoundError: 2,
+    **dict.fromkeys(REFUSALS, 2),
     # More unreadable records than `data.bad_budget` allows.
     BadBudgetError: 3,
     # The storage failed; once it is back, the same command resumes the run.

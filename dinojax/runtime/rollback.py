@@ -94,6 +94,7 @@ def run_segments(
         step_of: of a state; an initial one may come from another run.
 
     Raises:
+        ValueError: a state that has gone further than `total_steps`.
         DivergedError: nothing to go back to.
     """
     latest, state = resume()
@@ -101,6 +102,11 @@ def run_segments(
         checkpoints.delete_after(step_of(state))
     while True:
         windows, begun = _windows_of_all(workdir), step_of(state)
+        if begun > total_steps:
+            raise ValueError(
+                f"{workdir} has been trained for {begun} steps, more than train.steps="
+                f"{total_steps}; use train.steps={begun} or more, or a new workdir"
+            )
         first = after_windows(begun, windows)
         if first != begun:
             logging.info("steps %d to %d are no-ops: %s", begun, first - 1, FILE)

@@ -1,20 +1,13 @@
 """The process of a stage: SIGTERM goes on to it, and the workdir is locked as long as it lives."""
 
-import contextlib
-import fcntl
-import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
-
-from absl import logging
 
 from dinojax.runtime.errors import PreemptedError
 from dinojax.runtime.exits import EXIT_CODES
 
-LOCK = ".lock"
 LEFT = "asked to leave; the same command goes on from here"
 
 
@@ -63,23 +56,3 @@ class Children:
         self._asked = True
         if self._child is not None:
             self._child.send_signal(signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def locked(workdir: Path, say: Callable[[str], None] = logging.warning) -> Iterator[int]:
-    """Hold a workdir alone; waits for another pipeline there, and for a stage that it has left.
-
-    Its process may have been killed without its stage, which goes on and is not to be started a
-    second time. Where file systems have no locks, there is none.
-    """
-    handle = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f"waiting for another pipeline in {workdir}, or for the stage that it has left")
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        yield handle
-    finally:
-        os.close(handle)

@@ -5,6 +5,7 @@ deleted, and taken back should its inputs return.
 """
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ from typing import Any
 from absl import logging
 
 from dinojax.runtime.errors import CheckpointError
-from dinojax.stages.child import Children, locked
+from dinojax.runtime.lock import locked
+from dinojax.stages.child import Children
 from dinojax.stages.declare import Stage
 from dinojax.stages.examine import Verdict, examine
 from dinojax.stages.given import reads_stage
@@ -73,8 +75,8 @@ def run(
         ValueError or FileNotFoundError: as `examine`.
     """
     root = Path(workdir)
-    root.mkdir(parents=True, exist_ok=True)
-    with locked(root) as lock, Children(lock) as children:
+    # Waits: a process may have been killed without its stage, which is not to run a second time.
+    with locked(root, "dinojax.pipeline", wait_s=math.inf) as lock, Children(lock) as children:
         verdicts: dict[str, Verdict] = {}
         for stage in stages:
             verdict = examine(stage, root, verdicts)

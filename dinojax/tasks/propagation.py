@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dinojax.data.maps import Pixels, decode_record
+from dinojax.data.reading import read_record
 from dinojax.data.sequences import find_sequences
 from dinojax.evaluation.frames import Frame, cut
 from dinojax.evaluation.head_training import Encoder
@@ -42,7 +43,7 @@ def _run(protocol: PropagationProtocol, evaluation: Evaluation) -> Iterator[Scor
     for indices in find_sequences(source).values():
         frames = [
             decode_record(
-                source[index],
+                read_record(source, index),
                 protocol.canvas_px or evaluation.preparation.canvas_px,
                 len(evaluation.encoder.mean),
             )

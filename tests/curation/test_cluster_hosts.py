@@ -31,7 +31,7 @@ def app(config, work, *more: str, stage: str = "cluster") -> list[str]:
 
 
 def run(config, work, **dies: str) -> list[hosts.Done]:
-    """Two processes with two devices each; ``first="3"`` dies in its third iteration."""
+    """Two processes with two devices each; ``first="3"`` dies in its third step."""
     started = []
     for name, flags in zip(("first", "second"), hosts.flags(2), strict=True):
         env = {"DIES_IN": dies[name]} if name in dies else {}
@@ -51,8 +51,9 @@ def test_two_processes_cluster_as_one_does(config, alone, tmp_path):
 
 
 def test_either_is_killed_and_both_run_again(config, alone, tmp_path):
-    for dies, lives in (("second", 0), ("first", 1)):
-        done = run(config, tmp_path, **{dies: "5"})
+    """While k-means|| looks for candidates, while it picks of these, and in an iteration."""
+    for dies, lives, step in (("second", 0, "5"), ("first", 1, "2"), ("second", 0, "4")):
+        done = run(config, tmp_path, **{dies: step})
         assert done[1 - lives].code == -signal.SIGKILL
         assert done[lives].code in {PEER_LOST, -signal.SIGABRT}, done[lives].err
         assert (tmp_path / "cluster" / "progress_l1.npz").exists()

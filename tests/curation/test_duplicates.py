@@ -12,7 +12,7 @@ from dinojax.curation.duplicates import (
     representatives,
 )
 from dinojax.curation.pairs import similar_pairs
-from dinojax.curation.search import by_faiss, by_mesh
+from dinojax.curation.search import by_faiss, by_mesh, gathered
 from dinojax.evaluation.nearest import Neighbours
 
 
@@ -55,7 +55,7 @@ def recall_and_precision(component, source):
 def test_planted_copies_are_found(find):
     pytest.importorskip("faiss")
     rows, source = planted(1500, 500, 256)
-    found = find(rows, rows, 16)
+    found = gathered(find(rows, rows, 16))
     for threshold, least, most in ((0.45, 1, 1), (0.6, 1, 1), (0.9, 0.05, 0.5)):
         component = components(similar_pairs(found, threshold), len(rows))
         recall, precision = recall_and_precision(component, source)
@@ -81,7 +81,7 @@ def many():
 def test_recall_and_precision_of_every_index(many, index, options, threshold, least, most):
     pytest.importorskip("faiss")
     rows, source = many
-    found = by_faiss(rows, rows, 64, index=index, **options)
+    found = gathered(by_faiss(rows, rows, 64, index=index, **options))
     component = components(similar_pairs(found, threshold), len(rows))
     recall, precision = recall_and_precision(component, source)
     print(f"{index} at {threshold}: recall {recall:.4f}, precision {precision:.4f}")
@@ -146,7 +146,7 @@ def test_what_hangs_together_with_evaluation_images_goes():
     further = near(variants[:10], np.full(10, 0.6), rng)
     rows = np.concatenate([pool, reference, variants, further, reference]).astype(np.float32)
     of_reference = np.arange(len(rows)) >= len(rows) - 50
-    component = components(similar_pairs(by_mesh(rows, rows, 16), 0.45), len(rows))
+    component = components(similar_pairs(gathered(by_mesh(rows, rows, 16)), 0.45), len(rows))
     gone = holding(component, of_reference)
     assert gone[2000:].all() and not gone[:2000].any()
     assert (rows[2100:2110] * rows[-50:-40]).sum(1).max() < 0.45

@@ -1,5 +1,6 @@
 """Named sources to folders of features, each with its report, however often it is killed."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from images import encode, smooth, write_folder
 from small_models import add_presets
+from terminals import Terminal
 
 from dinojax.backbones.model import Model
 from dinojax.curation import embed_stage as module
@@ -115,7 +117,7 @@ def test_killed_and_run_again(options, done, monkeypatch, tmp_path):
         embed_stage(options, tmp_path)
     assert len(list((tmp_path / "pool").glob("*.parquet"))) == 1
     assert not (tmp_path / "report.json").exists()
-    with pytest.raises(FileNotFoundError, match=r"has 1 files whose names count \[3\]"):
+    with pytest.raises(FileNotFoundError, match="has 1 of the 3 files that belong to features-0"):
         read_embeddings(RowsOptions(str(tmp_path / "pool")), "dedup.rows")
 
     def never(*args):
@@ -123,7 +125,12 @@ def test_killed_and_run_again(options, done, monkeypatch, tmp_path):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, "finish", never)
-        embed_stage(options, tmp_path)
+        with contextlib.redirect_stderr(Terminal()) as screen:
+            embed_stage(options, tmp_path)
+    pool, test = screen.bars()
+    assert pool.startswith("embed: pool: 100%") and "| 10/10 [" in pool
+    assert " 4/10 [" in screen.getvalue() and " 0/10 [" not in screen.getvalue()
+    assert test.startswith("embed: test: 100%") and "| 3/3 [" in test
     report = embed_stage(options, tmp_path)
     assert report["outputs"] == whole["outputs"]
     assert report["sources"]["pool"]["images_per_s"] is None  # of calls before

@@ -76,8 +76,25 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a complete Parquet file; write it again"):
         read(folder)
     (folder / "features-00001-of-00002.parquet").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has 1 files whose names count \[2\]; call"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"has 1 of the 2 files that belong to features-00000-of-00002.parquet; call",
+    ):
         read(folder)
+
+
+def test_several_sets_of_files(tmp_path):
+    """Of two calls with other shards, under two names, or beside a file of another's."""
+    folder = written(tmp_path / "a")
+    written(folder, ((0, 10),))
+    two, one = "2 such as features-00000-of-00002.parquet", "1 such as features-00000-of-00001.parq"
+    with pytest.raises(ValueError, match=rf"has 2 sets of files: {one}.*; {two}; give each a fold"):
+        read(folder)
+    for number, name in enumerate(("val-00000-of-00002.parquet", "more.parquet")):
+        other = written(tmp_path / f"b{number}")
+        (other / "features-00001-of-00002.parquet").rename(other / name)
+        with pytest.raises(ValueError, match=f"1 such as {name}; give each a folder of its own"):
+            read(other)
 
 
 def test_rows_that_do_not_fit(tmp_path):
@@ -115,7 +132,9 @@ def test_what_is_refused_of_array_record(tmp_path):
     with pytest.raises(ValueError, match=r"has no feature 'clss'; did you mean cls\?"):
         read(folder, feature="clss")
     (folder / "features-00001-of-00002.array_record").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has 1 files whose names count \[2\]"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has 1 of the 2 files that belong to features-00000"
+    ):
         read(folder)
     written(folder)
     with pytest.raises(ValueError, match=r"has files of .parquet and .array_record; leave one"):

@@ -1,17 +1,19 @@
 """Clusters of clusters: how evenly they cover the support of a very uneven cloud."""
 
+from collections.abc import Iterator
+
 import jax
 import numpy as np
 import pytest
 from clouds import brute_labels
 from sklearn.neighbors import KernelDensity
+from trees import balanced_sample, climb
 
-from dinojax.curation.balance import balanced_sample
-from dinojax.curation.hierarchy import Level, assign_all, climb, cluster
+from dinojax.curation.hierarchy import Level, assign_all, cluster
+from dinojax.curation.kmeans import State
 from dinojax.curation.parallel_seeding import parallel_seeds
-from dinojax.curation.seeding import greedy_seeds
+from dinojax.curation.seeding import Seeding, greedy_seeds
 from dinojax.mesh import make_mesh
-from dinojax.typing import Array
 
 KEY = jax.random.key(0)
 
@@ -76,15 +78,17 @@ def test_chunks_change_no_bit(small):
     jax.tree.map(np.testing.assert_array_equal, once, again)
 
 
-@pytest.mark.parametrize("at", [0, 3, 5])
+@pytest.mark.parametrize("at", [0, 1, 2, 5, 6, 8])
 def test_a_stop_changes_no_bit(small, at):
-    """Before the first resampling, after the last iteration before one, and within one."""
+    """After seeds, before and after the first iteration, and of the next round the like."""
     rows, _ = small
     level = Level(40, rounds=1, kept=20, iterations=4)
     options = {"seeds": greedy_seeds, "chunk": 10_000}
     whole = list(cluster(rows, level, KEY, **options))
     rest = list(cluster(rows, level, KEY, start=whole[at], **options))
-    assert [one.round for one in whole] == [0] * 4 + [1] * 4
+    assert [one.round for one in whole] == [0] * 6 + [1] * 6
+    kinds = [Seeding, *[State] * 5] * 2
+    assert [type(one.state) for one in whole] == kinds
     jax.tree.map(np.testing.assert_array_equal, whole[at + 1 :], rest)
 
 
@@ -167,9 +171,10 @@ def concepts(width, seed=0):
     return rows.astype(np.float32), which
 
 
-def random_seeds(chunks, count, key) -> Array:
+def random_seeds(chunks, count, key, start) -> Iterator[Seeding]:
     (chunk,) = chunks()
-    return chunk.rows[jax.random.choice(key, int(chunk.count), (count,), replace=False)]
+    centers = chunk.rows[jax.random.choice(key, int(chunk.count), (count,), replace=False)]
+    yield Seeding(centers, centers[:0, 0], count, centers[:0])
 
 
 def imbalance(which):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dinojax.curation.retrieve import retrieve_clusters, retrieve_nearest
-from dinojax.curation.search import by_faiss
+from dinojax.curation.search import by_faiss, gathered
 from dinojax.evaluation.nearest import Neighbours
 
 RNG = np.random.default_rng(0)
@@ -20,7 +20,7 @@ def test_multiplicities_count_every_request():
 def test_more_neighbours_collide_more():
     pytest.importorskip("faiss")
     pool = RNG.normal(size=(2000, 16)).astype(np.float32)
-    found = by_faiss(pool, RNG.normal(size=(300, 16)).astype(np.float32), 32)
+    found = gathered(by_faiss(pool, RNG.normal(size=(300, 16)).astype(np.float32), 32))
     rates = []
     for k in (1, 4, 32):
         some = retrieve_nearest(Neighbours(found.similarity[:, :k], found.index[:, :k]))
@@ -79,8 +79,8 @@ def test_recall_of_a_quantised_index(k):
     pool = centers[RNG.integers(0, 300, 40_000)] + 0.6 * RNG.normal(size=(40_000, 64))
     seeds = centers[RNG.integers(0, 300, 1000)] + 0.6 * RNG.normal(size=(1000, 64))
     pool, seeds = pool.astype(np.float32), seeds.astype(np.float32)
-    exact = by_faiss(pool, seeds, k)
-    found = by_faiss(pool, seeds, k, index="IVF128,PQ32", probes=16, proposals=8)
+    exact = gathered(by_faiss(pool, seeds, k))
+    found = gathered(by_faiss(pool, seeds, k, index="IVF128,PQ32", probes=16, proposals=8))
     common = [len(set(a) & set(b)) for a, b in zip(exact.index, found.index, strict=True)]
     print(f"recall at {k}: {np.mean(common) / k:.4f}")
     assert np.mean(common) / k >= 0.99

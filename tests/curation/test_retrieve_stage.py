@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dinojax.config.curation import CurationConfig
+from dinojax.curate import curate
 from dinojax.curation import retrieve_stage as module
 from dinojax.curation.embeddings import RowsOptions
 from dinojax.curation.retrieve_stage import RetrieveOptions, retrieve_stage
@@ -64,6 +66,19 @@ def clusters(tmp_path_factory):
 def selection(folder):
     table = pq.read_table(folder / "selection.parquet")
     return dict(zip(table["id"].to_pylist(), table["multiplicity"].to_pylist(), strict=True))
+
+
+def test_every_set_may_have_a_list_of_its_own(options, tmp_path):
+    """Its name is that of its folder alone."""
+    work, named = tmp_path, replace(options, name="birds", neighbours=1)
+    given = CurationConfig(retrieve=options)
+    reports = [curate("retrieve", replace(given, retrieve=one), work) for one in (options, named)]
+    assert selection(work / "retrieve") == {"a": 2, "b": 2, "d": 1, "e": 1}
+    assert selection(work / "retrieve-birds") == {"a": 2, "d": 1}
+    assert "name" not in reports[1]["inputs"]
+    for name in ("a/b", "", ".."):
+        with pytest.raises(ValueError, match=f"retrieve.name: '{name}' is no name of a folder"):
+            curate("retrieve", replace(given, retrieve=replace(options, name=name)), work)
 
 
 def test_neighbours_with_their_multiplicities(options, tmp_path):

@@ -33,6 +33,15 @@ def test_there_is_something_to_do(done):
     assert sample["balance"]["classes"]["before"]["groups"] == 4
 
 
+def test_ids_may_be_more_than_2_gib(inputs, tmp_path):
+    """The offsets of `pa.string` are 32 bits."""
+    run_dedup(inputs, tmp_path / "dedup")
+    run_sample(inputs, tmp_path / "sample")
+    schemas = {path.name: pq.read_schema(path) for path in tmp_path.glob("*/*.parquet")}
+    assert {"rows.parquet", "dedup.parquet", "kept.parquet", "selection.parquet"} <= schemas.keys()
+    assert all(pa.string() not in schema.types for schema in schemas.values())
+
+
 @pytest.mark.parametrize("shards", [2, 6])
 def test_shards_do_not_show(inputs, done, shards, monkeypatch, tmp_path):
     for stage in (dedup_stage, sample_stage):

@@ -6,7 +6,7 @@ import pytest
 
 from dinojax import mesh
 from dinojax.curation import search
-from dinojax.curation.search import MISSING, by_faiss, by_mesh, compare, search_by
+from dinojax.curation.search import MISSING, by_faiss, by_mesh, compare, gathered, search_by
 
 RNG = np.random.default_rng(0)
 BANK = RNG.normal(size=(3000, 32)).astype(np.float32) * RNG.uniform(1, 9, (3000, 1)).astype("f")
@@ -32,10 +32,10 @@ def test_neighbours_are_those_of_brute_force(how, monkeypatch):
     cosines, order = brute(9)
     if how == "mesh":
         with jax.set_mesh(mesh.make_mesh(4, 2)):
-            found = by_mesh(BANK, QUERIES, 9)
+            found = gathered(by_mesh(BANK, QUERIES, 9))
     else:
         pytest.importorskip("faiss")
-        found = by_faiss(BANK, QUERIES, 9, index=how, probes=16, proposals=40)
+        found = gathered(by_faiss(BANK, QUERIES, 9, index=how, probes=16, proposals=40))
     np.testing.assert_array_equal(found.index, order)
     np.testing.assert_allclose(found.similarity, cosines, atol=1e-6)
 
@@ -43,13 +43,13 @@ def test_neighbours_are_those_of_brute_force(how, monkeypatch):
 def test_fewer_rows_than_neighbours():
     pytest.importorskip("faiss")
     for find in (by_mesh, by_faiss):
-        found = find(BANK[:5], QUERIES[:3], 9)
+        found = gathered(find(BANK[:5], QUERIES[:3], 9))
         assert found.index.shape == (3, 5) and (np.sort(found.index, axis=1) == np.arange(5)).all()
 
 
 def test_what_lists_do_not_hold_is_missing():
     pytest.importorskip("faiss")
-    found = by_faiss(BANK[:1024], QUERIES, 300, index="IVF16,Flat", probes=1, proposals=1)
+    found = gathered(by_faiss(BANK[:1024], QUERIES, 300, index="IVF16,Flat", probes=1, proposals=1))
     missing = found.index == MISSING
     assert missing[:, -1].all() and not missing[:, 0].any()
     assert (found.similarity[missing] == -1).all() and (found.similarity[~missing] > -1).all()
@@ -67,8 +67,8 @@ def test_comparison_is_exact_and_ties_are_in_the_banks_order():
 def test_by_name():
     pytest.importorskip("faiss")
     assert search_by(None, 0) is by_mesh
-    found = search_by("IVF16,Flat", 3)(BANK, QUERIES, 5)
-    expected = by_faiss(BANK, QUERIES, 5, index="IVF16,Flat", seed=3)
+    found = gathered(search_by("IVF16,Flat", 3)(BANK, QUERIES, 5))
+    expected = gathered(by_faiss(BANK, QUERIES, 5, index="IVF16,Flat", seed=3))
     np.testing.assert_array_equal(found.index, expected.index)
 
 

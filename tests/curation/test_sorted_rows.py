@@ -50,16 +50,16 @@ def test_they_are_those_that_memory_holds(tmp_path, monkeypatch, buckets, unit_r
 def test_they_are_found_again(tmp_path):
     folder, to = written(tmp_path / "a"), tmp_path / "to"
     given = RowsOptions(str(folder))
-    first = origin(given)
-    assert find_sorted(to, first) is None
+    assert find_sorted(to) is None
     found = sort(given, to)
-    assert find_sorted(to, first) == found and found.rows.exists()
-    assert find_sorted(to, origin(given, unit_rows=True)) is None
-    file = folder / "features-00001-of-00002.parquet"
-    os.utime(file, ns=(1, 1))
-    assert find_sorted(to, origin(given)) is None
+    assert find_sorted(to) == found and found.rows.exists()
+    assert found.made_of == origin(given) != origin(given, unit_rows=True)
+    folder = folder.rename(tmp_path / "b")
+    assert found.made_of == origin(RowsOptions(str(folder)))
+    os.utime(folder / "features-00001-of-00002.parquet", ns=(1, 1))
+    assert found.made_of != origin(RowsOptions(str(folder)))
     drop_rows(to)
-    assert find_sorted(to, first) == found and not found.rows.exists()
+    assert find_sorted(to) == found and not found.rows.exists()
 
 
 def test_what_is_not_whole_is_nothing(tmp_path):
@@ -69,7 +69,7 @@ def test_what_is_not_whole_is_nothing(tmp_path):
     given, to = RowsOptions(str(written(tmp_path / "a", rows=bad))), tmp_path / "to"
     with pytest.raises(ValueError, match=r"not finite, such as that of 'image 7'; embed these"):
         sort(given, to)
-    assert list(to.iterdir()) and find_sorted(to, origin(given)) is None
+    assert list(to.iterdir()) and find_sorted(to) is None
     (tmp_path / "a" / "features-00001-of-00002.parquet").unlink()
     (tmp_path / "a" / "features-00000-of-00002.parquet").rename(tmp_path / "a" / "x.parquet")
     assert len(sort(given, to).rows) == 6 and not list(to.glob("bucket*"))

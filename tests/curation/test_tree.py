@@ -1,4 +1,4 @@
-"""The tree on disk: what `climb` finds, and the same bits wherever it was interrupted."""
+"""The tree on disk: clusters of clusters, and the same bits wherever it was interrupted."""
 
 import itertools
 
@@ -10,20 +10,23 @@ import pytest
 from clouds import blobs
 
 from dinojax.curation.embeddings import Embeddings
-from dinojax.curation.hierarchy import Level, climb
+from dinojax.curation.hierarchy import Level, Splits, cluster, settled
+from dinojax.curation.kmeans import State
 from dinojax.curation.progress_file import load_progress
-from dinojax.curation.seeding import greedy_seeds
+from dinojax.curation.seeding import Seeding, greedy_seeds
 from dinojax.curation.tree import centers_path, grow, read_centers, read_tree, tree_path
 from dinojax.mesh import make_mesh
 
-LEVELS = [Level(24, rounds=1, kept=4, iterations=3), Level(4, iterations=3)]
+LEVELS = [Level(24, rounds=1, kept=4, iterations=3), Level(4, iterations=3, split=2)]
 KEY = jax.random.key(3)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def mesh():
-    """As `dinojax.curate` has it, whose tests then compile nothing anew."""
-    with jax.set_mesh(make_mesh()):
+def setting():
+    """The mesh of `dinojax.curate`, and small steps that are all on disk."""
+    with jax.set_mesh(make_mesh()), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dinojax.curation.seeding.PICKS", 10)
+        patch.setattr("dinojax.curation.tree.SAVED_EVERY_S", -1)
         yield
 
 
@@ -51,31 +54,35 @@ def whole(found, tmp_path_factory):
     return folder, list(grown(found, folder))
 
 
-def test_it_is_that_of_climb(found, whole):
+def test_each_level_clusters_the_centres_below(found, whole):
     folder, steps = whole
     assert [step.level for step in steps] == sorted(step.level for step in steps)
-    expected = climb(found.rows, LEVELS, KEY)
-    tree = read_tree(folder, 2)
+    tree, rows = read_tree(folder, 2), found.rows
     assert tree.ids == found.ids
     np.testing.assert_array_equal(tree.labels, labels_of(found))
-    np.testing.assert_array_equal(tree.distance, expected[0].distance)
-    for number, (parents, level) in enumerate(zip(tree.parents, expected, strict=True), 1):
-        np.testing.assert_array_equal(parents, level.label)
-        np.testing.assert_array_equal(read_centers(folder, number), level.centers)
+    for number, level in enumerate(LEVELS, 1):
+        own = jax.random.fold_in(KEY, number - 1)
+        *_, last = cluster(rows, level, own, seeds=greedy_seeds, chunk=2**20)
+        expected = settled(rows, last, 2**20)
+        np.testing.assert_array_equal(tree.parents[number - 1], expected.label)
+        np.testing.assert_array_equal(read_centers(folder, number), expected.centers)
+        if number == 1:
+            np.testing.assert_array_equal(tree.distance, expected.distance)
+        rows = expected.centers
     table = pq.read_table(tree_path(folder, 1))
     assert table.column_names == ["child", "parent", "squared_distance", "label"]
     assert table["label"].null_count == (labels_of(found) < 0).sum()
 
 
-def test_interrupted_after_every_iteration(found, whole, tmp_path):
+def test_interrupted_after_every_step(found, whole, tmp_path):
     """Each call makes one step and is gone; some end with the last of a level not yet written."""
     folder, steps = whole
     seen = []
     for _ in range(len(steps) + 1):
         seen += itertools.islice(grown(found, tmp_path), 1)
-    assert [(s.level, s.progress.round, int(s.progress.state.iteration)) for s in seen] == [
-        (s.level, s.progress.round, int(s.progress.state.iteration)) for s in steps
-    ]
+    jax.tree.map(np.testing.assert_array_equal, seen, steps)
+    kinds = [type(step.progress.state) for step in seen]
+    assert kinds.count(Seeding) == 3 + 3 + 1 and kinds.count(Splits) == 4
     for number in (1, 2):
         for path in (tree_path, centers_path):
             assert path(tmp_path, number).read_bytes() == path(folder, number).read_bytes()
@@ -84,12 +91,11 @@ def test_interrupted_after_every_iteration(found, whole, tmp_path):
 
 def test_what_is_on_disk_is_the_step(found, tmp_path):
     steps = grown(found, tmp_path)
-    for _ in range(5):  # the second round, which has centres of a round before
-        step = next(steps)
-    stored = load_progress(tmp_path / "progress_l1.npz")
-    assert stored is not None and stored.round == step.progress.round == 1
-    assert stored.previous is not None and step.progress.previous is not None
-    np.testing.assert_array_equal(stored.previous, step.progress.previous)
-    for one, other in zip(stored.state, step.progress.state, strict=True):
-        np.testing.assert_array_equal(one, other)
-        assert one.dtype == other.dtype
+    for number, progress in steps:
+        stored = load_progress(tmp_path / f"progress_l{number}.npz")
+        assert stored is not None and type(stored.state) is type(progress.state)
+        jax.tree.map(np.testing.assert_array_equal, stored, progress)
+        if isinstance(progress.state, State):
+            both = stored.state, progress.state
+            one, other = ([np.asarray(x).dtype for x in state] for state in both)
+            assert one == other

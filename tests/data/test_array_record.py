@@ -2,6 +2,9 @@
 
 import json
 import os
+import resource
+from contextlib import closing
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,11 +12,15 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from images import encode, smooth
 
-from dinojax.data.array_record import ArrayRecordSource
+from dinojax.data import array_record
+from dinojax.data.array_record import ArrayRecordSource, ExampleShards, read_in_order
 from dinojax.data.examples import to_example
 from dinojax.data.manifest import MANIFEST
 from dinojax.data.open import open_source
+from dinojax.data.order import Order
+from dinojax.data.pipeline import make_loader
 from dinojax.data.records import Record
+from dinojax.data.threads import StorageError
 from dinojax.prepare import prepare
 
 DATA = encode(smooth(9, 8))
@@ -119,7 +126,7 @@ class TestOthers:
         source = ArrayRecordSource(tmp_path / "a")
         with pytest.raises(ValueError, match=r"record 'a__0' is no tf.train.Example"):
             source[0]
-        with pytest.raises(ValueError, match=r"'a__1' has no encoded image under 'image'; it has "):
+        with pytest.raises(ValueError, match=r"/a at record 1 is empty: cut short .* copy it"):
             source[1]
 
     @pytest.mark.parametrize(
@@ -147,5 +154,82 @@ class TestOthers:
         write_shard(tmp_path / "a", [example(1)])
         source = ArrayRecordSource(tmp_path / "a")
         os.remove(tmp_path / "a")
-        with pytest.raises(FileNotFoundError, match=r"/a has gone since the source was opened"):
+        with pytest.raises(StorageError, match=r"/a cannot be read \(open.*No such file or direct"):
             source[0]
+
+    def test_file_that_the_system_does_not_give(self, tmp_path):
+        """Open files are used up, for real."""
+        write_shard(tmp_path / "a", [example(1)])
+        source = ArrayRecordSource(tmp_path / "a")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(
+                StorageError, match=r"/a cannot be read \(open.*Too many open files"
+            ):
+                source[0]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert source[0].label == 1
+
+    def test_reads_that_the_system_fails(self, tmp_path, monkeypatch):
+        """In the words of array_record over a `pread` that a preloaded library lets fail."""
+        said = "pread() failed: Input/output error; reading Corrupted /a; at byte 18196"
+        reader = Mock(read=Mock(side_effect=RuntimeError(said)))
+        monkeypatch.setattr(array_record, "_open", lambda paths, shard: reader)
+        shards = ExampleShards([f"{tmp_path}/a"], [0], [1])
+        with pytest.raises(
+            StorageError, match=r"/a at record 0 cannot be read \(pread.*put error\)"
+        ):
+            shards.read(0)
+
+
+class TestDamage:
+    """Of one chunk, while the file as a whole can be opened."""
+
+    @pytest.fixture
+    def damaged(self, tmp_path):
+        """200 bytes of record 7 of 20 are zero."""
+        path = tmp_path / "a.array_record"
+        images = [encode(smooth(60 + i, 60)) for i in range(20)]
+        records = [to_example(Record(data, "any", 0)) for data in images]
+        write_shard(path, records, "group_size:1,uncompressed")
+        with path.open("r+b") as file:
+            file.seek(path.read_bytes().index(images[7]) + 300)
+            file.write(bytes(200))
+        return path
+
+    def test_is_named_by_shard_and_position(self, damaged):
+        source = ArrayRecordSource(damaged)
+        words = r"/a.array_record at record 7 is damaged \(Corrupted .*; copy it again"
+        with pytest.raises(ValueError, match=words):
+            source[7]
+        assert len([source[i] for i in range(20) if i != 7]) == 19
+        with pytest.raises(ValueError, match=r"at records 0 to 19 is damaged \(Corrupted"):
+            list(read_in_order(damaged))
+
+    def test_a_run_shows_another_record(self, damaged):
+        source = ArrayRecordSource(damaged)
+        with closing(
+            make_loader(source, Order((20,), 20, 0), canvas_px=32, num_threads=2)
+        ) as loader:
+            batch = next(loader)
+        (problem,) = batch["problems"]
+        assert problem.id == "a.array_record__7"
+        assert problem.cause.startswith(f"{damaged} at record 7 is damaged")
+
+    def test_prepare_leaves_it_out(self, damaged, tmp_path):
+        manifest = prepare(f"array_record:{damaged}", str(tmp_path / "out"), bad_budget=0.05)
+        assert [bad["id"] for bad in manifest.skipped] == ["a.array_record__7"]
+
+    def test_cut_short_while_it_is_read(self, damaged):
+        """The reader keeps what it knows of the file, and gives empty records from there on."""
+        source = ArrayRecordSource(damaged)
+        assert source[0].label == 0
+        os.truncate(damaged, 20_000)
+        with pytest.raises(ValueError, match=r"at record 19 is empty: cut short since it was open"):
+            source[19]
+
+    def test_more_records_are_promised_than_there_are(self, damaged):
+        with pytest.raises(ValueError, match=r"at record 20 is damaged \(index 20 out of bound 20"):
+            ExampleShards([str(damaged)], [0], [21]).read(20)

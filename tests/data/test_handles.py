@@ -10,6 +10,7 @@ from typing import ClassVar
 import pytest
 
 from dinojax.data.handles import Handles
+from dinojax.data.threads import StorageError
 
 
 class Handle:
@@ -51,7 +52,7 @@ def test_a_dropped_handle_lives_while_somebody_reads(handles):
 
 def test_failing_to_open_keeps_nothing(tmp_path):
     handles = Handles(functools.partial(_read, tmp_path))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StorageError, match=r"No such file .*/1': gone since the source was opened"):
         handles[1]
     (tmp_path / "1").write_text("now")
     assert handles[1] == "now"

@@ -30,6 +30,17 @@ class TestFlash(AttentionSuite):
     dtypes = ("bfloat16",)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(
+    jax.default_backend() == "gpu" and jax.__version_info__ < (0, 12), reason="needs jax 0.12"
+)
+class TestFlashMma(AttentionSuite):
+    """Interpreted on other devices: `test_attention_ampere` also runs what is compiled."""
+
+    backend = "flash_mma"
+    dtypes = ("bfloat16",)
+
+
 if jax.default_backend() == "gpu":
 
     class TestCudnn(AttentionSuite):

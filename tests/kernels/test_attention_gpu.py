@@ -11,30 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import topologies
+from gpu_targets import ptx_of_attention
 
-from dinojax.kernels import tiles_gpu
 from dinojax.kernels.attention_gpu import flash, supports
 from dinojax.kernels.rope import RopeTables, apply_rope
+from dinojax.kernels.tiles_interpreted import Interpreted
 
 PREFIX = 5
 F16, BF16 = jnp.float16, jnp.bfloat16
 TOLERANCE = {"float16": 2e-3, "bfloat16": 1.5e-2}
 """Of the largest number: weights, results and what products take are rounded to the dtype."""
-
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472 core_count: 132 fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: 84942979072 registers_per_core_limit: 65536 registers_per_block_limit: 65536
-  cuda_compute_capability { major: 9 }
-}
-platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 }
-runtime_version { major: 12 minor: 9 } device_description_str: "NVIDIA H100 80GB HBM3"
-"""
 
 
 class Case(NamedTuple):
@@ -152,9 +138,9 @@ def test_tables_of_16_bits_are_applied_before():
 def test_warpgroups_do_not_race(monkeypatch):
     from jax._src.pallas.mosaic_gpu.interpret import interpret_pallas_call
 
-    options = tiles_gpu.Machine(interpret=True).kernel_options()
+    options = Interpreted().kernel_options()
     watched = options["interpret"].__class__(**{**vars(options["interpret"]), "detect_races": True})
-    monkeypatch.setattr(tiles_gpu.Machine, "kernel_options", lambda _: {"interpret": watched})
+    monkeypatch.setattr(Interpreted, "kernel_options", lambda _: {"interpret": watched})
     flash_and_gradients(case(1, 1, 261, 1, 64, F16))
     assert not interpret_pallas_call.get_races().races_found
 
@@ -182,13 +168,9 @@ def test_lowers_for_cuda_to_three_kernels_without_copies():
 @pytest.mark.parametrize("width", [64, 128])
 @pytest.mark.parametrize("tokens", [1, 37, 201, 2309])
 def test_compiles_for_hopper(tokens, width):
-    pytest.importorskip("jax_plugins.xla_cuda13", reason='needs pip install "jax[cuda13]"')
-    topology = topologies.get_topology_desc(platform="cuda", target_config=H100, topology="1x1x1")
-    sharding = jax.sharding.SingleDeviceSharding(topology.devices[0])
-    run, args = program(tokens, width)
-    args = jax.tree.map(lambda x: x.update(sharding=sharding), args)
-    compiled = run.lower(*args).compile()
-    assert compiled.as_text().count('custom_call_target="mosaic_gpu') == 3
+    text = ptx_of_attention("flash", "9.0", (2, 3, tokens, 2, width), "bfloat16", tables=2)
+    assert ".target sm_90a" in text
+    assert text.count(".entry") == 3
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,20 @@ def test_the_best_come_first_and_the_unfinished_last(root):
     assert [row["run"] for row in collect(root, "-loss")][:2] == ["d", "a"]
 
 
+def test_files_of_the_same_name_are_no_runs(root):
+    before = collect(root, "knn")
+    (root / "a" / "export").mkdir()
+    (root / "a" / "export" / "config.json").write_text('{"model_type": "dinov3_vit"}')
+    assert collect(root, "knn") == before
+
+
+def test_a_damaged_run_is_named(root):
+    path = root / "a" / "config.json"
+    path.write_text(path.read_text()[:-9])
+    with pytest.raises(ValueError, match=r"a/config.json is damaged"):
+        collect(root, "knn")
+
+
 def test_refusals(root, tmp_path):
     with pytest.raises(ValueError, match=r"metric 'kn' .*use one of \['knn', 'loss'\]"):
         collect(root, "kn")

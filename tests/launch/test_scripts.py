@@ -77,6 +77,11 @@ def test_local_processes_share_the_gpus(fakes):
     # Those that are visible, if it is said which.
     fakes.run("launch/local.sh", *GIVEN, PROCESSES="2", GPUS="0 1 2 3", CUDA_VISIBLE_DEVICES="5,7")
     assert Path(f"{fakes.calls_file}.gpus.1").read_text() == "7\n"
+    hidden = fakes.run(
+        "launch/local.sh", *GIVEN, PROCESSES="2", GPUS="0 1 2 3", CUDA_VISIBLE_DEVICES=""
+    )
+    assert hidden.returncode == 0, hidden.stderr
+    assert Path(f"{fakes.calls_file}.gpus.1").read_text() == "\n"
     refused = fakes.run("launch/local.sh", *GIVEN, PROCESSES="3", GPUS="0 1 2 3")
     assert refused.returncode == 2 and "PROCESSES=3 must divide the 4 GPUs" in refused.stderr
 

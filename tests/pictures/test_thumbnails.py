@@ -45,29 +45,29 @@ def image_of(thumbnail):
 
 
 def test_shapes_are_kept(source):
-    found = read_thumbnails([source], ["a/wide.png", "b/small.png"], 32)
+    found = dict(read_thumbnails([source], ["a/wide.png", "b/small.png"], 32))
     for id, size in (("a/wide.png", (32, 16)), ("b/small.png", (6, 8))):
         image = image_of(found[id])
         assert (image.format, image.size) == ("JPEG", size)
-    assert found == read_thumbnails([source], ["a/wide.png", "b/small.png"], 32)
+    assert found == dict(read_thumbnails([source], ["a/wide.png", "b/small.png"], 32))
 
 
 def test_no_other_record_is_read():
     source = Counting(50)
-    found = read_thumbnails([source], [source.record_id(n) for n in (40, 7)], 16)
+    found = dict(read_thumbnails([source], [source.record_id(n) for n in (40, 7)], 16))
     assert source.read == [40, 7] and len(found) == 2
 
 
 def test_an_id_must_be_of_one_source():
     """Two evaluations may both have an image 0001.jpg: which one was it?"""
     one, other = ArraySource(3), ArraySource(2)
-    found = read_thumbnails([one, other], [one.record_id(0), one.record_id(2), "x"], 16)
+    found = dict(read_thumbnails([one, other], [one.record_id(0), one.record_id(2), "x"], 16))
     assert [t.cause for t in found.values()] == [AMBIGUOUS, "", ABSENT]
     assert [t.jpeg is None for t in found.values()] == [True, False, True]
 
 
 def test_unreadable(source, monkeypatch):
-    (found,) = read_thumbnails([source], ["a/broken.jpg"], 32).values()
+    (found,) = dict(read_thumbnails([source], ["a/broken.jpg"], 32)).values()
     assert found.jpeg is None and found.cause.startswith("cannot be decoded: ")
 
     def fails(index):
@@ -75,7 +75,7 @@ def test_unreadable(source, monkeypatch):
 
     monkeypatch.setattr(FolderSource, "__getitem__", lambda self, index: fails(index))
     with pytest.raises(StorageError, match=r"the disk sleeps"):
-        read_thumbnails([source], ["a/wide.png"], 32)
+        dict(read_thumbnails([source], ["a/wide.png"], 32))
 
 
 def test_other_channels():
@@ -87,9 +87,9 @@ def test_other_channels():
             return Record(image=bands, id=self.record_id(index))
 
     source = Bands(1)
-    (found,) = read_thumbnails([source], [source.record_id(0)], 16, channels=5).values()
+    (found,) = dict(read_thumbnails([source], [source.record_id(0)], 16, channels=5)).values()
     assert abs(np.asarray(image_of(found)).astype(int) - 200).max() <= 1
-    (found,) = read_thumbnails([source], [source.record_id(0)], 16).values()
+    (found,) = dict(read_thumbnails([source], [source.record_id(0)], 16)).values()
     assert found.jpeg is None and "5" in found.cause
 
 

@@ -72,3 +72,4 @@ def test_unknown_devices_have_no_memory_to_plan_for():
     assert chip_of("cpu") is None
     assert chip_of("TPU v2") is None
     assert chip_of("NVIDIA GeForce RTX 3060") is None
+    assert chip_of("NVIDIA GH200 480GB") is None  # of 96 GB, no H200

@@ -50,7 +50,9 @@ class Killed(BaseException):
     pass
 
 
-def train(workdir, *, bad_batches, every=2, keep=20, after=3, log_every=2, die_at=None):
+def train(
+    workdir, *, bad_batches, every=2, keep=20, after=3, log_every=2, die_at=None, steps=STEPS
+):
     """A run of the toy; returns its last weight.
 
     Args:
@@ -86,7 +88,7 @@ def train(workdir, *, bad_batches, every=2, keep=20, after=3, log_every=2, die_a
                     state,
                     first_step=first_step,
                     until=until,
-                    total_steps=STEPS,
+                    total_steps=steps,
                     train_step_at=lambda step: toy_step,
                     batches=(
                         jnp.float32(100 if i in bad_batches else i % 5)
@@ -98,7 +100,7 @@ def train(workdir, *, bad_batches, every=2, keep=20, after=3, log_every=2, die_a
                     writer=writer,
                     throughput=Throughput(
                         first_step,
-                        total_steps=STEPS,
+                        total_steps=steps,
                         images_per_step=1,
                         flops_at=lambda step: 1.0,
                         peak_flops=1.0,
@@ -115,9 +117,9 @@ def train(workdir, *, bad_batches, every=2, keep=20, after=3, log_every=2, die_a
             series=[checkpoints],
             step_of=lambda state: int(state["step"]),
             workdir=workdir,
-            total_steps=STEPS,
+            total_steps=steps,
         )
-    assert int(outcome.state["step"]) == STEPS
+    assert int(outcome.state["step"]) == steps
     return float(outcome.state["w"])
 
 
@@ -240,3 +242,13 @@ def test_windows_by_step():
     assert [after_windows(step, windows) for step in (6, 7, 8, 20)] == [15, 7, 13, 30]
     assert [before_windows(step, windows) for step in (13, 14, 15, 30)] == [8, 14, 6, 20]
     assert before_windows(13, [Window(4, 8), Window(8, 13)]) == 4
+
+
+def test_fewer_steps_than_are_done_already(tmp_path):
+    """They would be saved under the number of another state."""
+    train(tmp_path, bad_batches=())
+    with pytest.raises(
+        ValueError, match=r"for 24 steps, more than train.steps=3; use train.steps=24"
+    ):
+        train(tmp_path, bad_batches=(), steps=3)
+    assert not (tmp_path / "checkpoints" / "3").exists()

@@ -276,7 +276,7 @@ def test_real_signals(tmp_path):
     process.kill()
     process.wait()
     process = start()
-    wait_for("waiting for another pipeline", errors, process)
+    wait_for("waiting for another dinojax.pipeline", errors, process)
     (tmp_path / "go").touch()
     assert process.wait(PATIENCE_S) == 0, errors.read_text()
     words = [line.split()[1] for line in log.read_text().splitlines() if line.startswith("slow")]

@@ -1,17 +1,18 @@
 """Why a step was not finite: ``python -m dinojax.replay runs/x/bundles/step_41237``.
 
 Runs the step of a replay bundle again, from the checkpoint in the bundle, and looks at all tensors
-of the step. The same number of devices of the same kind gives the same bits; what was trained on
-several hosts is replayed on several hosts, by the same flags.
+of a step that is refused again. The same number of devices of the same kind gives the same bits;
+what was trained on several hosts is replayed on several hosts, by the same flags.
 """
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from absl import flags, logging
 
 from dinojax import command
@@ -31,6 +32,7 @@ from dinojax.runtime.nonfinite import CHECKPOINT, FILE, as_json
 from dinojax.runtime.rollback import Window, after_windows
 from dinojax.runtime.stored_state import read_state
 from dinojax.ssl.findings import Finding, make_findings
+from dinojax.ssl.gram import Refresh
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
 from dinojax.training.compiled_step import compile_step, global_batches
@@ -39,6 +41,7 @@ from dinojax.training.initial_state import make_initial_state
 from dinojax.training.mesh import run_mesh
 from dinojax.training.safety import advance
 from dinojax.training.seed_heads import FirstBatches
+from dinojax.typing import Params
 
 SHOWN = 20
 
@@ -94,15 +97,19 @@ def replay(path: str | Path) -> dict[str, Any]:
     with jax.set_mesh(mesh):
         first_batches = lambda count: map(batch_of, range(count))  # noqa: E731
         state = state_before(bundle, Path(path), config, mesh, first_batches)
-        compiled, found, metrics = {}, [], {}
+        compiled, found, metrics, gram_teacher = {}, [], {}, None
         for i in range(int(state.step), step + 1):
             resolution = resolution_at(config, i)
             if resolution not in compiled:
                 compiled[resolution] = compile_step(resolution, mesh, state)
             if i == step:
-                found = step_findings(resolution)(state, batch_of(step))
+                gram_teacher = gram_teacher_to_keep(state, step, build_refresh(config.gram))
             state, metrics = compiled[resolution](state, batch_of(i))
-    values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in metrics.items()}
+        if not values["finite"]:
+            logging.warning("step %d is not finite, as then; looking at its tensors", step)
+            state = before_refusal(state, step, values, gram_teacher)
+            found = step_findings(resolution)(state, batch_of(step))
     return {
         "step": step,
         "refused": not values["finite"],
@@ -124,11 +131,38 @@ def step_findings(config: Config) -> Callable[[TrainState | Students, Any], list
             return looks[""](state, batch)
         return [
             found._replace(name=f"{name}/{found.name}")
-            for name, look_at in looks.items()
-            for found in look_at(state.one(name), batch)
+            for name in state.students
+            for found in looks[name](state.one(name), batch)
         ]
 
     return look
+
+
+def gram_teacher_to_keep(
+    state: TrainState | Students, step: int, refresh: Refresh
+) -> Params | None:
+    """A copy of the Gram teacher if `step` puts another in its place, for `before_refusal`."""
+    if isinstance(state, Students) or not refresh.due(step + 1):
+        return None
+    return jax.tree.map(jnp.copy, state.gram_teacher)
+
+
+def before_refusal(
+    state: TrainState | Students,
+    step: int,
+    metrics: Mapping[str, float],
+    gram_teacher: Params | None,
+) -> TrainState | Students:
+    """The state before a refused step from that after it: there is no memory for both.
+
+    Such a step changes counts alone and, where it is time to, the Gram teacher, which was
+    `gram_teacher` before. Of several students only those whose step was refused are there.
+    """
+    state = state._replace(step=jax.device_put(jnp.int32(step), state.step.sharding))
+    if isinstance(state, Students):
+        refused = {n: one for n, one in state.students.items() if not metrics[f"{n}/finite"]}
+        return state._replace(students=refused)
+    return state if gram_teacher is None else state._replace(gram_teacher=gram_teacher)
 
 
 def state_before(

@@ -22,8 +22,10 @@ from dinojax.build.step import build_init
 from dinojax.config import Config, default_config, parse_config, shrink
 from dinojax.runtime.checkpoint import Checkpoints, abstract
 from dinojax.runtime.stored_state import read_state
+from dinojax.ssl.gram import Refresh
 from dinojax.ssl.loss import LossGradients
 from dinojax.ssl.state import TrainState
+from dinojax.ssl.students import Students
 from dinojax.train import train
 from dinojax.training import attempt
 from dinojax.training.safety import teacher_part
@@ -169,6 +171,43 @@ def replayed(bundle: Path) -> dict[str, Any]:
         k: str(v) for k, v in result["metrics_then"].items()
     }
     return result
+
+
+def test_that_it_is_refused_again_is_said_before_its_tensors_are_looked_at(
+    run, monkeypatch, caplog
+):
+    """Which may need more memory than there is. What is looked at is the state before the step."""
+    seen = []
+
+    def look(state, batch):
+        seen.append(state)
+        raise MemoryError
+
+    monkeypatch.setattr(replay, "step_findings", lambda config: look)
+    with pytest.raises(MemoryError):
+        replay.replay(run / "bundles" / f"step_{INF_STEP}")
+    assert f"step {INF_STEP} is not finite, as then" in caplog.text
+    assert changed(state_at(run, INF_STEP), seen[0]) == {"refused_steps", "refused_in_a_row"}
+
+
+def test_a_gram_teacher_is_put_back_that_the_refused_step_replaced():
+    zero = jnp.zeros((), jnp.int32)
+    now = TrainState(zero + 5, {}, {}, (), None, zero, zero, gram_teacher={"w": jnp.ones(2)})
+    for refresh, kept in ((Refresh(load_step=6), True), (Refresh(load_step=7), False)):
+        old = replay.gram_teacher_to_keep(now, 5, refresh)
+        after = now._replace(step=zero + 6, gram_teacher={"w": jnp.zeros(2)})
+        again = replay.before_refusal(after, 5, {}, old)
+        assert not changed(now._replace(gram_teacher=None), again._replace(gram_teacher=None))
+        assert again.gram_teacher["w"].tolist() == [float(kept)] * 2
+
+
+def test_only_the_refused_of_several_students_are_looked_at():
+    zero = jnp.zeros((), jnp.int32)
+    one = TrainState(zero, {}, {}, (), None, zero, zero)
+    state = Students(zero + 6, {"small": one, "wide": one}, {})
+    metrics = {"small/finite": 1.0, "wide/finite": 0.0}
+    again = replay.before_refusal(state, 5, metrics, None)
+    assert int(again.step) == 5 and list(again.students) == ["wide"]
 
 
 @pytest.mark.slow

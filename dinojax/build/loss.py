@@ -68,7 +68,6 @@ def build_accumulated_loss(config: Config) -> AccumulatedLoss | FeatureLoss:
     objective = build_objective(config)._replace(
         dino=fused_dino_loss if fused() else partial(chunked_dino_loss, chunk=chunk),
         ibot=fused_ibot_loss if fused() else partial(chunked_ibot_loss, chunk=chunk),
-        watch=build_watch(config, chunked=True),
     )
     return AccumulatedLoss(
         model,
@@ -108,7 +107,7 @@ def build_objective(config: Config) -> Objective:
         koleo_loss_weight=config.dino.koleo_loss_weight,
         koleo_group_size=config.dino.koleo_group_size or draw_group_size(config),
         koleo_topk=config.dino.koleo_topk,
-        watch=build_watch(config, chunked=False),
+        watch=build_watch(config),
     )
 
 

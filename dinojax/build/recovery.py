@@ -1,10 +1,8 @@
 """Head recovery from its section of the configuration."""
 
 import math
-from functools import partial
 
 from dinojax.config import Config
-from dinojax.losses.entropy import chunked_mean_entropy, mean_entropy
 from dinojax.ssl.recovery import Gate, TargetWatch
 
 
@@ -23,12 +21,9 @@ def build_gate(config: Config) -> Gate | None:
     )
 
 
-def build_watch(config: Config, *, chunked: bool) -> TargetWatch | None:
-    """What the gate sees of an objective, whose targets are computed already or not yet."""
+def build_watch(config: Config) -> TargetWatch | None:
+    """What the gate sees of an objective."""
     if not has_recovery(config):
         return None
     patches = config.ibot.head if config.ibot.separate_head else config.dino.head
-    logs = math.log(config.dino.head.n_prototypes), math.log(patches.n_prototypes)
-    if not chunked:
-        return TargetWatch(logs, mean_entropy)
-    return TargetWatch(logs, partial(chunked_mean_entropy, chunk=config.train.prototype_chunk))
+    return TargetWatch((math.log(config.dino.head.n_prototypes), math.log(patches.n_prototypes)))

@@ -1,12 +1,15 @@
 """Where a step's first non-finite number comes from: all its tensors, in the order of the step.
 
 Not a second implementation: these are the stages of `dinojax.ssl.loss`, with a look at what passes
-between them. Inside the networks Flax captures what each module returns. The networks see the whole
-batch at once, so a run in micro-batches needs more memory here than in training.
+between them. What each module returns is counted where it is made, and only the counts are kept.
+The networks see the whole batch at once, forward only: a layer's activations, and all logits. Where
+training has them in parts (micro-batches, chunks or tiles of logits), this needs more memory.
 """
 
+import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +18,13 @@ import numpy as np
 
 from dinojax import trees
 from dinojax.mesh import STACKED, gather
+from dinojax.models.watched import apply_watched
 from dinojax.ssl.forward import SslModel
 from dinojax.ssl.inputs import StepInputs
 from dinojax.ssl.loss import Loss, LossGradients
 from dinojax.ssl.matching import FeatureLoss, MatchingModel
 from dinojax.ssl.state import TrainState
-from dinojax.typing import Array, Params, PyTree
+from dinojax.typing import Array, Int, Params, PyTree
 
 STAGES = (
     *("state", "inputs", "teacher modules", "targets", "student modules", "Gram teacher modules"),
@@ -37,6 +41,8 @@ FORWARD = (
 """Modules in the order in which they are done."""
 METHODS = ("__call__", "to_bottleneck", "to_logits")
 """Whose results are looked at."""
+Counts = Int[Array, "*L 3 n"]
+"""See `counts_of`."""
 
 
 class Finding(NamedTuple):
@@ -63,13 +69,7 @@ def make_findings(
         step_loss: the gradients are those of the train step, which may go by micro-batches.
     """
 
-    @jax.jit
-    def counts(state: TrainState, batch: Any) -> list[dict[str, Array]]:
-        tensors = _tensors(loss, step_loss, make_inputs, state, batch)
-        return [
-            {name: gather(_count(name, leaf)) for name, leaf in trees.flatten(tree).items()}
-            for tree in tensors
-        ]
+    counts = jax.jit(partial(count_stages, loss, step_loss, make_inputs))
 
     def findings(state: TrainState, batch: Any) -> list[Finding]:
         found = []
@@ -85,15 +85,14 @@ def make_findings(
     return findings
 
 
-def _tensors(
+def count_stages(
     loss: Loss | FeatureLoss,
     step_loss: LossGradients,
     make_inputs: Callable[..., StepInputs],
     state: TrainState,
     batch: Any,
-) -> list[PyTree]:
-    """One tree for each of `STAGES`."""
-    inputs = make_inputs(batch, state.step)
+) -> list[dict[str, Counts]]:
+    """Of each of `STAGES` the `counts_of` of its tensors, by name."""
     seen: dict[str, PyTree] = {"teacher": {}, "student": {}, "Gram teacher": {}}
     watched = loss._replace(
         model=_watched(loss.model, seen["student"]),
@@ -102,18 +101,21 @@ def _tensors(
     if isinstance(watched, Loss) and watched.gram is not None:
         backbone = _watched_network("backbone", watched.gram.backbone, seen["Gram teacher"])
         watched = watched._replace(gram=watched.gram._replace(backbone=backbone))
-    targets, terms = watched.examine(state, inputs)
-    grads, _, _ = step_loss.gradients(state, batch, make_inputs)
-    return [
-        state._asdict(),
-        inputs,
-        seen["teacher"],
-        targets,
-        seen["student"],
-        seen["Gram teacher"],
-        terms,
-        grads,
+    with loss.model.backbone.precision.exact_products():
+        inputs = make_inputs(batch, state.step)
+        targets, terms = watched.examine(state, inputs)
+        grads, _, _ = step_loss.gradients(state, batch, make_inputs)
+    counted = [
+        _count_tree(state._asdict()),
+        _count_tree(inputs),
+        trees.flatten(seen["teacher"]),
+        _count_tree(targets),
+        trees.flatten(seen["student"]),
+        trees.flatten(seen["Gram teacher"]),
+        _count_tree(terms),
+        _count_tree(grads),
     ]
+    return jax.tree.map(gather, counted)
 
 
 def _watched(model: SslModel | MatchingModel, seen: dict[str, PyTree]) -> Any:
@@ -126,13 +128,10 @@ def _watched(model: SslModel | MatchingModel, seen: dict[str, PyTree]) -> Any:
 
 def _watched_network(name: str, network: Any, seen: dict[str, PyTree]) -> Any:
     def apply(variables: dict[str, Params], *args: Any, **options: Any) -> Any:
-        output, captured = network.apply(
-            *(variables, *args),
-            **options,
-            capture_intermediates=lambda module, method: method in METHODS,
-            mutable=["intermediates"],
+        note = partial(jax.tree.map, counts_of)
+        output, found = apply_watched(
+            network, variables, *args, note=note, methods=METHODS, **options
         )
-        found = captured["intermediates"]
         # A backbone is applied once, a head once by each of its methods; one for both tasks twice,
         # the second time to patches.
         again = seen.get(name, {}).keys() & found.keys()
@@ -145,23 +144,37 @@ def _watched_network(name: str, network: Any, seen: dict[str, PyTree]) -> Any:
     return copy
 
 
-def _count(name: str, leaf: Array) -> Array:
-    """``[rows, 3]``: numbers that are NaN, infinite, and all; a row for each layer if stacked."""
-    rows = leaf.reshape(leaf.shape[0] if STACKED.search(name) else 1, -1)
+def _count_tree(tree: PyTree) -> dict[str, Counts]:
+    """`counts_of` of each leaf by its path; of stacked layers ``[L, 3, n]``."""
+    return {
+        name: jax.vmap(counts_of)(leaf) if STACKED.search(name) else counts_of(leaf)
+        for name, leaf in trees.flatten(tree).items()
+    }
+
+
+def counts_of(leaf: Array) -> Counts:
+    """How many numbers are NaN, infinite, and there at all, for each place on the longest axis.
+
+    The host adds them up: a tensor may have more numbers than an int32 can count.
+    """
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
-        return jnp.zeros((0, 3), jnp.int32)
-    size = jnp.full(rows.shape[0], rows.shape[1])
-    return jnp.stack([jnp.isnan(rows).sum(1), jnp.isinf(rows).sum(1), size], axis=1)
+        return jnp.zeros((3, 0), jnp.int32)
+    leaf = jnp.atleast_1d(leaf)
+    longest = max(range(leaf.ndim), key=lambda axis: leaf.shape[axis])
+    others = tuple(axis for axis in range(leaf.ndim) if axis != longest)
+    each = jnp.full(leaf.shape[longest], math.prod(leaf.shape[axis] for axis in others))
+    return jnp.stack([jnp.isnan(leaf).sum(others), jnp.isinf(leaf).sum(others), each])
 
 
 Entry = tuple[str, int | None, tuple[int, int, int]]
 
 
-def _entries(name: str, rows: np.ndarray) -> list[Entry]:
+def _entries(name: str, counts: np.ndarray) -> list[Entry]:
     stacked = STACKED.search(name) is not None
+    layers = counts.sum(-1, dtype=np.int64).reshape(-1, 3).tolist()
     return [
         (name, layer if stacked else None, (nan, inf, size))
-        for layer, (nan, inf, size) in enumerate(rows.tolist())
+        for layer, (nan, inf, size) in enumerate(layers)
         if nan or inf
     ]
 

@@ -69,7 +69,7 @@ class Objective(NamedTuple):
     dino: Callable[..., Float[Array, ""]] = dino_loss
     ibot: Callable[..., Float[Array, ""]] = ibot_loss
     watch: Callable[..., dict[str, Float[Array, ""]]] | None = None
-    """``(terms, CLS targets, patch targets, inputs) -> more terms``, without a gradient."""
+    """``(terms, inputs) -> more terms``, without a gradient."""
 
     def __call__(
         self,
@@ -127,4 +127,4 @@ class Objective(NamedTuple):
         }
         if self.watch is None:
             return total, terms
-        return total, {**terms, **self.watch(terms, *targets, inputs)}
+        return total, {**terms, **self.watch(terms, inputs)}

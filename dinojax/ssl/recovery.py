@@ -10,13 +10,10 @@ entropy of the targets plus the student's divergence from them. So the gate open
 targets of both heads are decided and the student has learned them.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from dinojax.losses.chunked import TeacherRows
-from dinojax.losses.entropy import mean_entropy
 from dinojax.ssl.inputs import StepInputs
 from dinojax.typing import Array, Bool, Float, Int, Step
 
@@ -83,31 +80,22 @@ class Gate(NamedTuple):
 
 
 class TargetWatch(NamedTuple):
-    """What the gate is to see of an objective: entropies as shares of log K."""
+    """What the gate is to see of an objective: `SHARES` of log K."""
 
     log_prototypes: tuple[float, float]
     """Of the DINO and of the iBOT head."""
-    entropy: Callable[..., Float[Array, ""]] = mean_entropy
 
-    def __call__(
-        self,
-        terms: Terms,
-        cls_probs: Float[Array, "V B K"] | TeacherRows,
-        patch_probs: Float[Array, "G M J"] | TeacherRows,
-        inputs: StepInputs,
-    ) -> Terms:
-        """Target entropies and the student's cross-entropies with the targets of both heads.
+    def __call__(self, terms: Terms, inputs: StepInputs) -> Terms:
+        """The student's cross-entropies with the targets of both heads.
 
         Of CLS tokens between global crops. `ibot_loss` is a sum over masked patches, weighted by
         one over those of their crop, divided by the number of all crops: times crops over masked
         crops it is a mean over masked crops.
         """
-        weights = inputs.mask_weights
         views, images = inputs.global_crops.shape[:2]
         dino, ibot = self.log_prototypes
+        masked = inputs.mask_weights.sum()
         return {
-            "dino_target_entropy": self.entropy(cls_probs) / dino,
-            "ibot_target_entropy": self.entropy(patch_probs, weights) / ibot,
             "dino_cross_entropy": terms["dino_global_crops_loss"] / dino,
-            "ibot_cross_entropy": terms["ibot_loss"] * views * images / weights.sum() / ibot,
+            "ibot_cross_entropy": terms["ibot_loss"] * views * images / masked / ibot,
         }

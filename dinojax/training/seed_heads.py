@@ -59,7 +59,8 @@ def _bottlenecks(
 
         def see(teacher: Params, batch: dict[str, jax.Array], step: jax.Array) -> Bottlenecks:
             # Not in micro-batches: which images make one up depends on the mesh.
-            return teacher_bottlenecks(model, teacher, make_inputs(batch, step))[0]
+            with model.backbone.precision.exact_products():
+                return teacher_bottlenecks(model, teacher, make_inputs(batch, step))[0]
 
         return jax.jit(see, out_shardings=where)
 

@@ -36,7 +36,7 @@ from dinojax.runtime.watchdog import Watchdog
 from dinojax.ssl.state import TrainState
 from dinojax.ssl.students import Students
 from dinojax.training.attempt import make_attempt
-from dinojax.training.binding import bind
+from dinojax.training.binding import bind, identify
 from dinojax.training.compiled_step import global_batches
 from dinojax.training.data import load_batches, open_data
 from dinojax.training.frozen_teacher import with_teacher, without_teacher
@@ -77,14 +77,15 @@ def train(config: Config, workdir: str, allow_change: Sequence[str] = ()) -> dic
     if build_views(config) != config.crops:
         channels = config.student.in_chans
         logging.info("student.in_chans=%d: %s are switched off", channels, RGB_ONLY)
+    data = open_data(config)
+    identity = identify(config, data)
     compute = get_precision(config.train.precision).compute
     peak_flops = total_peak_flops(mesh.devices.ravel().tolist(), compute)
 
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(locked(Path(workdir), "dinojax.train", wait_s=LAST_WORDS_S))
-        data = open_data(config)
-        bind(workdir, config, data, allow_change)
+        bind(workdir, config, identity, allow_change)
         leave_early = stack.enter_context(Preemption())
         report = Path(workdir) / f"hang.{jax.process_index()}.txt"
         progress = stack.enter_context(Watchdog(config.train.hang_timeout_s, report))

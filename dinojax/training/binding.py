@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dinojax.config import Config, to_dict
-from dinojax.data.check import fingerprint, verify
+from dinojax.data.check import Fingerprint, fingerprint, verify
 from dinojax.runtime.agreement import agree, check_shared
 from dinojax.runtime.contract import FILE, write_or_check
 from dinojax.training.data import TrainingData
@@ -12,16 +13,19 @@ from dinojax.training.frozen_teacher import teacher_digest
 from dinojax.training.starting_weights import start_digest
 
 
-def bind(
-    workdir: str, config: Config, data: TrainingData, allow_change: Sequence[str] = ()
-) -> None:
-    """Look at the data, and write the contract of a new workdir or check that of an old one.
+class Identity(NamedTuple):
+    """What a run is of, beside its configuration."""
 
-    Args:
-        allow_change: keys that may have other values than at the last start.
+    data: Fingerprint
+    weights: dict[str, str | None]
+    """Digests of what its keys name."""
+
+
+def identify(config: Config, data: TrainingData) -> Identity:
+    """Look at the data and the weights; nothing is written.
 
     Raises:
-        ValueError: unreadable data, a workdir of another run, or processes that differ.
+        ValueError: unreadable data, or processes that differ.
         dinojax.runtime.quarantine.BadBudgetError: too many unreadable records.
         dinojax.data.threads.StorageError: a read takes too long, or the storage fails.
         FileNotFoundError: a teacher or the weights to begin with are not there.
@@ -39,5 +43,20 @@ def bind(
     found = fingerprint(data.source, data.order.mixture, read_timeout_s=given.read_timeout_s)
     weights = {**teacher_digest(config), **start_digest(config)}
     agree("data", {"data fingerprint": found.digest, **weights})
+    return Identity(found, weights)
+
+
+def bind(
+    workdir: str, config: Config, identity: Identity, allow_change: Sequence[str] = ()
+) -> None:
+    """Write the contract of a new workdir, or check that of an old one.
+
+    Args:
+        allow_change: keys that may have other values than at the last start.
+
+    Raises:
+        ValueError: a workdir of another run.
+    """
+    found, weights = identity
     write_or_check(workdir, to_dict(config), found._asdict(), allow_change, weights)
     check_shared(Path(workdir) / FILE)

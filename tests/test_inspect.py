@@ -49,6 +49,7 @@ def test_a_file(file):
     json.dumps(found)
 
 
+@pytest.mark.slow
 def test_a_run_and_where_it_is_from(file, tmp_path):
     """A checkpoint of a run that began with an imported file, and its ancestors."""
     workdir, imported = tmp_path / "run", tmp_path / "imported"

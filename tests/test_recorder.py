@@ -31,6 +31,7 @@ def trained(tmp_path_factory) -> Trained:
     return train(root, given, whole_step, devices=8)
 
 
+@pytest.mark.slow
 def test_whole_steps_are_those_that_the_train_step_got(trained):
     for step in (0, STEPS - 1):
         check_step(trained, step)

@@ -113,6 +113,7 @@ def test_each_snapshot_is_scored_once(run, capsys):
     assert told == [2] and content["protocol"]["ignore"] == [1]
 
 
+@pytest.mark.slow
 def test_images_without_labels_and_maps(tmp_path):
     """Locality decides; those of another source may have what the run's have not."""
     images = {f"{i}.jpg": encode(np.roll(smooth(40, 40), i, 1)) for i in range(20)}

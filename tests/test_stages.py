@@ -128,6 +128,7 @@ def test_a_stage_goes_on_with_the_whole_state(earlier, mesh):
         assert same(state._replace(gram_teacher=None), saved)
 
 
+@pytest.mark.slow
 def test_the_frozen_teacher_has_its_own_model(earlier, mesh):
     workdir, saved = earlier
     state = initial(distilling(str(workdir)), mesh)
@@ -167,6 +168,7 @@ def test_a_position_table_of_another_grid(tmp_path, mesh):
     assert np.abs(table).max() > 1e-2  # or any table would do
 
 
+@pytest.mark.slow
 def test_a_checkpoint_leaves_the_frozen_teacher_out(earlier, mesh, tmp_path):
     """And it comes back from where it is: the same for a run that goes on."""
     for teacher in (str(earlier[0]), "random"):

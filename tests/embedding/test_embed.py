@@ -65,6 +65,7 @@ def test_parquet(model, tmp_path):
     assert about["shapes"] == {"cls": [64], "mean_patch": [64]} and about["image_px"] == 32
 
 
+@pytest.mark.slow
 def test_array_record(model, tmp_path):
     (path,) = dinojax.embed(
         "scenes:3", model, tmp_path, format="array_record", features=["patches"], image_px=32

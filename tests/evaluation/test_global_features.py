@@ -56,6 +56,7 @@ def test_the_middle_of_an_image(size, image_px, resize_px, expected):
     assert centre_box(jnp.array(size), image_px, resize_px).tolist() == list(expected)
 
 
+@pytest.mark.slow
 def test_layers_and_the_mean_patch():
     backbone, params = model()
     canvas, size = canvases()

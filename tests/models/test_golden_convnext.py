@@ -75,6 +75,7 @@ def test_forward_and_gradients(state):
             goldens.check(path, f"{tag}/grad_x", rearrange(grad_x, "1 b h w c -> b c h w"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", [s for s in STATES if not goldens.options(s)["train"]])
 def test_stages(state):
     """``get_intermediate_layers`` with every combination of its options that was recorded."""

@@ -27,7 +27,16 @@ first_by_default = pytest.mark.parametrize(
 """What takes minutes for all of them."""
 
 
-@pytest.fixture(scope="module", params=CASES)
+VARIANTS = ("pretrain_bf16rope", "pretrain_v1sched")
+"""Of other schedules, or of another rounding, which have tests of their own as well."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in CASES
+    ],
+)
 def case(request) -> Case:
     folder = f"meta/{request.param}"
     return Case(goldens.read_json(f"{folder}/config.json"), f"{folder}/results.npz")

@@ -21,6 +21,7 @@ from dinojax.ssl.step import make_train_step
 LOAD_STEP = 2
 
 
+@pytest.mark.slow
 def test_the_ema_of_a_step_becomes_the_teacher_without_any_checkpoint():
     """From scratch, with neither gram.teacher nor init.from: what the reference refuses to start,
     because it wants a checkpoint for its Gram backbone (its ``it_load_ema_teacher`` is dead)."""

@@ -158,6 +158,7 @@ def test_the_same_on_a_mesh():
     check(found, run(given))
 
 
+@pytest.mark.slow
 def test_a_student_that_is_the_teacher_has_nothing_to_learn():
     """With projections that leave features as they are, and the teacher's as they are."""
     given = config(distillation__backbone__embed_dim=16, distillation__backbone__patch_size=None)

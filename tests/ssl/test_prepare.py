@@ -52,6 +52,7 @@ def test_teacher_without_jitter():
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_bands_lose_the_operations_on_colours():
     """Whatever the recipe says of saturation, hue and grey; brightness and contrast stay."""
     statistics = {"crops__rgb_mean": (0.5,) * 5, "crops__rgb_std": (0.2,) * 5}

@@ -86,7 +86,7 @@ def test_a_replay_names_the_student_and_the_module():
     assert not [one for one in found if one.name.startswith("small/")]
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("micro_batches", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_views_are_made_once(micro_batches):
     """By construction: nothing is left to what a compiler finds in common."""
     given, made = config(train__micro_batches=micro_batches), []

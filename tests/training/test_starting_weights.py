@@ -74,6 +74,7 @@ def released(tmp_path_factory) -> tuple[Path, dict[str, np.ndarray], Any]:
     return path, entries, params
 
 
+@pytest.mark.slow
 def test_a_released_backbone_gets_new_heads(released, caplog):
     """In student and teacher, on any mesh; and without recovery a word of warning."""
     path, _, params = released

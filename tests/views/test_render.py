@@ -246,7 +246,7 @@ def test_bands(channels):
         make_crops(canvas, size_hw, keys, RECIPE)
 
 
-@pytest.mark.parametrize("gram_px", [None, 64])
+@pytest.mark.parametrize("gram_px", [None, pytest.param(64, marks=pytest.mark.slow)])
 def test_teacher_without_jitter(gram_px):
     """The student's boxes and flips; none of its distortions, of whatever kind."""
     recipe = dataclasses.replace(RECIPE, gram_teacher_crops_size=gram_px)

@@ -91,13 +91,8 @@ def write_or_check(
 
     Raises:
         ValueError: the workdir belongs to another configuration or other data, its file cannot be
-            read or is no path, or something is allowed to change that is no key.
+            read, or something is allowed to change that is no key.
     """
-    if "://" in os.fspath(workdir):
-        raise ValueError(
-            f"--workdir={workdir} is in a bucket, and ledgers and metrics are appended to; use a "
-            "directory, which may be a mounted file system"
-        )
     path, now = Path(workdir) / FILE, _contract(config, fingerprint)
     now["weights"] = dict(weights)
     known = {*flatten(config), DATA}

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from absl import logging
 
 FILE = ".lock"
 POLL_S = 0.2
+BUCKET = re.compile(r"[a-z][a-z0-9+.-]+:/")
+"""As in ``gs://bucket/run``, of which `Path` keeps one slash."""
 
 
 @contextlib.contextmanager
@@ -26,8 +29,13 @@ def locked(folder: Path, command: str, *, wait_s: float = 0.0) -> Iterator[int]:
         wait_s: how long to wait for another process that holds it.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process holds it, or it is no path.
     """
+    if BUCKET.match(os.fspath(folder)):
+        raise ValueError(
+            f"{folder} is in a bucket, where nothing can be locked or appended to; use a "
+            "directory, which may be a mounted file system"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     # To be written: on NFS a lock that excludes others is one of a file open for writing.
     handle = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)

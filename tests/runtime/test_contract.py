@@ -43,14 +43,6 @@ def test_first_start_writes_everything(tmp_path):
     assert [p.name for p in workdir.iterdir()] == ["config.json"]
 
 
-def test_a_bucket_is_no_workdir(tmp_path, monkeypatch):
-    """It would become a local directory ``gs:``."""
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"--workdir=gs://b/x is in a bucket.*use a directory"):
-        write_or_check("gs://b/x", config(), DATA)
-    assert not list(tmp_path.iterdir())
-
-
 def test_same_run_may_start_again(tmp_path):
     write_or_check(tmp_path, config(), DATA)
     before = (tmp_path / "config.json").read_bytes()

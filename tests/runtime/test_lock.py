@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_the_file_is_open_for_writing(tmp_path):
     with locked(tmp_path, "x") as handle:
         assert fcntl.fcntl(handle, fcntl.F_GETFL) & 0b11 == 2  # O_RDWR
         assert (tmp_path / FILE).exists()
+
+
+def test_a_bucket_is_no_folder(tmp_path, monkeypatch):
+    """It would become a local directory ``gs:``."""
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(ValueError, match=r"gs:/b/x is in a bucket.*use a directory"),
+        locked(Path("gs://b/x"), "dinojax.train"),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 def test_file_systems_without_locks(tmp_path, monkeypatch):

@@ -9,8 +9,10 @@ from typing import Any
 # Before JAX starts: the device count can no longer change afterwards.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Tests compile hundreds of small programs and run each once: skipping most optimisations halves it.
+# Tests compile hundreds of small programs and run each once: skipping most optimisations halves it,
+# and so does the older code generator, once more.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # What one test has compiled, others and the processes that they start need not compile again.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 from absl import flags, logging
+from jax.sharding import Mesh
 from ml_collections import config_flags
 
 from dinojax import command
@@ -77,7 +78,7 @@ def curate(stage: str, config: CurationConfig, workdir: Path) -> dict[str, Any]:
             "start it once, with --num_processes=1"
         )
     agree("curation", program({"stage": stage, **dataclasses.asdict(config)}))
-    mesh = make_mesh()
+    mesh = _mesh(config.tensor)
     cluster.connect(mesh)
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
@@ -85,6 +86,14 @@ def curate(stage: str, config: CurationConfig, workdir: Path) -> dict[str, Any]:
         if stage != EMBED:
             stack.enter_context(jax.set_mesh(mesh))
         return STAGES[stage](config, workdir)
+
+
+def _mesh(tensor: int) -> Mesh:
+    try:
+        return make_mesh(tensor=tensor)
+    except ValueError as error:
+        count = jax.device_count()
+        raise ValueError(f"tensor={tensor} does not divide the {count} devices; use 1") from error
 
 
 def main(argv: Sequence[str]) -> None:

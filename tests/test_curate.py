@@ -121,6 +121,13 @@ def test_what_is_done_is_not_done_again(done, config, monkeypatch):
     assert curate("sample", config, work) == sample
 
 
+def test_devices_may_share_the_centres(done, config, tmp_path):
+    given = dataclasses.replace(config, tensor=4)
+    assert curate("cluster", given, tmp_path)["outputs"] == done[1]["outputs"]
+    with pytest.raises(ValueError, match=r"tensor=3 does not divide the 8 devices; use 1"):
+        curate("cluster", dataclasses.replace(config, tensor=3), tmp_path)
+
+
 def test_killed_while_rows_are_sorted(done, config, monkeypatch, tmp_path):
     _, clusters, _ = done
 

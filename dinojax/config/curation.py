@@ -24,6 +24,8 @@ class CurationConfig:
     """Of all draws: where k-means begins, and which records are taken."""
     runner: RunnerOptions = RunnerOptions()
     """Of the tables of dedup and sample."""
+    tensor: int = 1
+    """Devices that share the centres of clusters; 1: each holds them all, and shares of the rows."""
     embed: EmbedOptions = EmbedOptions()
     dedup: DedupOptions = DedupOptions()
     cluster: ClusterOptions = ClusterOptions()

@@ -25,7 +25,7 @@ class CurationConfig:
     runner: RunnerOptions = RunnerOptions()
     """Of the tables of dedup and sample."""
     tensor: int = 1
-    """Devices that share the centres of clusters; 1: each holds them all, and shares of the rows."""
+    """Devices that share the centres of clusters; 1: each holds them all."""
     embed: EmbedOptions = EmbedOptions()
     dedup: DedupOptions = DedupOptions()
     cluster: ClusterOptions = ClusterOptions()

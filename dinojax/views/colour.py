@@ -53,10 +53,12 @@ def adjust_hue(
     value = image.max(axis=-1)
     chroma = value - image.min(axis=-1)
     safe = jnp.where(chroma == 0, 1, chroma)
+    # Not `value == red`: a compiler may compute a pixel twice, and round it in two ways. Where two
+    # channels are nearly equal, either answer gives nearly the same hue.
     sextant = jnp.where(
-        value == red,
+        (red >= green) & (red >= blue),
         (green - blue) / safe,
-        jnp.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+        jnp.where(green >= blue, (blue - red) / safe + 2, (red - green) / safe + 4),
     )
     # A channel falls from the value by the chroma as the hue moves away from it (HSV to RGB in
     # closed form): 5, 3 and 1 turn red, green and blue to the origin of that distance.

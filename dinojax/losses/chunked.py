@@ -8,7 +8,6 @@ what was kept, arrays of the size of the features and of the prototypes. No stud
 computed twice.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -99,8 +98,7 @@ def chunked_ibot_loss(
     return loss
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _cross_entropy(
+def _costs(
     temperature: float,
     size: int | None,
     student: Rows,
@@ -161,4 +159,5 @@ def scale_gradients(gradients: Rows, cotangent: Float[Array, ""]) -> Rows:
     return jax.tree.map(lambda g: (cotangent * g).astype(g.dtype), gradients)
 
 
+_cross_entropy = jax.custom_vjp(_costs, nondiff_argnums=(0, 1))
 _cross_entropy.defvjp(_with_gradients, _backward)

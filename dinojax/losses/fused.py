@@ -8,7 +8,6 @@ are summed outside, to where the optimizer's moments lie.
 As in `chunked` the gradient is taken in the forward pass.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -68,8 +67,7 @@ def fused_ibot_loss(
     return loss
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _cross_entropy(
+def _costs(
     options: _Options,
     student: Rows,
     teacher: TeacherRows,
@@ -135,6 +133,7 @@ def _backward(options: _Options, gradients: Rows, cotangents: tuple[Array, Array
     return scale_gradients(gradients, cotangents[0]), None, None, None
 
 
+_cross_entropy = jax.custom_vjp(_costs, nondiff_argnums=(0,))
 _cross_entropy.defvjp(_with_gradients, _backward)
 
 

@@ -50,8 +50,7 @@ class Case(NamedTuple):
 
 
 def cases(images: int) -> Iterator[Case]:
-    yield Case("dino local", 8, 2, images)
-    yield Case("dino global", 2, 2, images, ignore_diagonal=True)
+    yield Case("dino", 10, 2, images, ignore_diagonal=True)
     yield Case("ibot", 1, 1, MASKED * images)
     yield Case("sinkhorn cls", 0, 2, images)
     yield Case("sinkhorn patches", 0, 1, MASKED * images)
@@ -62,9 +61,11 @@ def logits(x: jax.Array, prototypes: jax.Array) -> jax.Array:
     return widen(linear(x, prototypes, compute=x.dtype, tensor_axis=-1, pinned=True))
 
 
-def whole_dino_loss(student: Rows, teacher: TeacherRows, **options: Any) -> jax.Array:
+def whole_dino_loss(
+    student: Rows, teacher: TeacherRows, weights: jax.Array, **options: Any
+) -> tuple[jax.Array, jax.Array]:
     probs = softmax_center(logits(*teacher[:2]), teacher.center, teacher.temperature)
-    return dino_loss(logits(*student), jax.lax.stop_gradient(probs), **options)
+    return dino_loss(logits(*student), jax.lax.stop_gradient(probs), weights, **options)
 
 
 def whole_sinkhorn(rows: jax.Array, prototypes: jax.Array, temperature: float) -> jax.Array:
@@ -74,7 +75,7 @@ def whole_sinkhorn(rows: jax.Array, prototypes: jax.Array, temperature: float) -
 class Backend(NamedTuple):
     """iBOT is `loss` with one crop on each side: both cross-entropies are the same code."""
 
-    loss: Callable[..., jax.Array]
+    loss: Callable[..., tuple[jax.Array, jax.Array]]
     sinkhorn: Callable[..., jax.Array]
 
 
@@ -103,13 +104,16 @@ def make_arrays(case: Case, args: argparse.Namespace) -> dict[str, jax.Array]:
 def make_call(case: Case, backend: Backend, arrays: dict[str, jax.Array]) -> Callable[[], Any]:
     def sinkhorn(student, teacher, prototypes, targets):
         del student, prototypes
-        return backend.sinkhorn(rearrange(teacher, "V R F -> 1 (V R) F"), targets, TEACHER)
+        columns = targets.astype(teacher.dtype)
+        return backend.sinkhorn(rearrange(teacher, "V R F -> 1 (V R) F"), columns, TEACHER)
 
     def gradients(student, teacher, prototypes, targets):
-        theirs = TeacherRows(teacher, targets, jnp.zeros(targets.shape[1]), TEACHER)
+        columns = targets.astype(teacher.dtype)
+        theirs = TeacherRows(teacher, columns, jnp.zeros(targets.shape[1]), TEACHER)
         options = {"temperature": STUDENT, "ignore_diagonal": case.ignore_diagonal}
-        loss = lambda x, w: backend.loss(Rows(x, w), theirs, **options)  # noqa: E731
-        return jax.value_and_grad(loss, argnums=(0, 1))(student, prototypes)
+        each = jnp.ones(case.students)
+        loss = lambda x, w: backend.loss(Rows(x, w), theirs, each, **options)  # noqa: E731
+        return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(student, prototypes)
 
     run = jax.jit(gradients if case.students else sinkhorn)
     return lambda: run(**arrays)

@@ -42,11 +42,12 @@ def cross_entropy(
     teacher_temperature: Temperature,
     teacher_sums: Float[Array, "t R"],
     weights: Float[Array, " R"],
+    crop_weights: Float[Array, " s"],
     *,
     pairs: np.ndarray,
     temperature: float,
-) -> tuple[Float[Array, ""], Float[Array, "s R F"], Float[Array, "F K"]]:
-    """Sum over rows and student crops of weight times cross-entropy with the sum of the teachers.
+) -> tuple[Float[Array, " s"], Float[Array, "s R F"], Float[Array, "F K"]]:
+    """Each student crop's sum over rows of weight times cross-entropy with the sum of the teachers.
 
     Args:
         student_sums: `row_log_sums` at `temperature` without a centre.
@@ -54,7 +55,8 @@ def cross_entropy(
         pairs: ``[s, t]``, 1 where a teacher crop is a target of a student crop, else 0.
 
     Returns:
-        The loss, and its gradients by student features and by prototypes, all at least float32.
+        The sums, and the gradients of ``crop_weights @ sums`` by student features and by
+        prototypes, all at least float32.
     """
     wide, (students, rows, width), teachers = widen(student).dtype, student.shape, len(teacher)
     count, r = split_evenly(rows, max(ROWS // students, SUBLANES), SUBLANES)
@@ -78,19 +80,19 @@ def cross_entropy(
     kernel = pl.pallas_call(
         functools.partial(_kernel, pairs=pairs, inverse=1 / temperature),
         (
-            jax.ShapeDtypeStruct((1, columns), wide),
+            jax.ShapeDtypeStruct((students, columns), wide),
             jax.ShapeDtypeStruct((CORES, n * students * r, width), wide),
             jax.ShapeDtypeStruct((width, columns), wide),
         ),
         grid=(CORES, m, n),
         in_specs=[
-            tiles.SCALAR,
-            *(resident(students, width), resident(students, 3)),
+            *(tiles.SCALAR, tiles.SCALAR),
+            *(resident(students, width), resident(students, 2)),
             *(resident(teachers, width), resident(teachers, 1)),
             *(passing(width), passing(width), passing(1)),
         ],
         out_specs=(
-            passing(1),
+            passing(students),
             pl.BlockSpec((None, n * students * r, width), lambda c, j, i: (c, 0, 0)),
             passing(width),
         ),
@@ -101,14 +103,13 @@ def cross_entropy(
             transcendentals=all_rows * columns,
             bytes_accessed=CORES * all_rows * (width * item + LANES * wide.itemsize)
             + CORES * n * students * r * width * wide.itemsize
-            + columns * (width * (2 * item + wide.itemsize) + 2 * wide.itemsize),
+            + columns * (width * (2 * item + wide.itemsize) + (1 + students) * wide.itemsize),
         ),
         interpret=platform() != "tpu",
         name="cross_entropy",
     )
-    slopes = jnp.broadcast_to(weights.astype(wide) / temperature, (students, rows))
-    targets = jnp.asarray(pairs.sum(axis=1, keepdims=True), wide)
-    scalar = tiles.inverse(teacher_temperature, student)
+    scalars = (tiles.inverse(teacher_temperature, student), crop_weights.astype(wide) / temperature)
+    weights = jnp.broadcast_to(weights.astype(wide), (students, rows))
     shared = (
         fill(prototypes, 1, columns),
         fill(target_prototypes, 1, columns),
@@ -118,21 +119,21 @@ def cross_entropy(
     def part(
         sums: tuple[Array, Array], rows: tuple[Array, ...]
     ) -> tuple[tuple[Array, Array], Array]:
-        costs, by_features, by_prototypes = kernel(scalar, *rows, *shared)
-        return (sums[0] + costs.sum(), sums[1] + by_prototypes), by_features.sum(axis=0)
+        costs, by_features, by_prototypes = kernel(*scalars, *rows, *shared)
+        return (sums[0] + costs.sum(axis=1), sums[1] + by_prototypes), by_features.sum(axis=0)
 
-    (value, by_prototypes), by_features = jax.lax.scan(
+    (costs, by_prototypes), by_features = jax.lax.scan(
         part,
-        (jnp.zeros((), wide), jnp.zeros((width, columns), wide)),
+        (jnp.zeros(students, wide), jnp.zeros((width, columns), wide)),
         (
             tiled(student),
-            tiled(jnp.stack([student_sums, targets * slopes, slopes], axis=-1)),
+            tiled(jnp.stack([student_sums, weights], axis=-1)),
             tiled(teacher),
             tiled(teacher_sums[..., None], jnp.inf),  # no targets, whatever the centre
         ),
     )
     by_features = rearrange(by_features, "p (n V r) F -> V (p n r) F", V=students, n=n)
-    return temperature * value, by_features[:, :rows], by_prototypes[:, : prototypes.shape[1]]
+    return costs, by_features[:, :rows], by_prototypes[:, : prototypes.shape[1]]
 
 
 def _resident_rows(student: Float[Array, "s R F"], teacher: Float[Array, "t R F"]) -> int:
@@ -145,6 +146,7 @@ def _resident_rows(student: Float[Array, "s R F"], teacher: Float[Array, "t R F"
 
 def _kernel(
     teacher_inverse: Any,
+    crop_slopes: Any,
     student: Any,
     statistics: Any,
     teacher: Any,
@@ -160,8 +162,9 @@ def _kernel(
     pairs: np.ndarray,
     inverse: float,
 ) -> None:
-    """`statistics` of a student's row: its logarithm of sums; the slopes at its logits per unit of
-    its own probabilities and of its targets. `slopes` is where those of a tile are put together."""
+    """`statistics` of a student's row: its logarithm of sums and its weight, that of all crops.
+    `crop_slopes` are at its logits, per unit of probability. `slopes` is where those of a tile are
+    put together."""
     tile, step = pl.program_id(1), pl.program_id(2)
     (students, teachers), count = pairs.shape, slopes.shape[0]
     r = count // students
@@ -180,16 +183,16 @@ def _kernel(
     logits = multiply(teacher[theirs, :], target_prototypes[...]) - center[...]
     probs = jnp.exp(logits * teacher_inverse[0] - teacher_sums[theirs, :])
     log_probs = multiply(student[ours, :], prototypes[...]) * inverse - statistics[ours, :1]
-    rows = [tuple(row) for row in pairs]
+    weight = statistics[pl.ds(pl.multiple_of(step * count, count), r), 1:]
+    rows = [tuple(row) for row in pairs.tolist()]
     targets = {
-        row: sum(probs[t * r : (t + 1) * r] for t in range(teachers) if row[t]) for row in rows
+        row: weight * sum(probs[t * r : (t + 1) * r] for t in range(teachers) if row[t])
+        for row in rows
     }
     for s, row in enumerate(rows):
-        crop = slice(s * r, (s + 1) * r)
-        per_unit = statistics[pl.ds(step * count + s * r, r), 1:]
-        target = per_unit[:, 1:] * targets[row]
-        costs[...] -= (target * log_probs[crop]).sum(axis=0, keepdims=True)
-        slope = per_unit[:, :1] * jnp.exp(log_probs[crop]) - target
+        crop, target = slice(s * r, (s + 1) * r), targets[row]
+        costs[s : s + 1, :] -= (target * log_probs[crop]).sum(axis=0, keepdims=True)
+        slope = crop_slopes[s] * (sum(row) * weight * jnp.exp(log_probs[crop]) - target)
         slopes[crop, :] = slope.astype(slopes.dtype)
     by_features[ours, :] += multiply(slopes[...], prototypes[...], (1, 1))
     by_prototypes[...] += multiply(student[ours, :], slopes[...], (0, 0))

@@ -8,7 +8,6 @@ what was kept, arrays of the size of the features and of the prototypes. No stud
 computed twice.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -30,7 +29,10 @@ class Rows(NamedTuple):
 
 
 class TeacherRows(NamedTuple):
-    """Targets ``softmax((features @ prototypes - center) / temperature)``, not computed yet."""
+    """Targets ``softmax((features @ prototypes - center) / temperature)``, not computed yet.
+
+    Their prototypes are in the dtype of the features, and on every device but for the tensor axis.
+    """
 
     features: Float[Array, "*R F"]
     prototypes: Float[Array, "F K"]
@@ -38,15 +40,21 @@ class TeacherRows(NamedTuple):
     temperature: float | Float[Array, ""]
 
 
+def columns_of(prototypes: Float[Array, "F K"], features: Float[Array, "..."]) -> Array:
+    """As products with these features take them: gathered, but for the tensor axis."""
+    return gather(prototypes.astype(features.dtype), tensor_axis=-1, pinned=True)
+
+
 def chunked_dino_loss(
     student: Rows,
     teacher: TeacherRows,
+    weights: Float[Array, " s"],
     *,
     temperature: float = 0.1,
     ignore_diagonal: bool = False,
     chunk: int | None = None,
-) -> Float[Array, ""]:
-    """`dino_loss` of features ``[s, B, F]`` and ``[t, B, F]``, without a gradient to the teacher.
+) -> tuple[Float[Array, ""], Float[Array, " s"]]:
+    """`dino_loss` of features ``[s, B, F]`` and ``[t, B, F]``, gradients are the student's.
 
     `chunk`: how many rows of logits, of student and teacher together, each device holds at a time,
     but at least those of one image. None: all.
@@ -54,15 +62,17 @@ def chunked_dino_loss(
     (students, images, _), teachers = student.features.shape, teacher.features.shape[0]
     pairs = crop_pairs(students, teachers, ignore_diagonal=ignore_diagonal)
     ours, theirs = (per_shard("V (Z b) F -> Z b V F", x.features) for x in (student, teacher))
-    weights = jnp.full(ours.shape[:2], 1 / (images * pairs.sum()), teacher.center.dtype)
-    return _cross_entropy(
+    dtype = teacher.center.dtype
+    loss, costs = _cross_entropy(
         temperature,
         None if chunk is None else chunk // (students + teachers),
         student._replace(features=ours),
         teacher._replace(features=theirs),
-        jnp.asarray(pairs, weights.dtype),
-        weights,
+        jnp.asarray(pairs, dtype),
+        jnp.full(ours.shape[:2], 1 / images, dtype),
+        weights / pairs.sum(),
     )
+    return loss, costs / pairs.sum(axis=1)
 
 
 def chunked_ibot_loss(
@@ -76,71 +86,72 @@ def chunked_ibot_loss(
 ) -> Float[Array, ""]:
     """`ibot_loss` of features ``[G, M, F]``, without a gradient to the teacher or the weights."""
     ours, theirs = (per_shard("(Z g) M F -> Z (g M) 1 F", x.features) for x in (student, teacher))
-    return _cross_entropy(
+    loss, _ = _cross_entropy(
         temperature,
         None if chunk is None else chunk // 2,
         student._replace(features=ours),
         teacher._replace(features=theirs),
         jnp.ones((1, 1), teacher.center.dtype),
         per_shard("(Z g) M -> Z (g M)", weights) / images,
+        jnp.ones(1, teacher.center.dtype),
     )
+    return loss
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _cross_entropy(
+def _costs(
     temperature: float,
     size: int | None,
     student: Rows,
     teacher: TeacherRows,
     pairs: Float[Array, "s t"],
     weights: Float[Array, "Z R"],
-) -> Float[Array, ""]:
-    """Sum over rows and student crops of weight times cross-entropy with the sum of the teachers.
+    crop_weights: Float[Array, " s"],
+) -> tuple[Float[Array, ""], Float[Array, " s"]]:
+    """Cross-entropies with the sum of the teachers, summed with both weights and with `weights`.
 
-    Features are ``[Z, R, s, F]`` and ``[Z, R, t, F]``, see `chunks`.
+    Features are ``[Z, R, s, F]`` and ``[Z, R, t, F]``, see `chunks`. Only the first sum, over rows
+    and student crops, has a gradient; the second is that of each student crop.
     """
-    return _with_gradients(temperature, size, student, teacher, pairs, weights)[0]
+    return _with_gradients(temperature, size, student, teacher, pairs, weights, crop_weights)[0]
 
 
 def _with_gradients(
-    temperature, size, student, teacher, pairs, weights
-) -> tuple[Float[Array, ""], Rows]:
-    prototypes, targets_of = (
-        gather(x.prototypes.astype(x.features.dtype), tensor_axis=-1, pinned=True)
-        for x in (student, teacher)
-    )
+    temperature, size, student, teacher, pairs, weights, crop_weights
+) -> tuple[tuple[Float[Array, ""], Float[Array, " s"]], Rows]:
+    prototypes = columns_of(student.prototypes, student.features)
 
     def chunk(carry, given):
-        value, by_prototypes = carry
+        costs, by_prototypes = carry
         ours, theirs, weight = given
-        probs = softmax_center(theirs @ targets_of, teacher.center, teacher.temperature)
+        probs = softmax_center(theirs @ teacher.prototypes, teacher.center, teacher.temperature)
         targets = jnp.einsum("st,zrtk->zrsk", pairs, probs)
 
-        def loss(logits: Float[Array, "Z r s K"]) -> tuple[Float[Array, ""], Float[Array, " Z"]]:
-            rows = cross_entropy(logits, targets, temperature)
-            parts = jnp.einsum("zr,zrs->z", weight, rows)
-            return parts.sum(), parts
+        def loss(logits: Float[Array, "Z r s K"]) -> tuple[Float[Array, ""], Float[Array, "Z s"]]:
+            parts = (weight[..., None] * cross_entropy(logits, targets, temperature)).sum(axis=1)
+            return (crop_weights * parts).sum(), parts
 
         slope, parts = jax.grad(loss, has_aux=True)(ours @ prototypes)
         # As in `kernels.linear`: summed in the master dtype, whatever the factors are.
         outer = jnp.einsum("zrsf,zrsk->zfk", ours, slope, preferred_element_type=master)
-        return (value + parts, by_prototypes + outer), slope @ prototypes.T
+        return (costs + parts, by_prototypes + outer), slope @ prototypes.T
 
     master, shards = student.prototypes.dtype, student.features.shape[0]
     start = (
-        jnp.zeros(shards, weights.dtype),
+        jnp.zeros((shards, len(crop_weights)), weights.dtype),
         jnp.zeros((shards, *student.prototypes.shape), master),
     )
     parts = to_chunks((student.features, teacher.features, weights), size)
-    (value, by_prototypes), by_features = jax.lax.scan(chunk, start, parts)
+    (costs, by_prototypes), by_features = jax.lax.scan(chunk, start, parts)
     by_features = rearrange(by_features, "n Z r s F -> Z (n r) s F")
     rows = student.features.shape[1]
-    return value.sum(), Rows(by_features[:, :rows], by_prototypes.sum(axis=0))
+    costs = costs.sum(axis=0)
+    gradients = Rows(by_features[:, :rows], by_prototypes.sum(axis=0))
+    return ((crop_weights * costs).sum(), costs), gradients
 
 
-def _backward(temperature, size, gradients: Rows, cotangent: Float[Array, ""]):
+def _backward(temperature, size, gradients: Rows, cotangents: tuple[Array, Array]):
     del temperature, size
-    return scale_gradients(gradients, cotangent), None, None, None
+    return scale_gradients(gradients, cotangents[0]), None, None, None, None
 
 
 def scale_gradients(gradients: Rows, cotangent: Float[Array, ""]) -> Rows:
@@ -148,4 +159,5 @@ def scale_gradients(gradients: Rows, cotangent: Float[Array, ""]) -> Rows:
     return jax.tree.map(lambda g: (cotangent * g).astype(g.dtype), gradients)
 
 
+_cross_entropy = jax.custom_vjp(_costs, nondiff_argnums=(0, 1))
 _cross_entropy.defvjp(_with_gradients, _backward)

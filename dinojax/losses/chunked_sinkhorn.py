@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from dinojax.losses.centering import softmax_center
 from dinojax.losses.chunks import to_chunks
-from dinojax.mesh import gather
 from dinojax.precision import widen
 from dinojax.typing import Array, Bool, Float
 
@@ -27,9 +26,8 @@ def sinkhorn_center(
 
     Every iteration makes the logits of all rows once more, `chunk` rows on each device at a time
     (None: all). A sum over a column lies between 1 / K and R, so no logarithm of it overflows. Rows
-    that are not `real` have no part in it.
+    that are not `real` have no part in it. Prototypes as in `TeacherRows`.
     """
-    columns = gather(prototypes.astype(features.dtype), tensor_axis=-1, pinned=True)
     shards, rows = features.shape[:2]
     count = shards * rows if real is None else real.sum()
     real = jnp.ones((shards, rows), bool) if real is None else real
@@ -40,7 +38,7 @@ def sinkhorn_center(
         """Running logarithm of the columns' sums of ``exp(logits / T)``: its peak and the rest."""
         peak, rest = carry
         x, real = given
-        scaled = jnp.where(real[..., None], widen(x @ columns) / temperature, -jnp.inf)
+        scaled = jnp.where(real[..., None], widen(x @ prototypes) / temperature, -jnp.inf)
         higher = jnp.maximum(peak, scaled.max(axis=1))
         sums = jnp.exp(scaled - higher[:, None]).sum(axis=1)
         return (higher, rest * jnp.exp(peak - higher) + sums), None
@@ -50,7 +48,7 @@ def sinkhorn_center(
 
         def add(sums, given):
             x, real = given
-            probs = softmax_center(x @ columns, center, temperature)
+            probs = softmax_center(x @ prototypes, center, temperature)
             return sums + jnp.einsum("zrk,zr->zk", probs, real.astype(probs.dtype)), None
 
         return jax.lax.scan(add, zeros, parts)[0].sum(axis=0)

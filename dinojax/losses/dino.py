@@ -11,20 +11,24 @@ from dinojax.typing import Array, Float
 def dino_loss(
     student_logits: Float[Array, "s B K"],
     teacher_probs: Float[Array, "t B K"],
+    weights: Float[Array, " s"],
     *,
     temperature: float = 0.1,
     ignore_diagonal: bool = False,
-) -> Float[Array, ""]:
+) -> tuple[Float[Array, ""], Float[Array, " s"]]:
     """Mean over crop pairs and images of ``-sum_k p_teacher log softmax(z_student / temperature)``.
 
-    With `ignore_diagonal` the pairs (i, i), the same crop on both sides, are left out of sum and
-    mean.
+    `weights` multiply the pairs of each student crop. With `ignore_diagonal` the pairs (i, i), the
+    same crop on both sides, are left out of sum and mean.
+
+    Returns:
+        The loss, and each student crop's own mean, unweighted and without a gradient.
     """
-    students, images, _ = student_logits.shape
-    pairs = crop_pairs(students, teacher_probs.shape[0], ignore_diagonal=ignore_diagonal)
+    pairs = crop_pairs(len(student_logits), len(teacher_probs), ignore_diagonal=ignore_diagonal)
     # Every student crop meets the sum of its teachers: one pass over the logits, not one a pair.
     targets = jnp.einsum("st,tbk->sbk", pairs.astype(teacher_probs.dtype), teacher_probs)
-    return cross_entropy(student_logits, targets, temperature).sum() / (images * pairs.sum())
+    costs = cross_entropy(student_logits, targets, temperature).mean(axis=1)
+    return (weights * costs).sum() / pairs.sum(), jax.lax.stop_gradient(costs / pairs.sum(axis=1))
 
 
 def crop_pairs(students: int, teachers: int, *, ignore_diagonal: bool) -> np.ndarray:

@@ -8,7 +8,6 @@ are summed outside, to where the optimizer's moments lie.
 As in `chunked` the gradient is taken in the forward pass.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,9 +19,9 @@ from jax.sharding import PartitionSpec
 
 from dinojax.kernels.cross_entropy_tpu import cross_entropy
 from dinojax.kernels.log_sums_tpu import column_log_sums, row_log_sums
-from dinojax.losses.chunked import Rows, TeacherRows, scale_gradients
+from dinojax.losses.chunked import Rows, TeacherRows, columns_of, scale_gradients
 from dinojax.losses.dino import crop_pairs
-from dinojax.mesh import BATCH_AXES, current_tensor_axis, gather, on_each_device
+from dinojax.mesh import BATCH_AXES, current_tensor_axis, on_each_device
 from dinojax.typing import Array, Bool, Float
 
 
@@ -34,16 +33,18 @@ class _Options(NamedTuple):
 def fused_dino_loss(
     student: Rows,
     teacher: TeacherRows,
+    weights: Float[Array, " s"],
     *,
     temperature: float = 0.1,
     ignore_diagonal: bool = False,
-) -> Float[Array, ""]:
-    """`dino_loss` of features ``[s, B, F]`` and ``[t, B, F]``, without a gradient to the latter."""
+) -> tuple[Float[Array, ""], Float[Array, " s"]]:
+    """`dino_loss` of features ``[s, B, F]`` and ``[t, B, F]``, gradients are the student's."""
     (students, images, _), teachers = student.features.shape, teacher.features.shape[0]
     pairs = crop_pairs(students, teachers, ignore_diagonal=ignore_diagonal)
-    weights = jnp.full(images, 1 / (images * pairs.sum()), teacher.center.dtype)
     options = _Options(temperature, tuple(map(tuple, pairs.tolist())))
-    return _cross_entropy(options, student, teacher, weights)
+    rows = jnp.full(images, 1 / images, teacher.center.dtype)
+    loss, costs = _cross_entropy(options, student, teacher, rows, weights / pairs.sum())
+    return loss, costs / pairs.sum(axis=1)
 
 
 def fused_ibot_loss(
@@ -56,36 +57,40 @@ def fused_ibot_loss(
 ) -> Float[Array, ""]:
     """`ibot_loss` of features ``[G, M, F]``, without a gradient to the teacher or the weights."""
     ours, theirs = (rearrange(x.features, "G M F -> 1 (G M) F") for x in (student, teacher))
-    return _cross_entropy(
+    loss, _ = _cross_entropy(
         _Options(temperature, ((1.0,),)),
         student._replace(features=ours),
         teacher._replace(features=theirs),
         weights.reshape(-1) / images,
+        jnp.ones(1, teacher.center.dtype),
     )
+    return loss
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _cross_entropy(
-    options: _Options, student: Rows, teacher: TeacherRows, weights: Float[Array, " R"]
-) -> Float[Array, ""]:
-    """Sum over rows and student crops of weight times cross-entropy with the sum of the teachers.
+def _costs(
+    options: _Options,
+    student: Rows,
+    teacher: TeacherRows,
+    weights: Float[Array, " R"],
+    crop_weights: Float[Array, " s"],
+) -> tuple[Float[Array, ""], Float[Array, " s"]]:
+    """As in `chunked`, of features ``[s, R, F]`` and ``[t, R, F]``."""
+    return _with_gradients(options, student, teacher, weights, crop_weights)[0]
 
-    Features are ``[s, R, F]`` and ``[t, R, F]``.
-    """
-    return _with_gradients(options, student, teacher, weights)[0]
 
-
-def _with_gradients(options, student, teacher, weights) -> tuple[Float[Array, ""], Rows]:
-    prototypes, target_prototypes = (_columns(x) for x in (student, teacher))
+def _with_gradients(
+    options, student, teacher, weights, crop_weights
+) -> tuple[tuple[Float[Array, ""], Float[Array, " s"]], Rows]:
+    prototypes = columns_of(student.prototypes, student.features)
     axis = current_tensor_axis(prototypes.shape[1])
 
-    def on_device(ours, prototypes, theirs, target_prototypes, center, temperature, weights):
+    def on_device(ours, prototypes, theirs, target_prototypes, center, temperature, *weights):
         def sums(features, *softmax):
             flat = rearrange(features, "V R F -> (V R) F")
             rows = row_log_sums(flat, *softmax)
             return _log_sum_over(axis, rows).reshape(features.shape[:2])
 
-        value, by_features, by_prototypes = cross_entropy(
+        costs, by_features, by_prototypes = cross_entropy(
             ours,
             prototypes,
             sums(ours, prototypes, jnp.zeros_like(center), options.temperature),
@@ -94,38 +99,41 @@ def _with_gradients(options, student, teacher, weights) -> tuple[Float[Array, ""
             center,
             temperature,
             sums(theirs, target_prototypes, center, temperature),
-            weights,
+            *weights,
             pairs=np.asarray(options.pairs),
             temperature=options.temperature,
         )
         if axis is not None:
-            value, by_features = jax.lax.psum((value, by_features), axis)
-        return value[None], by_features.astype(ours.dtype), by_prototypes[None]
+            costs, by_features = jax.lax.psum((costs, by_features), axis)
+        return costs[None], by_features.astype(ours.dtype), by_prototypes[None]
 
     rows, columns = PartitionSpec(None, BATCH_AXES), PartitionSpec(None, axis)
-    batch, center = PartitionSpec(BATCH_AXES), PartitionSpec(axis)
-    value, by_features, by_prototypes = on_each_device(
+    batch, center, every = PartitionSpec(BATCH_AXES), PartitionSpec(axis), PartitionSpec()
+    costs, by_features, by_prototypes = on_each_device(
         on_device,
-        (rows, columns, rows, columns, center, PartitionSpec(), batch),
+        (rows, columns, rows, columns, center, every, batch, every),
         (batch, rows, PartitionSpec(BATCH_AXES, None, axis)),
     )(
         student.features,
         prototypes,
         teacher.features,
-        target_prototypes,
+        teacher.prototypes,
         teacher.center,
         jnp.asarray(teacher.temperature, teacher.center.dtype),
         weights,
+        crop_weights,
     )
+    costs = costs.sum(axis=0)
     by_prototypes = by_prototypes.sum(axis=0).astype(student.prototypes.dtype)
-    return value.sum(), Rows(by_features, by_prototypes)
+    return ((crop_weights * costs).sum(), costs), Rows(by_features, by_prototypes)
 
 
-def _backward(options: _Options, gradients: Rows, cotangent: Float[Array, ""]):
+def _backward(options: _Options, gradients: Rows, cotangents: tuple[Array, Array]):
     del options
-    return scale_gradients(gradients, cotangent), None, None
+    return scale_gradients(gradients, cotangents[0]), None, None, None
 
 
+_cross_entropy = jax.custom_vjp(_costs, nondiff_argnums=(0,))
 _cross_entropy.defvjp(_with_gradients, _backward)
 
 
@@ -142,10 +150,10 @@ def fused_sinkhorn_center(
     In log space: columns and rows get their shares in turns. The first iteration starts with
     columns and the loss ends the last with its rows, so each is one product short.
     """
-    features, columns = jax.lax.stop_gradient((features, _columns(Rows(features, prototypes))))
-    axis = current_tensor_axis(columns.shape[1])
+    features, prototypes = jax.lax.stop_gradient((features, prototypes))
+    axis = current_tensor_axis(prototypes.shape[1])
     real = jnp.ones(features.shape[:2], bool) if real is None else real
-    share = jnp.log(real.sum() / columns.shape[1])
+    share = jnp.log(real.sum() / prototypes.shape[1])
 
     def on_device(x, real, columns, temperature, share):
         (x,), (real,) = x, real
@@ -166,12 +174,7 @@ def fused_sinkhorn_center(
         on_device,
         (batch, batch, PartitionSpec(None, axis), scalar, scalar),
         PartitionSpec(axis),
-    )(features, real, columns, jnp.asarray(temperature, share.dtype), share)
-
-
-def _columns(rows: Rows | TeacherRows) -> Float[Array, "F K"]:
-    columns = rows.prototypes.astype(rows.features.dtype)
-    return gather(columns, tensor_axis=-1, pinned=True)
+    )(features, real, prototypes, jnp.asarray(temperature, share.dtype), share)
 
 
 def _log_sum_over(axes: str | Sequence[str] | None, sums: Float[Array, "..."]) -> Array:

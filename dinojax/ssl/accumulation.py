@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from dinojax.losses.centering import mean_of_rows, update_center
-from dinojax.losses.chunked import Rows, TeacherRows
+from dinojax.losses.chunked import Rows, TeacherRows, columns_of
 from dinojax.losses.chunked_sinkhorn import sinkhorn_center
 from dinojax.losses.chunks import per_shard
 from dinojax.losses.fused import fused_sinkhorn_center
@@ -181,8 +181,11 @@ class AccumulatedLoss(NamedTuple):
         """
         step = state.step
         temperature = self.schedules.teacher_temp(step)
-        columns = prototypes_of(self.frozen or self.model, state.target_teacher)
         seen = self.see(state, batch, make_inputs) if seen is None else seen
+        columns = jax.tree.map(  # gathered once, for centres and targets of all micro-batches
+            lambda x: columns_of(x, seen.features.cls),
+            prototypes_of(self.frozen or self.model, state.target_teacher),
+        )
         centers, next_centers = self.centering(seen.features, columns, temperature, state.centers)
 
         def inputs_of(index: Int[Array, ""]) -> StepInputs:
@@ -217,8 +220,7 @@ def student_rows(model: SslModel, params: Params, inputs: StepInputs) -> Student
     cls, columns = to_views(features.cls, views + local_views), prototypes_of(model, params)
     return StudentOutputs(
         to_views(whole.cls, views),
-        global_logits=Rows(cls[:views], columns.dino),
-        local_logits=Rows(cls[views:], columns.dino),
+        cls_logits=Rows(cls, columns.dino),
         patch_logits=Rows(features.patches, columns.ibot),
         patches=whole.patches,
     )

@@ -75,8 +75,8 @@ class StudentOutputs(NamedTuple):
 
     global_cls: Float[Array, "V B D"]
     """Normed CLS before the head, for KoLeo."""
-    global_logits: Float[Array, "V B K"] | Rows
-    local_logits: Float[Array, "W B K"] | Rows
+    cls_logits: Float[Array, "s B K"] | Rows
+    """Of global crops, then of local crops."""
     patch_logits: Float[Array, "G M J"] | Rows
     patches: Float[Array, "G b P D"]
     """All patches of the global crops, normed, before the head: for Gram anchoring."""
@@ -101,11 +101,9 @@ def student_forward(model: SslModel, params: Params, inputs: StepInputs) -> Stud
     whole, features = student_bottlenecks(model, params, inputs)
     views, local_views = inputs.global_crops.shape[0], inputs.local_crops.shape[0]
     logits = _logits(model.dino_head, params["dino_head"], features.cls)
-    logits = to_views(logits, views + local_views)
     return StudentOutputs(
         to_views(whole.cls, views),
-        global_logits=logits[:views],
-        local_logits=logits[views:],
+        cls_logits=to_views(logits, views + local_views),
         patch_logits=_logits(model.patch_head, params[model.patch_head_name], features.patches),
         patches=whole.patches,
     )

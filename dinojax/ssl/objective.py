@@ -66,7 +66,7 @@ class Objective(NamedTuple):
     koleo_group_size: int | None = None
     koleo_topk: int = 1
     student_temp: float = 0.1
-    dino: Callable[..., Float[Array, ""]] = dino_loss
+    dino: Callable[..., tuple[Float[Array, ""], Float[Array, " s"]]] = dino_loss
     ibot: Callable[..., Float[Array, ""]] = ibot_loss
     watch: Callable[..., dict[str, Float[Array, ""]]] | None = None
     """``(terms, inputs) -> more terms``, without a gradient."""
@@ -80,20 +80,16 @@ class Objective(NamedTuple):
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Total loss and its terms by the reference's names.
 
-        `local_weight` multiplies the local term only. Crop pairs are weighted by their number: with
-        2 global and 8 local crops, same-crop pairs ignored, global counts 1/9 and local 8/9.
+        `local_weight` multiplies the local term only. Crop pairs count alike: with 2 global and 8
+        local crops, same-crop pairs ignored, global ones are 1/9 and local ones 8/9 of all. They
+        are one call, so that the gradient by the prototypes is reduced once.
         """
         views, images = student.global_cls.shape[:2]
-        local_views = inputs.local_crops.shape[0]
-        global_pairs = views * (views - 1) if self.global_ignore_diagonal else views**2
-        local_pairs = views * local_views
-
-        local_term = self.dino(
-            student.local_logits, targets.cls_probs, temperature=self.student_temp
-        )
-        global_term = self.dino(
-            student.global_logits,
+        crops = jnp.arange(views + len(inputs.local_crops))
+        dino, crop_losses = self.dino(
+            student.cls_logits,
             targets.cls_probs,
+            jnp.where(crops < views, 1, local_weight),
             temperature=self.student_temp,
             ignore_diagonal=self.global_ignore_diagonal,
         )
@@ -110,9 +106,6 @@ class Objective(NamedTuple):
             images=views * images,
             temperature=self.student_temp,
         )
-        dino = (local_pairs * local_weight * local_term + global_pairs * global_term) / (
-            global_pairs + local_pairs
-        )
         total = (
             self.dino_loss_weight * dino
             + self.koleo_loss_weight * views * koleo
@@ -120,8 +113,8 @@ class Objective(NamedTuple):
         )
         terms = {
             "total_loss": total,
-            "dino_local_crops_loss": local_term,
-            "dino_global_crops_loss": global_term,
+            "dino_local_crops_loss": crop_losses[views:].mean(),
+            "dino_global_crops_loss": crop_losses[:views].mean(),
             "koleo_loss": koleo,
             "ibot_loss": ibot,
         }

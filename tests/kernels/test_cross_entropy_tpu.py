@@ -24,22 +24,25 @@ def given(students: int, teachers: int, rows: int, columns: int) -> dict[str, np
     # Few bits, so that bf16 holds them, too.
     arrays = {name: rng.integers(-8, 9, shape) / 8 for name, shape in normal.items()}
     weights = rng.uniform(0.1, 1, rows) * (rng.random(rows) < 0.8)
-    return {**arrays, "center": rng.normal(size=columns), "weights": weights}
+    each = np.linspace(1, 0, students) if students > 1 else np.ones(1)
+    wide = {"center": rng.normal(size=columns), "weights": weights, "crop_weights": each}
+    return {**arrays, **wide}
 
 
-def plain(pairs, student, prototypes, teacher, columns, center, weights):
-    """Loss, and gradients by student features and prototypes."""
+def plain(pairs, student, prototypes, teacher, columns, center, weights, crop_weights):
+    """Sums of crops, and gradients by student features and prototypes."""
 
     def loss(student, prototypes):
         probs = softmax_center(teacher @ columns, center, THEIRS)
         targets = jnp.einsum("st,trk->srk", pairs, probs)
-        return (weights * plain_cross_entropy(student @ prototypes, targets, OWN)).sum()
+        costs = (weights * plain_cross_entropy(student @ prototypes, targets, OWN)).sum(axis=1)
+        return crop_weights @ costs, costs
 
-    value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(student, prototypes)
-    return value, *gradients
+    gradients, costs = jax.grad(loss, argnums=(0, 1), has_aux=True)(student, prototypes)
+    return costs, *gradients
 
 
-def fused(pairs, student, prototypes, teacher, columns, center, weights):
+def fused(pairs, student, prototypes, teacher, columns, center, weights, crop_weights):
     def sums(features, columns, center, temperature):
         logits = jnp.asarray(features, center.dtype) @ jnp.asarray(columns, center.dtype)
         return jax.nn.logsumexp((logits - center) / temperature, axis=-1)
@@ -54,6 +57,7 @@ def fused(pairs, student, prototypes, teacher, columns, center, weights):
         THEIRS,
         sums(teacher, columns, center, THEIRS),
         weights,
+        crop_weights,
         pairs=pairs,
         temperature=OWN,
     )
@@ -62,8 +66,7 @@ def fused(pairs, student, prototypes, teacher, columns, center, weights):
 def both(pairs, arrays, dtype):
     """What the kernel makes of features and prototypes in `dtype`, and float64 of all."""
     narrow = {
-        name: jnp.asarray(x, np.float32 if name in ("center", "weights") else dtype)
-        for name, x in arrays.items()
+        name: jnp.asarray(x, dtype if x.ndim > 1 else np.float32) for name, x in arrays.items()
     }
     found = jax.jit(lambda given: fused(pairs, **given))(narrow)
     with jax.enable_x64(True):

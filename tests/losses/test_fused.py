@@ -23,17 +23,18 @@ def loss(features, prototypes, columns, real):
     center = fused_sinkhorn_center(rows, columns, TEMPERATURE, real=real.reshape(rows.shape[:2]))
     teacher = TeacherRows(features[:2], columns, center, TEMPERATURE)
     patches = teacher._replace(features=features[:1])
-    cls = fused_dino_loss(Rows(features, prototypes), teacher)
+    each = jnp.array([1, 1, 0.5])
+    cls, crop_losses = fused_dino_loss(Rows(features, prototypes), teacher, each)
     weights = jnp.where(real, 0.5, 0)[None]
     patch = Rows(features[1:2], prototypes)
-    return cls + fused_ibot_loss(patch, patches, weights, images=7)
+    return cls + fused_ibot_loss(patch, patches, weights, images=7), crop_losses
 
 
 def test_eight_devices():
     with jax.enable_x64(True):
         features, real = random(3, 16, F, seed=0), np.arange(16) % 5 != 1
         given = (random(F, K, seed=1), random(F, K, seed=2), real)
-        step = jax.value_and_grad(loss, argnums=(0, 1))
+        step = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
         expected = jax.jit(step)(features, *given)
         mesh = meshes.make_mesh(data=2, fsdp=2, tensor=2)
         split = NamedSharding(mesh, PartitionSpec(None, meshes.BATCH_AXES))
@@ -50,4 +51,4 @@ def test_eight_devices():
     rows, columns = 16 // 4, K // 2  # of a device
     sums_of_rows = {(crops * rows,) for crops in (1, 2, 3)}
     gradients = {(F, columns), (3, rows, F), (rows, F)}
-    assert {shape for _, shape in moved} == {(), (columns,), *sums_of_rows, *gradients}
+    assert {shape for _, shape in moved} == {(), (3,), (columns,), *sums_of_rows, *gradients}

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dinojax import mesh as meshes
-from dinojax.losses.chunked import Rows, TeacherRows
+from dinojax.losses.chunked import Rows, TeacherRows, columns_of
 from dinojax.losses.chunks import per_shard
 from dinojax.losses.fused import fused_dino_loss, fused_ibot_loss, fused_sinkhorn_center
 from dinojax.planning.topologies import parse_topology
@@ -36,21 +36,25 @@ def step(cls, patches, dino, ibot, temperature):
     """Loss and gradients; the student is its own teacher."""
     rows = per_shard("V (Z b) F -> Z (V b) F", cls[:2])
     masked = per_shard("(Z g) M F -> Z (g M) F", patches)
+    columns = [columns_of(x, cls) for x in (dino, ibot)]
+    centers = [
+        fused_sinkhorn_center(x, y, temperature)
+        for x, y in zip((rows, masked), columns, strict=True)
+    ]
     theirs = (
-        TeacherRows(cls[:2], dino, fused_sinkhorn_center(rows, dino, temperature), temperature),
-        TeacherRows(patches, ibot, fused_sinkhorn_center(masked, ibot, temperature), temperature),
+        TeacherRows(cls[:2], columns[0], centers[0], temperature),
+        TeacherRows(patches, columns[1], centers[1], temperature),
     )
 
     def loss(cls, patches, dino, ibot):
-        return (
-            fused_dino_loss(Rows(cls[:2], dino), theirs[0], ignore_diagonal=True)
-            + fused_dino_loss(Rows(cls[2:], dino), theirs[0])
-            + fused_ibot_loss(
-                Rows(patches, ibot), theirs[1], jnp.ones(patches.shape[:2]), images=2 * IMAGES
-            )
+        value, crop_losses = fused_dino_loss(
+            Rows(cls, dino), theirs[0], jnp.ones(CROPS), ignore_diagonal=True
         )
+        ones = jnp.ones(patches.shape[:2])
+        value += fused_ibot_loss(Rows(patches, ibot), theirs[1], ones, images=2 * IMAGES)
+        return value, crop_losses
 
-    return jax.value_and_grad(loss, argnums=(0, 1, 2, 3))(cls, patches, dino, ibot)
+    return jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(cls, patches, dino, ibot)
 
 
 @pytest.mark.parametrize("chip", ["v5e", "v6e", "v5p"])

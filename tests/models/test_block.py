@@ -1,5 +1,7 @@
 """Exact-count stochastic depth, row by row."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +64,18 @@ def test_dropped_rows_have_the_identitys_gradient():
     gradient = np.asarray(jax.grad(loss)(jnp.asarray(X)))
     for group, row in np.ndindex(2, 6):
         np.testing.assert_allclose(gradient[group, row], 7.0 if row in KEPT[group] else 1.0)
+
+
+def test_no_rows_are_masked_in_either_direction():
+    """Nor summed as if one might come twice: all indices are of a permutation."""
+
+    def loss(x, kept):
+        return add_residual(x, jnp.sin, kept).sum()
+
+    text = jax.jit(jax.grad(loss)).lower(jnp.asarray(X), jnp.asarray(KEPT)).as_text()
+    scatters = re.findall(r'"stablehlo.scatter"[^\n]*', text)
+    assert scatters and all("unique_indices = true" in scatter for scatter in scatters)
+    assert not re.search(r"stablehlo.select [^\n]*xf32>", text)
 
 
 def test_the_stream_keeps_its_dtype():

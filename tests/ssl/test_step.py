@@ -71,10 +71,9 @@ class Run:
         self.metrics, self.logits = [], []
         for _ in TEACHER_TEMPS:
             teacher, student = forward(state, self.inputs)
-            names = ("cls_logits", "patch_logits"), ("global_logits", "local_logits")
-            outputs = {name: getattr(teacher, name) for name in names[0]}
-            outputs |= {name: getattr(student, name) for name in names[1]}
-            outputs["student_patch_logits"] = student.patch_logits
+            names = ("cls_logits", "patch_logits")
+            outputs = {name: getattr(teacher, name) for name in names}
+            outputs |= {f"student_{name}": getattr(student, name) for name in names}
             self.logits.append({name: np.asarray(x, np.float64) for name, x in outputs.items()})
             state, metrics = self.step(state, self.inputs)
             self.states.append(state)
@@ -116,13 +115,13 @@ def losses(
     def entropy(student: np.ndarray, teacher: np.ndarray) -> float:
         return float(-(teacher * log_softmax(student / STUDENT_TEMP)).sum(axis=-1).mean())
 
-    views, local_views = len(targets), len(logits["local_logits"])
+    views, student = len(targets), logits["student_cls_logits"]
     local = [
-        entropy(logits["local_logits"][s], targets[t])
-        for s, t in itertools.product(range(local_views), range(views))
+        entropy(student[s], targets[t])
+        for s, t in itertools.product(range(views, len(student)), range(views))
     ]
     whole = [
-        entropy(logits["global_logits"][s], targets[t])
+        entropy(student[s], targets[t])
         for s, t in itertools.product(range(views), repeat=2)
         if s != t
     ]

@@ -26,10 +26,10 @@ from dinojax.curation.copies import GROUPS, ROWS, VERDICT, groups, references, v
 from dinojax.curation.duplicates import ALARM_SHARE, Pairs
 from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings
 from dinojax.curation.joins import tally
-from dinojax.curation.pairs import similar_pairs, write_pairs
+from dinojax.curation.pairs import count_full, full_lists, similar_pairs, write_pairs
 from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.runners import Runner, RunnerOptions, Tables, make_runner
-from dinojax.curation.search import Search, gathered, search_by
+from dinojax.curation.search import Search, by_mesh, gathered, search_by
 from dinojax.curation.stage_folder import claim, finish
 from dinojax.curation.tables import write_parts
 from dinojax.runtime.fingerprints import hash_bytes
@@ -85,12 +85,14 @@ def dedup_stage(
             bar.update()
             removed, components = stage.list_kept(), _components(*sizes)
             bar.update()
-    _warn(components, options.neighbours)
+    full = stage.full_lists()
+    _warn(components, full, options.neighbours)
     found = {
         "rows_in": len(pool.ids),
         "rows_out": len(pool.ids) - sum(removed.values()),
         "removed": removed,
         "components": components,
+        "full_lists": full,
     }
     stage.path("groups").unlink()
     seconds = {"seconds": {"all": time.perf_counter() - start}}
@@ -125,7 +127,8 @@ class _Stage:
         pixels = np.concatenate([part.pixels for part in parts])
         table = pa.table([pa.array(ids, pa.large_string()), pixels], schema=ROWS)
         write_parts(self.path("rows"), ROWS, [table])
-        write_pairs(self.path("pairs"), self._searched(self.pool.rows, self.options.threshold))
+        pairs, full = self._searched(self.pool.rows, self.options.threshold)
+        write_pairs(self.path("pairs"), pairs, full)
 
     def group(self, runner: Runner) -> None:
         if self.path("groups").exists():
@@ -148,20 +151,37 @@ class _Stage:
         write_parts(self.path("dedup"), VERDICT, found.sorted("row"))
 
     def _search_references(self) -> None:
-        """Of what stays, and of references with each other: copies of copies count."""
-        stays = pq.read_table(self.path("groups"), columns=["stays"])["stays"].to_numpy()
-        rows = np.concatenate([*(part.rows for part in self.others), self.pool.rows[stays]])
-        count = len(rows) - int(stays.sum())
-        number = np.concatenate([len(stays) + np.arange(count), np.flatnonzero(stays)])
-        pairs = self._searched(rows, self.options.reference_threshold)
-        pairs = pairs._replace(one=number[pairs.one], other=number[pairs.other])
-        write_pairs(self.path("reference_pairs"), pairs)
+        """Of what stays, and of references with each other: copies of copies count.
 
-    def _searched(self, rows: Float[np.ndarray, "n D"], threshold: float) -> Pairs:
+        Lists of neighbours may fill with one side alone, those of a row with other rows of the pool
+        and those of a reference with references. So each row that stays also meets its nearest
+        reference, exactly, whatever the index: none above the threshold is overlooked.
+        """
+        stays = pq.read_table(self.path("groups"), columns=["stays"])["stays"].to_numpy()
+        threshold = self.options.reference_threshold
+        known, own = np.concatenate([part.rows for part in self.others]), self.pool.rows[stays]
+        number = np.concatenate([len(stays) + np.arange(len(known)), np.flatnonzero(stays)])
+        among, full = self._searched(np.concatenate([known, own]), threshold)
+        nearest = gathered(by_mesh(known, own, 1))
+        direct = np.asarray(nearest.similarity)[:, 0] > threshold
+        pairs = Pairs(
+            np.r_[number[among.one], np.flatnonzero(stays)[direct]],
+            np.r_[number[among.other], len(stays) + np.asarray(nearest.index)[direct, 0]],
+            np.r_[among.similarity, np.asarray(nearest.similarity)[direct, 0]],
+        )
+        write_pairs(self.path("reference_pairs"), pairs, full)
+
+    def _searched(self, rows: Float[np.ndarray, "n D"], threshold: float) -> tuple[Pairs, int]:
+        """(pairs, how many lists are full)"""
         parts = self.search(rows, rows, self.options.neighbours)
         with progress_bar("dedup: search", len(rows), "records") as bar:
             found = gathered(tracked(parts, bar, lambda part: len(part.index)))
-        return similar_pairs(found, threshold)
+        return similar_pairs(found, threshold), count_full(found, threshold, len(rows))
+
+    def full_lists(self) -> dict[str, int]:
+        """Lists of neighbours that end above the threshold, by search."""
+        names = ["pairs", "reference_pairs"][: 1 + bool(self.others)]
+        return {name: full_lists(self.path(name)) for name in names}
 
     def list_kept(self) -> dict[str, int]:
         """How many are not kept, by reason."""
@@ -213,8 +233,13 @@ def _components(size: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _warn(components: dict[str, Any], neighbours: int) -> None:
+def _warn(components: dict[str, Any], full: dict[str, int], neighbours: int) -> None:
     largest, share = components["largest"], components["largest_share"]
     if share > ALARM_SHARE and largest > neighbours:
         text = "dedup: %d records, %.1f %% of all, hang together: raise dedup.threshold=..."
         logging.warning(text, largest, 100 * share)
+    for name, count in full.items():
+        if count:
+            text = "dedup: %d records of %s.parquet have all %d neighbours above the threshold, and"
+            text += " perhaps more: raise dedup.neighbours, or the threshold"
+            logging.warning(text, count, name, neighbours)

@@ -79,6 +79,7 @@ def test_who_stays(done):
         "largest": 3,
         "largest_share": 3 / 14,
     }
+    assert report["full_lists"] == {"pairs": 0, "reference_pairs": 0}
 
 
 def test_of_copies_the_largest_stays(options, tmp_path):
@@ -133,6 +134,30 @@ def test_every_option_is_bound(options, done, values, monkeypatch, tmp_path):
     again = dedup_stage(replace(options, **values), 3, tmp_path / "dedup")
     assert set(given) == {(values.get("index"), 3, values.get("neighbours", 4))}
     assert (again["outputs"] != done[1]["outputs"]) == (name not in ("index", "neighbours"))
+
+
+def test_lists_that_fill_with_one_side_hide_no_reference(tmp_path, caplog):
+    """70 images that all stay, at 0.58 of each other, and 70 references at 0.95: 0.5 to any of
+    those is above the threshold, and in no list of 64."""
+    own, axes = np.eye(142), np.eye(142)[:2]
+    known = np.sqrt(0.95) * axes[0]
+    pool = 0.5 / np.sqrt(0.95) * axes[0]
+    pool = pool + np.sqrt(0.58 - np.square(pool).sum()) * axes[1]
+    rows = np.concatenate([pool + np.sqrt(0.42) * own[2:72], known + np.sqrt(0.05) * own[72:]])
+    cosines = rows @ rows.T
+    np.testing.assert_allclose(cosines[:70, 70:], 0.5)
+    assert cosines[0, 1] == pytest.approx(0.58) and cosines[70, 71] == pytest.approx(0.95)
+    names = [f"{i:03}" for i in range(140)]
+    every = dict(zip(names, rows.astype(np.float32), strict=True))
+    folders = [
+        write(tmp_path / name, {id: every[id] for id in some})
+        for name, some in (("pool", names[:70]), ("tests", names[70:]))
+    ]
+    given = DedupOptions(RowsOptions(folders[0]), (folders[1],))
+    report = dedup_stage(given, 0, tmp_path / "dedup")
+    assert report["removed"] == {"duplicate": 0, "reference": 70}
+    assert report["full_lists"] == {"pairs": 0, "reference_pairs": 140}
+    assert "140 records of reference_pairs.parquet have all 64 neighbours above" in caplog.text
 
 
 def test_a_component_of_half_the_pool_is_reported(options, tmp_path, caplog):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dinojax.runtime.atomic import replace_text
+from dinojax.runtime.atomic import drop_drafts, replace_text
 from dinojax.runtime.contract import changes
 from dinojax.runtime.fingerprints import hash_file, hash_text
 
@@ -22,6 +22,8 @@ SELECTION = "selection.parquet"
 def claim(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
     """Make the folder that of these inputs; the report, if all has been done before.
 
+    Drafts that killed processes have left go.
+
     Raises:
         ValueError: it is that of others, or what it holds has changed.
     """
@@ -31,18 +33,20 @@ def claim(folder: Path, inputs: Mapping[str, Any]) -> dict[str, Any] | None:
         replace_text(folder / INPUTS, json.dumps(now, indent=1) + "\n")
     else:
         check_same(folder, before, now)
+    drop_drafts(folder)
     return read_report(folder) if (folder / REPORT).exists() else None
 
 
 def read_inputs(folder: Path) -> dict[str, Any] | None:
-    """What the folder has been claimed for; None: nothing yet.
+    """What the folder has been claimed for; None: nothing yet. Hidden files do not count: a killed
+    process may leave a draft of the first.
 
     Raises:
         ValueError: it is no stage's.
     """
     if (folder / INPUTS).exists():
         return json.loads((folder / INPUTS).read_text(encoding="utf-8"))
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise ValueError(f"{folder} holds other files and no {INPUTS}; give another --workdir")
     return None
 

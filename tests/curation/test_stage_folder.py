@@ -31,6 +31,21 @@ def test_other_inputs(tmp_path):
         claim(tmp_path / "b", {"seed": 0})
 
 
+def test_drafts_of_killed_processes(tmp_path):
+    """One that died before there was any file, and one that died later."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    draft, lock = folder / ".inputs.json.4711", folder / ".lock"
+    draft.write_text("{")
+    lock.write_text("")
+    assert claim(folder, {"seed": 0}) is None
+    assert not draft.exists() and lock.exists()
+    draft = folder / ".x.parquet.12"
+    draft.write_text("PAR1")
+    claim(folder, {"seed": 0})
+    assert {path.name for path in folder.iterdir()} == {".lock", "inputs.json"}
+
+
 def test_tables_that_have_changed(tmp_path):
     claim(tmp_path / "a", {})
     path = tmp_path / "a" / "x.parquet"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Int
 
 from dinojax.curation.duplicates import Pairs
 from dinojax.curation.tables import write_parts
@@ -19,15 +20,18 @@ SCHEMA = pa.schema([("one", pa.int64()), ("other", pa.int64()), ("similarity", p
 FULL = b"full_lists"
 
 
-def similar_pairs(neighbours: Neighbours, threshold: float) -> Pairs:
+def similar_pairs(
+    neighbours: Neighbours, queries: Int[np.ndarray, " m"], threshold: float
+) -> Pairs:
     """Rows and neighbours more similar than `threshold`, other than a row with itself.
 
     Args:
-        neighbours: of all rows of a bank in their order, from a search of that bank.
+        neighbours: their index is a row's number.
+        queries: the numbers of the rows whose neighbours these are.
         threshold: of cosines.
     """
     similarity, index = (np.asarray(x) for x in neighbours)
-    one = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
+    one = np.broadcast_to(queries[:, None], index.shape)
     joined = (similarity > threshold) & (index != one)
     return Pairs(one[joined], index[joined].astype(np.int64), similarity[joined])
 

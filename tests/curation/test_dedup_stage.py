@@ -123,16 +123,17 @@ def test_every_option_is_bound(options, done, values, monkeypatch, tmp_path):
     given = []
     real = module.search_by
 
-    def spy(index, seed):
+    def spy(index, seed, chunk):
         def search(bank, queries, k):
             given.append((index, seed, k))
-            return real(None, seed)(bank, queries, k)
+            return real(None, seed, chunk)(bank, queries, k)
 
         return search
 
     monkeypatch.setattr(module, "search_by", spy)
     again = dedup_stage(replace(options, **values), 3, tmp_path / "dedup")
-    assert set(given) == {(values.get("index"), 3, values.get("neighbours", 4))}
+    nearest = {(None, 3, 1)} if "references" not in values else set()
+    assert set(given) == {(values.get("index"), 3, values.get("neighbours", 4))} | nearest
     assert (again["outputs"] != done[1]["outputs"]) == (name not in ("index", "neighbours"))
 
 
@@ -160,6 +161,13 @@ def test_lists_that_fill_with_one_side_hide_no_reference(tmp_path, caplog):
     assert "140 records of reference_pairs.parquet have all 64 neighbours above" in caplog.text
 
 
+def test_chunks_change_no_table(options, done, tmp_path):
+    """And belong to no inputs."""
+    some = replace(options, chunk_rows=3)
+    assert dedup_stage(some, 0, tmp_path / "dedup")["outputs"] == done[1]["outputs"]
+    assert dedup_stage(some, 0, done[0]) == done[1]
+
+
 def test_a_component_of_half_the_pool_is_reported(options, tmp_path, caplog):
     loose = replace(options, threshold=-0.5, neighbours=3, references=())
     report = dedup_stage(loose, 0, tmp_path / "dedup")
@@ -173,6 +181,7 @@ def test_mistakes(options, tmp_path):
         ({"threshold": 1.0}, "dedup.threshold=1.0 must lie in -1..1; use 0.6"),
         ({"reference_threshold": -2.0}, "dedup.reference_threshold=-2.0 must lie in"),
         ({"neighbours": 1}, "dedup.neighbours=1 must be at least 2"),
+        ({"chunk_rows": 0}, "dedup.chunk_rows=0 must be at least 1"),
         ({"references": (narrow,)}, "has cls of width 3 and the pool of 40; embed both alike"),
         ({"references": (str(tmp_path / "x"),)}, "dedup.references[0].folder="),
     ):

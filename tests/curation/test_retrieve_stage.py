@@ -136,7 +136,9 @@ def test_every_option_is_bound(options, clusters, tmp_path, monkeypatch, by, val
     asked = []
     real = module.search_by
     monkeypatch.setattr(
-        module, "search_by", lambda index, seed: asked.append((index, seed)) or real(None, seed)
+        module,
+        "search_by",
+        lambda index, seed, chunk: asked.append((index, seed)) or real(None, seed, chunk),
     )
     (name,) = values
     with pytest.raises(ValueError, match=rf"is of other inputs: {name} was .*; give another"):
@@ -144,6 +146,15 @@ def test_every_option_is_bound(options, clusters, tmp_path, monkeypatch, by, val
     again = retrieve_stage(replace(given, **values), 5, tmp_path / "s", clusters)
     assert (again["outputs"] != first["outputs"]) == (name != "index")
     assert by == "clusters" or asked[-1] == (values.get("index"), 5)
+
+
+@pytest.mark.parametrize("by", ["neighbours", "clusters"])
+def test_chunks_change_nothing(options, clusters, tmp_path, by):
+    given = replace(options, by=by, least_seeds=1)
+    whole = retrieve_stage(given, 0, tmp_path / "a", clusters)
+    other = replace(given, chunk_rows=2)
+    parts = retrieve_stage(other, 0, tmp_path / "b", clusters)
+    assert parts["outputs"] == whole["outputs"] and parts["inputs"] == whole["inputs"]
 
 
 def test_mistakes(options, clusters, tmp_path):

@@ -1,12 +1,15 @@
 """Searches by the mesh and by FAISS: the same neighbours, with exact cosines."""
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
 
 from dinojax import mesh
-from dinojax.curation import search
+from dinojax.curation import parts, search
 from dinojax.curation.search import MISSING, by_faiss, by_mesh, compare, gathered, search_by
+from dinojax.curation.sorted_rows import RowFile
 
 RNG = np.random.default_rng(0)
 BANK = RNG.normal(size=(3000, 32)).astype(np.float32) * RNG.uniform(1, 9, (3000, 1)).astype("f")
@@ -40,6 +43,45 @@ def test_neighbours_are_those_of_brute_force(how, monkeypatch):
     np.testing.assert_allclose(found.similarity, cosines, atol=1e-6)
 
 
+@pytest.fixture
+def file(tmp_path):
+    BANK.tofile(tmp_path / "rows.f32")
+    return RowFile(tmp_path / "rows.f32", (len(BANK), BANK.shape[1]))
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize(("chunk", "loads"), [(50, 120), (1000, 3), (3000, 1)])
+def test_chunks_change_no_neighbour(chunk, loads, sharded, file, monkeypatch):
+    """The bank comes once for each chunk of the queries, and once in all if it is one chunk."""
+    monkeypatch.setattr(search, "PART", 30)
+    placed, real = [], parts.place
+    monkeypatch.setattr(parts, "place", lambda *given: placed.append(0) or real(*given))
+    cosines, order = brute(9)
+    with contextlib.ExitStack() as stack:
+        if sharded:
+            stack.enter_context(jax.set_mesh(mesh.make_mesh(4, 2)))
+        found = list(by_mesh(file, QUERIES, 9, chunk=chunk))
+    assert len(placed) == loads and max(len(part.index) for part in found) == 30
+    np.testing.assert_array_equal(gathered(found).index, order)
+    np.testing.assert_allclose(gathered(found).similarity, cosines, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [3, 4, 10])
+def test_equally_near_rows_stay_in_the_banks_order(chunk):
+    """Even where a chunk has fewer rows than there are neighbours."""
+    bank = np.eye(2, dtype=np.float32)[[0, 1, 0, 0, 1, 0, 0, 0, 1, 0]]
+    (found,) = by_mesh(bank, bank[:1], 8, chunk=chunk)
+    assert found.index.tolist() == [[0, 2, 3, 5, 6, 7, 9, 1]]
+
+
+def test_an_index_of_rows_in_a_file(file):
+    pytest.importorskip("faiss")
+    given = {"index": "IVF16,Flat", "probes": 1, "proposals": 1}
+    found, expected = (gathered(by_faiss(one, QUERIES, 300, **given)) for one in (file, BANK))
+    assert (found.index == MISSING).any()
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 def test_fewer_rows_than_neighbours():
     pytest.importorskip("faiss")
     for find in (by_mesh, by_faiss):
@@ -66,15 +108,17 @@ def test_comparison_is_exact_and_ties_are_in_the_banks_order():
 
 def test_by_name():
     pytest.importorskip("faiss")
-    assert search_by(None, 0) is by_mesh
-    found = gathered(search_by("IVF16,Flat", 3)(BANK, QUERIES, 5))
-    expected = gathered(by_faiss(BANK, QUERIES, 5, index="IVF16,Flat", seed=3))
-    np.testing.assert_array_equal(found.index, expected.index)
+    for how, expected in (
+        (None, by_mesh(BANK, QUERIES, 5)),
+        ("IVF16,Flat", by_faiss(BANK, QUERIES, 5, index="IVF16,Flat", seed=3)),
+    ):
+        found = gathered(search_by(how, 3, 1000)(BANK, QUERIES, 5))
+        np.testing.assert_array_equal(found.index, gathered(expected).index)
 
 
 def test_without_faiss(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(ValueError, match=r"pip install 'dinojax\[curation\]'"):
-        search_by("Flat", 0)
+        search_by("Flat", 0, 1000)
     with pytest.raises(ValueError, match=r"pip install 'dinojax\[curation\]'"):
         by_faiss(BANK, QUERIES, 3)

@@ -31,7 +31,7 @@ from dinojax.curation.parts import Joined, Picked, Rows
 from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.row_sets import RowSet, claim_rows, drop_sets, list_set
 from dinojax.curation.runners import Runner, RunnerOptions, Tables, make_runner
-from dinojax.curation.search import Search, search_by
+from dinojax.curation.search import PROBES, Search, search_by
 from dinojax.curation.stage_folder import finish
 from dinojax.curation.tables import write_parts
 from dinojax.evaluation.nearest import Neighbours
@@ -54,6 +54,8 @@ class DedupOptions:
     """That are looked at of each record, itself included."""
     index: str | None = None
     """Of FAISS, as "IVF4096,Flat". None: exact, on all devices."""
+    probes: int = PROBES
+    """Lists of the index that are looked at; more find more, and take longer."""
     chunk_rows: int = 2**20
     """That are searched at a time; the devices hold twice as many, and the host as many. The result
     does not depend on it."""
@@ -73,11 +75,22 @@ def dedup_stage(
     """
     _check(options)
     runner, start = make_runner(by), time.perf_counter()
-    search, exact = (search_by(how, seed, options.chunk_rows) for how in (options.index, None))
     pool, others = _list(options)
+    search, exact = (
+        search_by(
+            how,
+            pool.listing.width,
+            probes=options.probes,
+            seed=seed,
+            chunk=options.chunk_rows,
+            name="dedup.index",
+        )
+        for how in (options.index, None)
+    )
     names = ("threshold", "reference_threshold", "neighbours", "index")
     inputs = {"seed": seed, "pixels": hash_bytes(pool.listing.pixels.tobytes())}
     inputs |= {name: getattr(options, name) for name in names}
+    inputs |= {} if options.index is None else {"probes": options.probes}
     report, (own, *known) = claim_rows(
         folder, inputs, [pool, *others], lambda keys: {"rows": keys[0], "references": keys[1:]}
     )
@@ -249,10 +262,10 @@ def _check(options: DedupOptions) -> None:
     for name in ("threshold", "reference_threshold"):
         if not -1 <= getattr(options, name) < 1:
             raise ValueError(f"dedup.{name}={getattr(options, name)} must lie in -1..1; use 0.6")
-    if options.neighbours < 2:
-        raise ValueError(f"dedup.neighbours={options.neighbours} must be at least 2; use 64")
-    if options.chunk_rows < 1:
-        raise ValueError(f"dedup.chunk_rows={options.chunk_rows} must be at least 1; use {2**20}")
+    for name, least in (("neighbours", 2), ("probes", 1), ("chunk_rows", 1)):
+        value, usual = (getattr(one, name) for one in (options, DedupOptions()))
+        if value < least:
+            raise ValueError(f"dedup.{name}={value} must be at least {least}; use {usual}")
 
 
 def _components(size: np.ndarray, rows: np.ndarray) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from dinojax.curation.parts import Rows
 from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.retrieve import Retrieved, retrieve_clusters, retrieve_nearest
 from dinojax.curation.row_sets import RowSet, claim_rows, drop_sets, list_set
-from dinojax.curation.search import gathered, search_by
+from dinojax.curation.search import PROBES, gathered, search_by
 from dinojax.curation.stage_folder import SELECTION, finish, read_report
 from dinojax.curation.tables import write_table
 from dinojax.curation.tree import read_centers, read_tree
@@ -45,6 +45,8 @@ class RetrieveOptions:
     """Of each seed; the paper has 32 for ImageNet-1k."""
     index: str | None = None
     """Of FAISS, as "IVF4096,Flat". None: exact, on all devices."""
+    probes: int = PROBES
+    """Lists of the index that are looked at; more find more, and take longer."""
     chunk_rows: int = 2**20
     """That are computed with at a time; the devices hold twice as many, and the host as many. The
     result does not depend on it."""
@@ -120,8 +122,16 @@ def by_neighbours(options: RetrieveOptions, seed: int, seeds: RowSet) -> Way:
     """The nearest of the pool, as often as seeds ask for them."""
     pool = list_set(options.rows, "retrieve.rows")
     _check_width(seeds, pool.listing.width, "the pool")
-    search = search_by(options.index, seed, options.chunk_rows)
+    search = search_by(
+        options.index,
+        pool.listing.width,
+        probes=options.probes,
+        seed=seed,
+        chunk=options.chunk_rows,
+        name="retrieve.index",
+    )
     inputs = {"neighbours": options.neighbours, "index": options.index}
+    inputs |= {} if options.index is None else {"probes": options.probes}
 
     def retrieve(rows: Sequence[Rows], bar: tqdm) -> Retrieved:
         own, bank = rows
@@ -165,9 +175,10 @@ def _check(options: RetrieveOptions) -> None:
         raise ValueError(
             f"retrieve.by={options.by!r} is unknown; use one of 'neighbours', 'clusters'"
         )
-    for name in ("neighbours", "least_seeds", "per_cluster", "cap", "chunk_rows"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"retrieve.{name}={getattr(options, name)} must be at least 1; use 4")
+    for name in ("neighbours", "least_seeds", "per_cluster", "cap", "probes", "chunk_rows"):
+        value, usual = (getattr(one, name) for one in (options, RetrieveOptions()))
+        if value < 1:
+            raise ValueError(f"retrieve.{name}={value} must be at least 1; use {usual}")
 
 
 def _check_width(seeds: RowSet, width: int, what: str) -> None:

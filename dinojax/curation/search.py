@@ -10,6 +10,7 @@ compared anew.
 
 import functools
 import importlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -31,20 +32,30 @@ COMPARED = 64
 """Queries whose proposals are compared at a time."""
 TRAINING_ROWS = 64
 """For each of its lists, so many rows of the bank are what an index learns from."""
+PROBES = 16
+"""Lists of an index that are looked at, unless more are asked for."""
 MISSING = -1
 """The index of a neighbour that was not found; its cosine is -1."""
+NOT_ON_GPUS = re.compile("fs|HNSW")
+"""Fast scans and graphs, as FAISS calls them."""
 
 
-def search_by(index: str | None, seed: int, chunk: int) -> Search:
+def search_by(
+    index: str | None, width: int, *, probes: int, seed: int, chunk: int, name: str
+) -> Search:
     """`by_faiss` with this index; None: `by_mesh`.
 
+    Args:
+        width: of the rows.
+        name: of `index` in the configuration, for messages.
+
     Raises:
-        ValueError: FAISS is wanted and not installed.
+        ValueError: FAISS is wanted and not installed, or as `make_index`.
     """
     if index is None:
         return functools.partial(by_mesh, chunk=chunk)
-    _import_faiss()
-    return functools.partial(by_faiss, index=index, seed=seed)
+    make_index(index, width, name)
+    return functools.partial(by_faiss, index=index, probes=probes, seed=seed)
 
 
 def by_mesh(bank: Rows, queries: Rows, k: int, *, chunk: int = CHUNK_ROWS) -> Iterator[Neighbours]:
@@ -105,14 +116,14 @@ def by_faiss(
     k: int,
     *,
     index: str = "Flat",
-    probes: int = 16,
+    probes: int = PROBES,
     proposals: int = 4,
     seed: int = 0,
 ) -> Iterator[Neighbours]:
     """By an index of FAISS (arXiv:2401.08281), on GPUs where its build knows them.
 
     Args:
-        bank: what is searched.
+        bank: what is searched; exactly, if it has fewer rows than the index has lists or codes.
         queries: for what.
         k: neighbours of each; lists that are looked at may hold fewer, see `MISSING`.
         index: in FAISS's words: ``Flat`` is exact, ``IVF4096,Flat`` looks at some lists only, and
@@ -122,17 +133,18 @@ def by_faiss(
         seed: of the rows that the index learns from.
 
     Raises:
-        ValueError: FAISS is not installed.
+        ValueError: FAISS is not installed, or as `make_index`.
     """
-    faiss = _import_faiss()
-    built = faiss.index_factory(bank.shape[1], index, faiss.METRIC_INNER_PRODUCT)
+    faiss, built = _import_faiss(), make_index(index, bank.shape[1])
+    if not built.is_trained and len(bank) < _least_rows(built):
+        index, built = "Flat", make_index("Flat", bank.shape[1])
     if not built.is_trained:
         lists = faiss.extract_index_ivf(built)
         count = min(len(bank), max(TRAINING_ROWS * lists.nlist, PART))
         chosen = np.random.default_rng(seed).choice(len(bank), count, replace=False)
         built.train(_unit(bank[np.sort(chosen)]))
         lists.nprobe = probes
-    if faiss.get_num_gpus():
+    if faiss.get_num_gpus() and not NOT_ON_GPUS.search(index):
         built = faiss.index_cpu_to_all_gpus(built)
     for part in _parts(bank):
         built.add(_unit(part))
@@ -143,6 +155,36 @@ def by_faiss(
         return compare(bank, part, proposed, min(k, len(bank)))
 
     return map(search, _parts(queries))
+
+
+def make_index(index: str, width: int, name: str = "index") -> Any:
+    """An empty one of FAISS, by cosine.
+
+    Raises:
+        ValueError: FAISS is not installed, or has no such index for this width.
+    """
+    faiss = _import_faiss()
+    try:
+        built = faiss.index_factory(width, index, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = str(error).strip().rpartition("failed: ")[2]
+        raise ValueError(
+            f"{name}={index!r} is no index of FAISS for rows of width {width} ({reason}); use one "
+            "such as 'IVF4096,Flat', or None"
+        ) from error
+    if not built.is_trained and faiss.try_extract_index_ivf(built) is None:
+        raise ValueError(
+            f"{name}={index!r} learns from rows and has no lists; use it with some, as "
+            f"'IVF4096,{index}'"
+        )
+    return built
+
+
+def _least_rows(index: Any) -> int:
+    """That it can learn from."""
+    faiss = _import_faiss()
+    lists = faiss.downcast_index(faiss.extract_index_ivf(index))
+    return max(lists.nlist, lists.pq.ksub if hasattr(lists, "pq") else 0)
 
 
 def gathered(parts: Iterable[Neighbours]) -> Neighbours:

@@ -123,10 +123,10 @@ def test_every_option_is_bound(options, done, values, monkeypatch, tmp_path):
     given = []
     real = module.search_by
 
-    def spy(index, seed, chunk):
+    def spy(index, width, **how):
         def search(bank, queries, k):
-            given.append((index, seed, k))
-            return real(None, seed, chunk)(bank, queries, k)
+            given.append((index, how["seed"], k))
+            return real(None, width, **how)(bank, queries, k)
 
         return search
 
@@ -168,6 +168,22 @@ def test_chunks_change_no_table(options, done, tmp_path):
     assert dedup_stage(some, 0, done[0]) == done[1]
 
 
+def test_probes_are_of_an_index(options, done, monkeypatch, tmp_path):
+    """And bound with it."""
+    assert dedup_stage(replace(options, probes=3), 0, done[0]) == done[1]
+    asked, real = [], module.search_by
+    monkeypatch.setattr(
+        module,
+        "search_by",
+        lambda index, width, **how: asked.append(how["probes"]) or real(None, width, **how),
+    )
+    given = replace(options, index="IVF1,Flat", probes=3)
+    dedup_stage(given, 0, tmp_path / "dedup")
+    assert set(asked) == {3}
+    with pytest.raises(ValueError, match="is of other inputs: probes was 3 and is 4; give"):
+        dedup_stage(replace(given, probes=4), 0, tmp_path / "dedup")
+
+
 def test_a_component_of_half_the_pool_is_reported(options, tmp_path, caplog):
     loose = replace(options, threshold=-0.5, neighbours=3, references=())
     report = dedup_stage(loose, 0, tmp_path / "dedup")
@@ -181,7 +197,9 @@ def test_mistakes(options, tmp_path):
         ({"threshold": 1.0}, "dedup.threshold=1.0 must lie in -1..1; use 0.6"),
         ({"reference_threshold": -2.0}, "dedup.reference_threshold=-2.0 must lie in"),
         ({"neighbours": 1}, "dedup.neighbours=1 must be at least 2"),
-        ({"chunk_rows": 0}, "dedup.chunk_rows=0 must be at least 1"),
+        ({"chunk_rows": 0}, "dedup.chunk_rows=0 must be at least 1; use 1048576"),
+        ({"probes": 0}, "dedup.probes=0 must be at least 1; use 16"),
+        ({"index": "IFV4,Flat"}, "dedup.index='IFV4,Flat' is no index of FAISS"),
         ({"references": (narrow,)}, "has cls of width 3 and the pool of 40; embed both alike"),
         ({"references": (str(tmp_path / "x"),)}, "dedup.references[0].folder="),
     ):

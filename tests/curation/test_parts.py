@@ -48,7 +48,8 @@ def test_joined_rows_stay_where_they_are():
         np.concatenate([ROWS[:4], ROWS[[9, 2]], ROWS[4:]]),
     )
     assert every.shape == (12, 3) and len(every) == 12 and not rows.asked
-    for part in (slice(3, 7), slice(0, 2), slice(5, 99), slice(7, 7), np.asarray([11, 0, 5, 4, 4])):
+    some = np.asarray([11, 0, 5, 4, 4])
+    for part in (slice(3, 7), slice(0, 2), slice(5, 99), slice(7, 7), some):
         np.testing.assert_array_equal(every[part], whole[part])
 
 

@@ -29,7 +29,7 @@ def several_parts(monkeypatch):
     monkeypatch.setattr(search, "COMPARED", 32)
 
 
-@pytest.mark.parametrize("how", ["mesh", "Flat", "IVF16,PQ16x4fs"])
+@pytest.mark.parametrize("how", ["mesh", "Flat"])
 def test_neighbours_are_those_of_brute_force(how, monkeypatch):
     monkeypatch.setattr(search, "PART", 30 if how == "mesh" else 1024)
     cosines, order = brute(9)
@@ -38,9 +38,28 @@ def test_neighbours_are_those_of_brute_force(how, monkeypatch):
             found = gathered(by_mesh(BANK, QUERIES, 9))
     else:
         pytest.importorskip("faiss")
-        found = gathered(by_faiss(BANK, QUERIES, 9, index=how, probes=16, proposals=40))
+        found = gathered(by_faiss(BANK, QUERIES, 9))
     np.testing.assert_array_equal(found.index, order)
     np.testing.assert_allclose(found.similarity, cosines, atol=1e-6)
+
+
+@pytest.mark.parametrize("index", ["IVF16,Flat", "IVF16,PQ16x4fs"])
+@pytest.mark.parametrize(("probes", "least", "most"), [(1, 0.0, 0.5), (8, 0.9, 0.999)])
+def test_recall_of_some_lists(index, probes, least, most):
+    """What is found has its exact cosine."""
+    pytest.importorskip("faiss")
+    cosines, order = brute(9)
+    found = gathered(by_faiss(BANK, QUERIES, 9, index=index, probes=probes, proposals=20))
+    common = [np.isin(a, b) for a, b in zip(found.index, order, strict=True)]
+    print(f"{index}, {probes} lists: {np.mean(common):.3f}")
+    assert least <= np.mean(common) <= most
+    assert (found.index[:, 0] == order[:, 0]).mean() > least
+    for one, known in zip(range(70), common, strict=True):
+        np.testing.assert_allclose(
+            found.similarity[one, known],
+            cosines[one, np.isin(order[one], found.index[one])],
+            atol=1e-6,
+        )
 
 
 @pytest.fixture
@@ -106,19 +125,58 @@ def test_comparison_is_exact_and_ties_are_in_the_banks_order():
     np.testing.assert_allclose(found.similarity, [[1, 1, 0.5**0.5]], rtol=1e-6)
 
 
+def by_name(index, width=32, **given):
+    given = {"probes": 16, "seed": 3, "chunk": 1000, "name": "dedup.index"} | given
+    return search_by(index, width, **given)
+
+
 def test_by_name():
     pytest.importorskip("faiss")
     for how, expected in (
         (None, by_mesh(BANK, QUERIES, 5)),
-        ("IVF16,Flat", by_faiss(BANK, QUERIES, 5, index="IVF16,Flat", seed=3)),
+        ("IVF64,Flat", by_faiss(BANK, QUERIES, 5, index="IVF64,Flat", probes=3, seed=3)),
     ):
-        found = gathered(search_by(how, 3, 1000)(BANK, QUERIES, 5))
+        found = gathered(by_name(how, probes=3)(BANK, QUERIES, 5))
         np.testing.assert_array_equal(found.index, gathered(expected).index)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("IVF16,Flatt", r"dedup.index='IVF16,Flatt' is no index of FAISS .*could not parse.*; use"),
+        ("IVF16,PQ5", r"dedup.index='IVF16,PQ5' is no index of FAISS for rows of width 32 "),
+        ("PQ16", r"dedup.index='PQ16' learns from rows .* use it with some, as 'IVF4096,PQ16'"),
+    ],
+)
+def test_indices_that_faiss_does_not_have(index, message):
+    """All that depends on the name and the width is said before there is a row."""
+    pytest.importorskip("faiss")
+    with pytest.raises(ValueError, match=message):
+        by_name(index)
+
+
+@pytest.mark.parametrize(("index", "rows"), [("IVF16,Flat", 15), ("IVF4,PQ16", 255)])
+def test_banks_too_small_for_an_index_are_searched_exactly(index, rows):
+    pytest.importorskip("faiss")
+    found, expected = (
+        gathered(by_faiss(BANK[:rows], QUERIES, 9, index=one, probes=1)) for one in (index, "Flat")
+    )
+    np.testing.assert_array_equal(found.index, expected.index)
+
+
+def test_gpus_get_what_they_can_search(monkeypatch):
+    faiss = pytest.importorskip("faiss")
+    sent = []
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "index_cpu_to_all_gpus", lambda one: sent.append(one) or one)
+    for index, count in (("IVF16,Flat", 1), ("IVF16,PQ16x4fs", 1), ("HNSW8", 1), ("Flat", 2)):
+        gathered(by_faiss(BANK, QUERIES[:2], 3, index=index))
+        assert len(sent) == count
 
 
 def test_without_faiss(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "faiss", None)
     with pytest.raises(ValueError, match=r"pip install 'dinojax\[curation\]'"):
-        search_by("Flat", 0, 1000)
+        by_name("Flat")
     with pytest.raises(ValueError, match=r"pip install 'dinojax\[curation\]'"):
         by_faiss(BANK, QUERIES, 3)

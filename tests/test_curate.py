@@ -83,6 +83,14 @@ def test_the_sample_is_balanced_and_training_reads_it(done):
     assert {"level_1", "level_2", "classes"} == report["balance"].keys()
 
 
+def test_what_a_sample_leaves_out_counts(done, config, tmp_path):
+    """One record: of four classes one is left, and nothing about it is even."""
+    (tmp_path / "cluster").symlink_to(done[0] / "cluster")
+    report = curate("sample", changed(config, "sample", target=1), tmp_path)
+    after = report["balance"]["classes"]["after"]
+    assert after == pytest.approx({"groups": 1, "effective": 1, "divergence": np.log(4)})
+
+
 def test_what_dedup_keeps_can_be_clustered(config, folder, tmp_path):
     """Within the classes all are alike by this threshold, and one of each stays."""
     given = dataclasses.replace(config, dedup=DedupOptions(RowsOptions(str(folder))))

@@ -21,6 +21,7 @@ from dinojax.curation.hierarchy import Clusters, Level, Progress, Seeds, cluster
 from dinojax.curation.kmeans import State
 from dinojax.curation.parts import Rows
 from dinojax.curation.progress_file import agreed_progress, save_progress
+from dinojax.curation.seeding import Seeding, on_host
 from dinojax.curation.tables import list_column, read_lists, write_table
 from dinojax.runtime.agreement import from_first
 from dinojax.runtime.divided_files import await_all
@@ -76,11 +77,15 @@ def grow(
             path = folder / f"progress_l{number}.npz"
             last = agreed_progress(path)
             saved = time.monotonic()
+
+            def due() -> bool:
+                return time.monotonic() - saved > SAVED_EVERY_S
+
             for step in cluster(rows, level, own, seeds=seeds, chunk=chunk, start=last):
                 last = step
-                due = isinstance(last.state, State) or time.monotonic() - saved > SAVED_EVERY_S
-                if due and jax.process_index() == 0:
-                    save_progress(path, last)
+                # Together: what lies over the devices of all is gathered only to be stored.
+                if isinstance(last.state, State) or from_first("due", due):
+                    _save(path, last)
                     saved = time.monotonic()
                 yield Step(number, last)
             assert last is not None  # there is an iteration
@@ -91,6 +96,14 @@ def grow(
         if jax.process_index() == 0:
             (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
         rows = read_centers(folder, number)
+
+
+def _save(path: Path, progress: Progress) -> None:
+    state = progress.state
+    if isinstance(state, Seeding):
+        progress = progress._replace(state=on_host(state))
+    if jax.process_index() == 0:
+        save_progress(path, progress)
 
 
 def check_count(number: int, level: Level, rows: int) -> None:

@@ -15,7 +15,7 @@ from dinojax.curation.hierarchy import Progress
 from dinojax.curation.parallel_seeding import parallel_seeds
 from dinojax.curation.parts import place
 from dinojax.curation.progress_file import load_progress, save_progress
-from dinojax.curation.seeding import greedy_seeds, plus_plus, reach
+from dinojax.curation.seeding import greedy_seeds, on_host, plus_plus, reach
 
 each = pytest.mark.parametrize("seeds", [greedy_seeds, parallel_seeds])
 ROWS, _ = blobs(centers=30, rows=1000, spread=0.1)
@@ -86,7 +86,22 @@ def test_a_stop_may_change_the_devices(monkeypatch):
     first, *others = greedy_seeds(chunks, 30, key)
     with jax.set_mesh(mesh.make_mesh(4, 2, 1)):
         rest = list(greedy_seeds(chunks, 30, key, first))
-    jax.tree.map(np.testing.assert_array_equal, others, rest)
+
+    def known(step):
+        return step._replace(distance=step.distance[: len(ROWS)])
+
+    for one, other in zip(others, rest, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, known(one), known(other))
+
+
+@each
+def test_distances_are_gathered_to_be_stored(seeds, monkeypatch):
+    """And not in every step: there is one for each row."""
+    gathered, real = [], seeding.to_host
+    monkeypatch.setattr(seeding, "PICKS", 8)
+    monkeypatch.setattr(seeding, "to_host", lambda tree: gathered.append(0) or real(tree))
+    *_, last = seeds(lambda: [place(ROWS)], 30, jax.random.key(0))
+    assert not gathered and isinstance(on_host(last).distance, np.ndarray) and gathered
 
 
 @each
@@ -98,8 +113,9 @@ def test_too_few_different_rows_are_repeated(seeds, rows, distinct):
     assert {tuple(row) for row in found} == {tuple(row) for row in ROWS[:distinct]}
 
 
-def test_one_centre_is_any_row():
-    found = {tuple(seeded(greedy_seeds, ROWS[:4], 1, key)[0]) for key in range(30)}
+@each
+def test_one_centre_is_any_row(seeds):
+    found = {tuple(seeded(seeds, ROWS[:4], 1, key)[0]) for key in range(30)}
     assert found == {tuple(row) for row in ROWS[:4]}
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import types
 from pathlib import Path
 
 import jax
@@ -367,6 +368,16 @@ def test_mistakes(config, tmp_path):
             curate(stage, other, tmp_path)
         assert message in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # nothing was claimed
+
+
+def test_rows_that_cannot_be_numbered(config, monkeypatch, tmp_path):
+    """Refused before they are sorted."""
+    listing = types.SimpleNamespace(ids=range(2**31))
+    monkeypatch.setattr(cluster_stage, "list_records", lambda *given: listing)
+    given = changed(config, "cluster", seeding="parallel")
+    with pytest.raises(ValueError, match="has 2147483648 rows, and no more than 2147483647 can be"):
+        curate("cluster", given, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_the_runner_is_asked_for(done, config, folder, tmp_path):

@@ -210,8 +210,8 @@ def levels_of(options: ClusterOptions) -> list[Level]:
 def _check_counts(levels: Sequence[Level], rows: int, options: ClusterOptions) -> None:
     if rows > MOST_ROWS:
         raise ValueError(
-            f"cluster.rows has {rows} rows, and no more than {MOST_ROWS} can be numbered; list some "
-            "of them in cluster.rows.ids"
+            f"cluster.rows has {rows} rows, and no more than {MOST_ROWS} can be numbered; list some"
+            " of them in cluster.rows.ids"
         )
     if options.seeding == "greedy" and rows > options.chunk_rows:
         raise ValueError(

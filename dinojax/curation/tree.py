@@ -6,6 +6,7 @@ tables above, children are the clusters of the level below. ``centers_l1.parquet
 in the order of the clusters. A level whose centres are there is done.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -77,14 +78,12 @@ def grow(
             path = folder / f"progress_l{number}.npz"
             last = agreed_progress(path)
             saved = time.monotonic()
-
-            def due() -> bool:
-                return time.monotonic() - saved > SAVED_EVERY_S
-
             for step in cluster(rows, level, own, seeds=seeds, chunk=chunk, start=last):
                 last = step
                 # Together: what lies over the devices of all is gathered only to be stored.
-                if isinstance(last.state, State) or from_first("due", due):
+                if isinstance(last.state, State) or from_first(
+                    "due", functools.partial(_due, saved)
+                ):
                     _save(path, last)
                     saved = time.monotonic()
                 yield Step(number, last)
@@ -96,6 +95,10 @@ def grow(
         if jax.process_index() == 0:
             (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
         rows = read_centers(folder, number)
+
+
+def _due(saved: float) -> bool:
+    return time.monotonic() - saved > SAVED_EVERY_S
 
 
 def _save(path: Path, progress: Progress) -> None:

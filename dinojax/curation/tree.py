@@ -97,7 +97,7 @@ def grow(
         rows = read_centers(folder, number)
 
 
-def _due(saved: float) -> bool:
+def _late(saved: float) -> bool:
     return time.monotonic() - saved > SAVED_EVERY_S
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int, Int32
 from dinojax.curation.hierarchy import Clusters, Level, Progress, Seeds, cluster, settled
 from dinojax.curation.kmeans import State
 from dinojax.curation.parts import Rows
-from dinojax.curation.progress_file import agreed_progress, save_progress
+from dinojax.curation.progress_file import agreed_progress, drop_progress, save_progress
 from dinojax.curation.seeding import Seeding, on_host
 from dinojax.curation.tables import list_column, read_lists, write_table
 from dinojax.runtime.agreement import from_first
@@ -93,7 +93,7 @@ def grow(
                 _write(folder, number, records, found)
         await_all([tree_path(folder, number), centers_path(folder, number)])
         if jax.process_index() == 0:
-            (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
+            drop_progress(folder / f"progress_l{number}.npz")
         rows = read_centers(folder, number)
 
 

@@ -2,7 +2,8 @@
 
 ``inputs.json`` comes first and says what the outcome depends on; a folder meets no other inputs.
 ``report.json`` comes last, with hashes of the tables: a folder without it is unfinished, and the
-same command goes on there.
+same command goes on there. ``.hashed.json`` says of which sizes and times the tables were when they
+were hashed: a table that has these still is not read for it again.
 """
 
 import json
@@ -15,6 +16,7 @@ from dinojax.runtime.contract import changes
 from dinojax.runtime.fingerprints import hash_file, hash_text
 
 INPUTS, REPORT = "inputs.json", "report.json"
+HASHED = ".hashed.json"
 SELECTION = "selection.parquet"
 """Ids and multiplicities: what `sample` and `retrieve` leave."""
 
@@ -74,7 +76,11 @@ def finish(
         tables: that the stage leaves, in the folder or below.
         inputs: what the outcome depends on; None: what the folder was claimed for.
     """
-    outputs = {path.relative_to(folder).as_posix(): hash_file(path) for path in tables}
+    names = [path.relative_to(folder).as_posix() for path in tables]
+    before, stats = _hashed(folder), {name: _stat(folder / name) for name in names}
+    outputs = {name: _hash(folder, name, before) for name in names}
+    hashed = {name: [*stats[name], digest] for name, digest in outputs.items()}
+    replace_text(folder / HASHED, json.dumps(hashed) + "\n")
     if inputs is None:
         inputs = read_inputs(folder)
     key = hash_text(json.dumps(outputs, sort_keys=True))
@@ -95,14 +101,30 @@ def read_report(folder: Path, *, some_gone: bool = False) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder} has no {REPORT}; run python -m dinojax.curate {folder.name} first"
         )
-    report = json.loads(path.read_text(encoding="utf-8"))
+    report, hashed = json.loads(path.read_text(encoding="utf-8")), _hashed(folder)
     for name, digest in report["outputs"].items():
         if not (folder / name).is_file():
             if some_gone:
                 continue
             raise FileNotFoundError(f"{folder / name} is missing; delete {folder} and do it anew")
-        if hash_file(folder / name) != digest:
+        if _hash(folder, name, hashed) != digest:
             raise ValueError(
                 f"{folder / name} is not what {REPORT} says; delete {folder} and do it anew"
             )
     return report
+
+
+def _hashed(folder: Path) -> dict[str, list[Any]]:
+    path = folder / HASHED
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _hash(folder: Path, name: str, hashed: Mapping[str, list[Any]]) -> str:
+    path = folder / name
+    *stat, digest = hashed.get(name, [None])
+    return digest if stat == _stat(path) else hash_file(path)
+
+
+def _stat(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]

@@ -1,9 +1,11 @@
 """A folder is of one set of inputs; its report holds while its tables are as they were."""
 
 import json
+import os
 
 import pytest
 
+from dinojax.curation import stage_folder
 from dinojax.curation.stage_folder import claim, finish, read_report
 from dinojax.curation.tables import write_table
 
@@ -58,3 +60,19 @@ def test_tables_that_have_changed(tmp_path):
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"x.parquet is missing; delete"):
         read_report(tmp_path / "a")
+
+
+def test_tables_are_hashed_once(tmp_path, monkeypatch):
+    """As long as size and time stay; another time is looked into, and may be of the same bytes."""
+    claim(tmp_path / "a", {})
+    paths = [tmp_path / "a" / f"{name}.parquet" for name in "xy"]
+    for path in paths:
+        write_table(path, {"id": [path.name]})
+    read, real = [], stage_folder.hash_file
+    monkeypatch.setattr(stage_folder, "hash_file", lambda path: read.append(path) or real(path))
+    report = finish(tmp_path / "a", {}, paths[:1])
+    assert claim(tmp_path / "a", {}) == report and read == paths[:1]
+    more = finish(tmp_path / "a", {}, paths)
+    assert read == paths and report["outputs"].items() < more["outputs"].items()
+    os.utime(paths[0], ns=(1, 1))
+    assert claim(tmp_path / "a", {}) == more and read == [*paths, paths[0]]

@@ -69,11 +69,10 @@ def by_mesh(bank: Rows, queries: Rows, k: int, *, chunk: int = CHUNK_ROWS) -> It
     block = PART if len(bank) <= chunk else chunk
     for start in range(0, len(queries), block):
         parts = list(_parts(queries, start, min(start + block, len(queries))))
-        best: list[Neighbours] = []
-        first = 0
+        best, first = [_none(len(part)) for part in parts], 0
         for one in chunks():
             found = _of_chunk(one, parts, k, first)
-            best = [_merged(*both, k) for both in zip(best, found, strict=True)] or list(found)
+            best = [_merged(*both, k) for both in zip(best, found, strict=True)]
             first += int(one.count)
         yield from best
 
@@ -92,6 +91,10 @@ def _of_chunk(
             index = np.asarray(pending.index).astype(np.int64) + first
             yield Neighbours(np.asarray(pending.similarity), index)
         pending = following
+
+
+def _none(queries: int) -> Neighbours:
+    return Neighbours(np.empty((queries, 0), np.float32), np.empty((queries, 0), np.int64))
 
 
 def _merged(before: Neighbours, found: Neighbours, k: int) -> Neighbours:

@@ -163,7 +163,7 @@ def test_lists_that_fill_with_one_side_hide_no_reference(tmp_path, caplog):
 
 def test_chunks_change_no_table(options, done, tmp_path):
     """And belong to no inputs."""
-    some = replace(options, chunk_rows=3)
+    some = replace(options, chunk_rows=8)
     assert dedup_stage(some, 0, tmp_path / "dedup")["outputs"] == done[1]["outputs"]
     assert dedup_stage(some, 0, done[0]) == done[1]
 

@@ -43,8 +43,8 @@ class Seeding(NamedTuple):
     centers: Float[Array, "K D"]
     """Those from `picked` on are still to come; none at all before the first step of k-means++."""
     distance: Float[Array, " n"]
-    """Squared, of each row that they are picked from, to the nearest; over the devices, with what
-    fills the rows up there. k-means++ alone has it."""
+    """Squared, of each row that they are picked from, to the nearest; over the devices, with zeros
+    for what fills the rows up there. k-means++ alone has it."""
     picked: int | Int[Array, ""]
     candidates: Float[Array, "c D"]
     """Of k-means||, which picks from these; k-means++ has none."""
@@ -114,8 +114,8 @@ def _pick(
     def of_part(
         rows: Float[Array, "n D"], valid_count: Array, weights: Float[Array, " n"], *before: Array
     ) -> tuple[Array, Array]:
-        parts = blocks(rows)
-        weights = blocks(jnp.where(own_valid(len(rows), valid_count), weights, 0))
+        parts, valid = blocks(rows), own_valid(len(rows), valid_count)
+        weights = blocks(jnp.where(valid, weights, 0))
 
         def squares(centers: Float[Array, "m D"]) -> Float[Array, "b m r"]:
             def of_block(block: Float[Array, "r D"]) -> Float[Array, "m r"]:
@@ -139,7 +139,7 @@ def _pick(
             centers = jnp.zeros((count, rows.shape[1]), center.dtype).at[0].set(center[0])
             state = centers, squares(center)[:, 0]
         centers, distance = jax.lax.fori_loop(jnp.maximum(picked, 1), stop, add, state)
-        return centers, jnp.ravel(distance)
+        return centers, jnp.where(valid, jnp.ravel(distance), 0)
 
     given = ROWS, WHOLE, ROWS, *(WHOLE, ROWS)[: len(before)]
     return on_parts(of_part, given, (WHOLE, ROWS))(chunk.rows, chunk.count, weights, *before)

@@ -81,9 +81,8 @@ def grow(
             for step in cluster(rows, level, own, seeds=seeds, chunk=chunk, start=last):
                 last = step
                 # Together: what lies over the devices of all is gathered only to be stored.
-                if isinstance(last.state, State) or from_first(
-                    "due", functools.partial(_due, saved)
-                ):
+                late = functools.partial(_late, saved)
+                if isinstance(last.state, State) or from_first("late", late):
                     _save(path, last)
                     saved = time.monotonic()
                 yield Step(number, last)

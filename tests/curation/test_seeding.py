@@ -115,8 +115,8 @@ def test_too_few_different_rows_are_repeated(seeds, rows, distinct):
 
 @each
 def test_one_centre_is_any_row(seeds):
-    found = {tuple(seeded(seeds, ROWS[:4], 1, key)[0]) for key in range(30)}
-    assert found == {tuple(row) for row in ROWS[:4]}
+    found = {tuple(seeded(seeds, ROWS[:3], 1, key)[0]) for key in range(16)}
+    assert found == {tuple(row) for row in ROWS[:3]}
 
 
 def test_weights_count_as_copies_do():

@@ -59,7 +59,7 @@ def claim_rows(
     """
     before = read_inputs(folder)
     if before is not None:
-        check_same(folder, before, before | inputs)
+        check_same(folder, before, {**before, **inputs})
     done, found, new = (folder / REPORT).exists(), [], []
     for number, one in enumerate(sets):
         place = shelf_of(folder) / str(number)

@@ -206,7 +206,8 @@ def test_samples_from_two_levels_are_balanced(seeds, width):
     covered = len(np.unique(taken[1]))
     print(f"{width} wide: {one:.3f} {two:.4f}, random seeds {random:.3f}; {covered} concepts")
     assert two < 0.03 and covered == 100
-    assert 0.5 < one < 1 and one > 10 * two and random > 10 * two
+    assert one > 10 * two and random > 10 * two
+    assert width > 32 or 0.5 < one < 1  # where that band was measured
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import types
 from pathlib import Path
 
 import jax
@@ -81,6 +82,14 @@ def test_the_sample_is_balanced_and_training_reads_it(done):
     classes = report["balance"]["classes"]
     assert classes["before"]["divergence"] > 0.5 and classes["after"]["effective"] == 4.0
     assert {"level_1", "level_2", "classes"} == report["balance"].keys()
+
+
+def test_what_a_sample_leaves_out_counts(done, config, tmp_path):
+    """One record: of four classes one is left, and nothing about it is even."""
+    (tmp_path / "cluster").symlink_to(done[0] / "cluster")
+    report = curate("sample", changed(config, "sample", target=1), tmp_path)
+    after = report["balance"]["classes"]["after"]
+    assert after == pytest.approx({"groups": 1, "effective": 1, "divergence": np.log(4)})
 
 
 def test_what_dedup_keeps_can_be_clustered(config, folder, tmp_path):
@@ -366,6 +375,16 @@ def test_mistakes(config, tmp_path):
             curate(stage, other, tmp_path)
         assert message in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]  # nothing was claimed
+
+
+def test_rows_that_cannot_be_numbered(config, monkeypatch, tmp_path):
+    """Refused before they are sorted."""
+    listing = types.SimpleNamespace(ids=range(2**31))
+    monkeypatch.setattr(cluster_stage, "list_records", lambda *given: listing)
+    given = changed(config, "cluster", seeding="parallel")
+    with pytest.raises(ValueError, match="has 2147483648 rows, and no more than 2147483647 can be"):
+        curate("cluster", given, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_the_runner_is_asked_for(done, config, folder, tmp_path):

@@ -17,7 +17,7 @@ from dinojax.curation.cluster_bars import show
 from dinojax.curation.embeddings import RowsOptions, list_records
 from dinojax.curation.evenness import evenness
 from dinojax.curation.hierarchy import Level, Seeds
-from dinojax.curation.parallel_seeding import parallel_seeds
+from dinojax.curation.parallel_seeding import MOST_ROWS, parallel_seeds
 from dinojax.curation.progress_bar import progress_bar
 from dinojax.curation.seeding import greedy_seeds
 from dinojax.curation.sorted_rows import (
@@ -208,6 +208,11 @@ def levels_of(options: ClusterOptions) -> list[Level]:
 
 
 def _check_counts(levels: Sequence[Level], rows: int, options: ClusterOptions) -> None:
+    if rows > MOST_ROWS:
+        raise ValueError(
+            f"cluster.rows has {rows} rows, and no more than {MOST_ROWS} can be numbered; list some"
+            " of them in cluster.rows.ids"
+        )
     if options.seeding == "greedy" and rows > options.chunk_rows:
         raise ValueError(
             f"cluster.seeding='greedy' needs all {rows} rows in one chunk, and "

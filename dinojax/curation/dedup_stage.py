@@ -11,7 +11,7 @@ rows of ``dedup.parquet``. All that follows is done by a runner, from these tabl
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import logging
-from jaxtyping import Float
+from jaxtyping import Int
 
 from dinojax.curation.copies import GROUPS, ROWS, VERDICT, groups, references, verdicts
 from dinojax.curation.duplicates import ALARM_SHARE, Pairs
-from dinojax.curation.embeddings import Embeddings, RowsOptions, read_embeddings
+from dinojax.curation.embeddings import RowsOptions
 from dinojax.curation.joins import tally
-from dinojax.curation.pairs import similar_pairs, write_pairs
+from dinojax.curation.pairs import count_full, full_lists, similar_pairs, write_pairs
+from dinojax.curation.parts import Joined, Picked, Rows
 from dinojax.curation.progress_bar import progress_bar, tracked
+from dinojax.curation.row_sets import RowSet, claim_rows, drop_sets, list_set
 from dinojax.curation.runners import Runner, RunnerOptions, Tables, make_runner
-from dinojax.curation.search import Search, gathered, search_by
-from dinojax.curation.stage_folder import claim, finish
+from dinojax.curation.search import PROBES, Search, search_by
+from dinojax.curation.stage_folder import finish
 from dinojax.curation.tables import write_parts
+from dinojax.evaluation.nearest import Neighbours
 from dinojax.runtime.fingerprints import hash_bytes
 
 
@@ -51,6 +54,11 @@ class DedupOptions:
     """That are looked at of each record, itself included."""
     index: str | None = None
     """Of FAISS, as "IVF4096,Flat". None: exact, on all devices."""
+    probes: int = PROBES
+    """Lists of the index that are looked at; more find more, and take longer."""
+    chunk_rows: int = 2**20
+    """That are searched at a time; the devices hold twice as many, and the host as many. The result
+    does not depend on it."""
 
 
 def dedup_stage(
@@ -66,15 +74,30 @@ def dedup_stage(
         ValueError or FileNotFoundError: options or rows that do not fit, or a folder of others.
     """
     _check(options)
-    search, runner, start = search_by(options.index, seed), make_runner(by), time.perf_counter()
-    pool, others = _read(options)
+    runner, start = make_runner(by), time.perf_counter()
+    pool, others = _list(options)
+    search, exact = (
+        search_by(
+            how,
+            pool.listing.width,
+            probes=options.probes,
+            seed=seed,
+            chunk=options.chunk_rows,
+            name="dedup.index",
+        )
+        for how in (options.index, None)
+    )
     names = ("threshold", "reference_threshold", "neighbours", "index")
-    inputs = {"seed": seed, "rows": pool.fingerprint, "pixels": hash_bytes(pool.pixels.tobytes())}
-    inputs |= {"references": [part.fingerprint for part in others]}
-    report = claim(folder, inputs | {name: getattr(options, name) for name in names})
+    inputs = {"seed": seed, "pixels": hash_bytes(pool.listing.pixels.tobytes())}
+    inputs |= {name: getattr(options, name) for name in names}
+    inputs |= {} if options.index is None else {"probes": options.probes}
+    report, (own, *known) = claim_rows(
+        folder, inputs, [pool, *others], lambda keys: {"rows": keys[0], "references": keys[1:]}
+    )
     if report is not None:
         return report
-    stage = _Stage(options, search, folder, pool, others)
+    sets = [pool, *others]
+    stage = _Stage(options, search, exact, folder, sets, own, Joined(tuple(known)))
     with runner:
         stage.search_pool()
         with progress_bar("dedup: tables", 3, "tables") as bar:
@@ -85,17 +108,21 @@ def dedup_stage(
             bar.update()
             removed, components = stage.list_kept(), _components(*sizes)
             bar.update()
-    _warn(components, options.neighbours)
+    full = stage.full_lists()
+    _warn(components, full, options.neighbours)
     found = {
-        "rows_in": len(pool.ids),
-        "rows_out": len(pool.ids) - sum(removed.values()),
+        "rows_in": len(own),
+        "rows_out": len(own) - sum(removed.values()),
         "removed": removed,
         "components": components,
+        "full_lists": full,
     }
     stage.path("groups").unlink()
     seconds = {"seconds": {"all": time.perf_counter() - start}}
     # Pairs are no outputs: the last bits of similarities depend on how devices share the search.
-    return finish(folder, found | seconds, [stage.path("dedup"), stage.path("kept")])
+    report = finish(folder, found | seconds, [stage.path("dedup"), stage.path("kept")])
+    drop_sets(folder)
+    return report
 
 
 @dataclass(frozen=True)
@@ -104,9 +131,14 @@ class _Stage:
 
     options: DedupOptions
     search: Search
+    exact: Search
     folder: Path
-    pool: Embeddings
-    others: list[Embeddings]
+    sets: list[RowSet]
+    """The pool, then references."""
+    own: Rows
+    """Of the pool."""
+    known: Joined
+    """Of references."""
 
     def path(self, name: str) -> Path:
         return self.folder / f"{name}.parquet"
@@ -119,49 +151,81 @@ class _Stage:
     def search_pool(self) -> None:
         if self.path("pairs").exists():
             return
-        parts = self.pool, *self.others
-        ids = [id for part in parts for id in part.ids]
+        parts = [one.listing for one in self.sets]
+        ids = pa.chunked_array([part.ids for part in parts])
         # Where features do not say how large the images were, the smallest id stays.
         pixels = np.concatenate([part.pixels for part in parts])
-        table = pa.table([pa.array(ids, pa.large_string()), pixels], schema=ROWS)
-        write_parts(self.path("rows"), ROWS, [table])
-        write_pairs(self.path("pairs"), self._searched(self.pool.rows, self.options.threshold))
+        write_parts(self.path("rows"), ROWS, [pa.table([ids, pixels], schema=ROWS)])
+        number = np.arange(len(self.own))
+        pairs, full = self._pairs(self.search, self.own, number, self.options.threshold)
+        write_pairs(self.path("pairs"), pairs, full)
 
     def group(self, runner: Runner) -> None:
         if self.path("groups").exists():
             return
         rows = runner.read(self.path("rows"), ROWS.names)
-        found = groups(rows, self.pairs(runner, "pairs"), len(self.pool.ids))
+        found = groups(rows, self.pairs(runner, "pairs"), len(self.own))
         write_parts(self.path("groups"), GROUPS, found.sorted("row"))
 
     def judge(self, runner: Runner) -> None:
         if self.path("dedup").exists():
             return
         near = None
-        if self.others:
+        if self.known.parts:
             if not self.path("reference_pairs").exists():
                 self._search_references()
             rows = runner.read(self.path("rows"), ROWS.names)
             pairs = self.pairs(runner, "reference_pairs")
-            near = None if pairs is None else references(rows, pairs, len(self.pool.ids))
+            near = None if pairs is None else references(rows, pairs, len(self.own))
         found = verdicts(runner.read(self.path("groups"), GROUPS.names), near)
         write_parts(self.path("dedup"), VERDICT, found.sorted("row"))
 
     def _search_references(self) -> None:
-        """Of what stays, and of references with each other: copies of copies count."""
-        stays = pq.read_table(self.path("groups"), columns=["stays"])["stays"].to_numpy()
-        rows = np.concatenate([*(part.rows for part in self.others), self.pool.rows[stays]])
-        count = len(rows) - int(stays.sum())
-        number = np.concatenate([len(stays) + np.arange(count), np.flatnonzero(stays)])
-        pairs = self._searched(rows, self.options.reference_threshold)
-        pairs = pairs._replace(one=number[pairs.one], other=number[pairs.other])
-        write_pairs(self.path("reference_pairs"), pairs)
+        """Of what stays, and of references with each other: copies of copies count.
 
-    def _searched(self, rows: Float[np.ndarray, "n D"], threshold: float) -> Pairs:
-        parts = self.search(rows, rows, self.options.neighbours)
-        with progress_bar("dedup: search", len(rows), "records") as bar:
-            found = gathered(tracked(parts, bar, lambda part: len(part.index)))
-        return similar_pairs(found, threshold)
+        Lists of neighbours may fill with one side alone, those of a row with other rows of the pool
+        and those of a reference with references. So each row that stays also meets its nearest
+        reference, exactly, whatever the index: none above the threshold is overlooked.
+        """
+        stays = pq.read_table(self.path("groups"), columns=["stays"])["stays"].to_numpy()
+        threshold, places = self.options.reference_threshold, np.flatnonzero(stays)
+        number = np.r_[len(stays) + np.arange(len(self.known)), places]
+        own = Picked(self.own, places)
+        every = Joined((*self.known.parts, own))
+        among, full = self._pairs(self.search, every, number, threshold)
+        parts = self.exact(self.known, own, 1)
+        direct, _ = self._found(parts, number[: len(self.known)], places, threshold)
+        both = Pairs(*map(np.concatenate, zip(among, direct, strict=True)))
+        write_pairs(self.path("reference_pairs"), both, full)
+
+    def _pairs(
+        self, search: Search, rows: Rows, number: Int[np.ndarray, " n"], threshold: float
+    ) -> tuple[Pairs, int]:
+        """Of rows with each other."""
+        return self._found(search(rows, rows, self.options.neighbours), number, number, threshold)
+
+    def _found(
+        self,
+        parts: Iterable[Neighbours],
+        bank: Int[np.ndarray, " n"],
+        queries: Int[np.ndarray, " m"],
+        threshold: float,
+    ) -> tuple[Pairs, int]:
+        """(pairs by the numbers of rows, how many lists are full); no more is kept of `parts`."""
+        found, full, done = [], 0, 0
+        with progress_bar("dedup: search", len(queries), "records") as bar:
+            for part in tracked(parts, bar, lambda part: len(part.index)):
+                numbered = Neighbours(part.similarity, bank[part.index])
+                stop = done + len(part.index)
+                found.append(similar_pairs(numbered, queries[done:stop], threshold))
+                full += count_full(part, threshold, len(bank))
+                done = stop
+        return Pairs(*map(np.concatenate, zip(*found, strict=True))), full
+
+    def full_lists(self) -> dict[str, int]:
+        """Lists of neighbours that end above the threshold, by search."""
+        names = ["pairs", "reference_pairs"][: 1 + bool(self.known.parts)]
+        return {name: full_lists(self.path(name)) for name in names}
 
     def list_kept(self) -> dict[str, int]:
         """How many are not kept, by reason."""
@@ -179,18 +243,18 @@ class _Stage:
         return removed
 
 
-def _read(options: DedupOptions) -> tuple[Embeddings, list[Embeddings]]:
+def _list(options: DedupOptions) -> tuple[RowSet, list[RowSet]]:
     """(pool, references)"""
-    pool, references = read_embeddings(options.rows, "dedup.rows"), []
+    pool, references = list_set(options.rows, "dedup.rows"), []
     for number, folder in enumerate(options.references):
         given = RowsOptions(folder, options.rows.feature)
-        part = read_embeddings(given, f"dedup.references[{number}]")
-        if part.rows.shape[1] != pool.rows.shape[1]:
+        one = list_set(given, f"dedup.references[{number}]")
+        if one.listing.width != pool.listing.width:
             raise ValueError(
-                f"dedup.references: {folder} has {given.feature} of width {part.rows.shape[1]} and "
-                f"the pool of {pool.rows.shape[1]}; embed both alike"
+                f"dedup.references: {folder} has {given.feature} of width {one.listing.width} and "
+                f"the pool of {pool.listing.width}; embed both alike"
             )
-        references.append(part)
+        references.append(one)
     return pool, references
 
 
@@ -198,8 +262,10 @@ def _check(options: DedupOptions) -> None:
     for name in ("threshold", "reference_threshold"):
         if not -1 <= getattr(options, name) < 1:
             raise ValueError(f"dedup.{name}={getattr(options, name)} must lie in -1..1; use 0.6")
-    if options.neighbours < 2:
-        raise ValueError(f"dedup.neighbours={options.neighbours} must be at least 2; use 64")
+    for name, least in (("neighbours", 2), ("probes", 1), ("chunk_rows", 1)):
+        value, usual = (getattr(one, name) for one in (options, DedupOptions()))
+        if value < least:
+            raise ValueError(f"dedup.{name}={value} must be at least {least}; use {usual}")
 
 
 def _components(size: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
@@ -213,8 +279,13 @@ def _components(size: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _warn(components: dict[str, Any], neighbours: int) -> None:
+def _warn(components: dict[str, Any], full: dict[str, int], neighbours: int) -> None:
     largest, share = components["largest"], components["largest_share"]
     if share > ALARM_SHARE and largest > neighbours:
         text = "dedup: %d records, %.1f %% of all, hang together: raise dedup.threshold=..."
         logging.warning(text, largest, 100 * share)
+    for name, count in full.items():
+        if count:
+            text = "dedup: %d records of %s.parquet have all %d neighbours above the threshold, and"
+            text += " perhaps more: raise dedup.neighbours, or the threshold"
+            logging.warning(text, count, name, neighbours)

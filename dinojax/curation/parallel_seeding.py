@@ -35,6 +35,8 @@ from dinojax.prng import slot_keys
 from dinojax.typing import Array, Float, Int, Key
 
 ROUNDS, OVERSAMPLING = 5, 2
+MOST_ROWS = 2**31 - 1
+"""Their places are int32."""
 
 
 def parallel_seeds(
@@ -42,7 +44,7 @@ def parallel_seeds(
 ) -> Iterator[Seeding]:
     """Steps to `count` of the rows, far from each other. Copies of drawn rows where too few differ.
 
-    There may be up to 2**31 rows: their places are int32.
+    There may be up to `MOST_ROWS`.
 
     Args:
         start: goes on after any of these steps, bit for bit, at the price of one more pass.

@@ -62,6 +62,33 @@ class Picked:
         return self.rows[self.places[part]]
 
 
+@dataclass(frozen=True)
+class Joined:
+    """All rows of several, one after the other, which stay where they are until they are asked
+    for."""
+
+    parts: tuple[Rows, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self), *self.parts[0].shape[1:]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, part: slice | Int[np.ndarray, " m"]) -> np.ndarray:
+        ends = np.cumsum([0, *map(len, self.parts)]).tolist()
+        if isinstance(part, slice):
+            first, end, _ = part.indices(len(self))
+            inside = [slice(max(first - s, 0), max(end - s, 0)) for s in ends[:-1]]
+            return np.concatenate([rows[one] for rows, one in zip(self.parts, inside, strict=True)])
+        found = np.empty((len(part), *self.shape[1:]), np.float32)
+        for rows, start, stop in zip(self.parts, ends, ends[1:], strict=False):
+            here = (part >= start) & (part < stop)
+            found[here] = rows[part[here] - start]
+        return found
+
+
 class Chunk(NamedTuple):
     """Some consecutive rows of the data; out of core there are several chunks."""
 

@@ -139,12 +139,15 @@ def _dense(values: np.ndarray, counts: np.ndarray, least: int) -> Int[np.ndarray
 
 
 def _balance(before: _Sums, after: _Sums) -> dict[str, Any]:
-    """How even each level's clusters, and the classes where there are any, were and are."""
+    """How even each level's clusters, and the classes where there are any, were and are. A group of
+    which nothing is left still counts: it is not even to keep two of ten alike."""
     numbered = enumerate(zip(before.levels, after.levels, strict=True), 1)
     groups = {f"level_{number}": both for number, both in numbered}
     if len(before.classes):
         groups["classes"] = before.classes, after.classes
-    return {
-        name: {"before": evenness(old)._asdict(), "after": evenness(new)._asdict()}
-        for name, (old, new) in groups.items()
-    }
+    found = {}
+    for name, (old, new) in groups.items():
+        was = evenness(old)
+        now = evenness(new, was.groups)
+        found[name] = {"before": was._asdict(), "after": now._asdict()}
+    return found

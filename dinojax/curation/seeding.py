@@ -43,7 +43,8 @@ class Seeding(NamedTuple):
     centers: Float[Array, "K D"]
     """Those from `picked` on are still to come; none at all before the first step of k-means++."""
     distance: Float[Array, " n"]
-    """Squared, of each row that they are picked from, to the nearest."""
+    """Squared, of each row that they are picked from, to the nearest; over the devices, with zeros
+    for what fills the rows up there. k-means++ alone has it."""
     picked: int | Int[Array, ""]
     candidates: Float[Array, "c D"]
     """Of k-means||, which picks from these; k-means++ has none."""
@@ -82,13 +83,19 @@ def plus_plus(
     picked = 0 if start is None else int(start.picked)
     before = ()
     if start is not None and picked:
-        filling = len(chunk.rows) - len(start.distance)  # of as many devices as there are now
-        before = start.centers, np.pad(start.distance, (0, filling))
+        own = np.asarray(start.distance)[: int(chunk.count)]
+        filling = len(chunk.rows) - len(own)  # of as many devices as there are now
+        before = start.centers, np.pad(own, (0, filling))
     while picked < count:
         stop = min(picked + PICKS, count)
         before = centers, distance = _pick(chunk, weights, key, before, picked, stop, count)
         picked = stop
-        yield Seeding(centers, to_host(distance)[: int(chunk.count)], picked, centers[:0])
+        yield Seeding(centers, distance, picked, centers[:0])
+
+
+def on_host(seeding: Seeding) -> Seeding:
+    """To be stored. Of several processes all make this call."""
+    return seeding._replace(distance=to_host(seeding.distance)) if seeding.picked else seeding
 
 
 @functools.partial(jax.jit, static_argnames="count")
@@ -107,8 +114,8 @@ def _pick(
     def of_part(
         rows: Float[Array, "n D"], valid_count: Array, weights: Float[Array, " n"], *before: Array
     ) -> tuple[Array, Array]:
-        parts = blocks(rows)
-        weights = blocks(jnp.where(own_valid(len(rows), valid_count), weights, 0))
+        parts, valid = blocks(rows), own_valid(len(rows), valid_count)
+        weights = blocks(jnp.where(valid, weights, 0))
 
         def squares(centers: Float[Array, "m D"]) -> Float[Array, "b m r"]:
             def of_block(block: Float[Array, "r D"]) -> Float[Array, "m r"]:
@@ -132,7 +139,7 @@ def _pick(
             centers = jnp.zeros((count, rows.shape[1]), center.dtype).at[0].set(center[0])
             state = centers, squares(center)[:, 0]
         centers, distance = jax.lax.fori_loop(jnp.maximum(picked, 1), stop, add, state)
-        return centers, jnp.ravel(distance)
+        return centers, jnp.where(valid, jnp.ravel(distance), 0)
 
     given = ROWS, WHOLE, ROWS, *(WHOLE, ROWS)[: len(before)]
     return on_parts(of_part, given, (WHOLE, ROWS))(chunk.rows, chunk.count, weights, *before)

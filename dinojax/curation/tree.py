@@ -6,6 +6,7 @@ tables above, children are the clusters of the level below. ``centers_l1.parquet
 in the order of the clusters. A level whose centres are there is done.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ from jaxtyping import Float, Int, Int32
 from dinojax.curation.hierarchy import Clusters, Level, Progress, Seeds, cluster, settled
 from dinojax.curation.kmeans import State
 from dinojax.curation.parts import Rows
-from dinojax.curation.progress_file import agreed_progress, save_progress
+from dinojax.curation.progress_file import agreed_progress, drop_progress, save_progress
+from dinojax.curation.seeding import Seeding, on_host
 from dinojax.curation.tables import list_column, read_lists, write_table
 from dinojax.runtime.agreement import from_first
 from dinojax.runtime.divided_files import await_all
@@ -78,9 +80,10 @@ def grow(
             saved = time.monotonic()
             for step in cluster(rows, level, own, seeds=seeds, chunk=chunk, start=last):
                 last = step
-                due = isinstance(last.state, State) or time.monotonic() - saved > SAVED_EVERY_S
-                if due and jax.process_index() == 0:
-                    save_progress(path, last)
+                # Together: what lies over the devices of all is gathered only to be stored.
+                late = functools.partial(_late, saved)
+                if isinstance(last.state, State) or from_first("late", late):
+                    _save(path, last)
                     saved = time.monotonic()
                 yield Step(number, last)
             assert last is not None  # there is an iteration
@@ -89,8 +92,20 @@ def grow(
                 _write(folder, number, records, found)
         await_all([tree_path(folder, number), centers_path(folder, number)])
         if jax.process_index() == 0:
-            (folder / f"progress_l{number}.npz").unlink(missing_ok=True)
+            drop_progress(folder / f"progress_l{number}.npz")
         rows = read_centers(folder, number)
+
+
+def _late(saved: float) -> bool:
+    return time.monotonic() - saved > SAVED_EVERY_S
+
+
+def _save(path: Path, progress: Progress) -> None:
+    state = progress.state
+    if isinstance(state, Seeding):
+        progress = progress._replace(state=on_host(state))
+    if jax.process_index() == 0:
+        save_progress(path, progress)
 
 
 def check_count(number: int, level: Level, rows: int) -> None:

@@ -64,7 +64,7 @@ def _table(balance: dict[str, Any]) -> str:
     ]
     return table(("", "groups", "effective", "divergence"), rows, numbers=(1, 2, 3)) + fact(
         "Before and after. Effective: so many groups of one size would be spread alike. "
-        "Divergence: from all groups of one size, in nats; 0 is even."
+        "Divergence: from all groups that were there before, of one size, in nats; 0 is even."
     )
 
 

@@ -38,13 +38,13 @@ def nearest(
     return search(padded, queries, k=k, count=len(bank))
 
 
-@functools.partial(jax.jit, static_argnames=("k", "count"))
+@functools.partial(jax.jit, static_argnames="k")
 def search(
     padded: Float[Array | np.ndarray, "n D"],
     queries: Float[Array | np.ndarray, "m D"],
     *,
     k: int,
-    count: int,
+    count: int | Int[Array, ""],
 ) -> Neighbours:
     """`nearest` among the first `count` rows, of as many as devices can share."""
     shards = current_batch_shards()

@@ -2,9 +2,13 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+DRAFT = re.compile(r"\..+\.\d+")
+"""Names of the files of `replacing` before they are whole."""
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -31,3 +35,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def drop_drafts(folder: Path) -> None:
+    """Remove what killed processes have left of `replacing` files of a folder, where no other
+    process writes."""
+    for path in folder.iterdir():
+        if DRAFT.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -79,6 +79,7 @@ def test_who_stays(done):
         "largest": 3,
         "largest_share": 3 / 14,
     }
+    assert report["full_lists"] == {"pairs": 0, "reference_pairs": 0}
 
 
 def test_of_copies_the_largest_stays(options, tmp_path):
@@ -122,17 +123,65 @@ def test_every_option_is_bound(options, done, values, monkeypatch, tmp_path):
     given = []
     real = module.search_by
 
-    def spy(index, seed):
+    def spy(index, width, **how):
         def search(bank, queries, k):
-            given.append((index, seed, k))
-            return real(None, seed)(bank, queries, k)
+            given.append((index, how["seed"], k))
+            return real(None, width, **how)(bank, queries, k)
 
         return search
 
     monkeypatch.setattr(module, "search_by", spy)
     again = dedup_stage(replace(options, **values), 3, tmp_path / "dedup")
-    assert set(given) == {(values.get("index"), 3, values.get("neighbours", 4))}
+    nearest = {(None, 3, 1)} if "references" not in values else set()
+    assert set(given) == {(values.get("index"), 3, values.get("neighbours", 4))} | nearest
     assert (again["outputs"] != done[1]["outputs"]) == (name not in ("index", "neighbours"))
+
+
+def test_lists_that_fill_with_one_side_hide_no_reference(tmp_path, caplog):
+    """70 images that all stay, at 0.58 of each other, and 70 references at 0.95: 0.5 to any of
+    those is above the threshold, and in no list of 64."""
+    own, axes = np.eye(142), np.eye(142)[:2]
+    known = np.sqrt(0.95) * axes[0]
+    pool = 0.5 / np.sqrt(0.95) * axes[0]
+    pool = pool + np.sqrt(0.58 - np.square(pool).sum()) * axes[1]
+    rows = np.concatenate([pool + np.sqrt(0.42) * own[2:72], known + np.sqrt(0.05) * own[72:]])
+    cosines = rows @ rows.T
+    np.testing.assert_allclose(cosines[:70, 70:], 0.5)
+    assert cosines[0, 1] == pytest.approx(0.58) and cosines[70, 71] == pytest.approx(0.95)
+    names = [f"{i:03}" for i in range(140)]
+    every = dict(zip(names, rows.astype(np.float32), strict=True))
+    folders = [
+        write(tmp_path / name, {id: every[id] for id in some})
+        for name, some in (("pool", names[:70]), ("tests", names[70:]))
+    ]
+    given = DedupOptions(RowsOptions(folders[0]), (folders[1],))
+    report = dedup_stage(given, 0, tmp_path / "dedup")
+    assert report["removed"] == {"duplicate": 0, "reference": 70}
+    assert report["full_lists"] == {"pairs": 0, "reference_pairs": 140}
+    assert "140 records of reference_pairs.parquet have all 64 neighbours above" in caplog.text
+
+
+def test_chunks_change_no_table(options, done, tmp_path):
+    """And belong to no inputs."""
+    some = replace(options, chunk_rows=8)
+    assert dedup_stage(some, 0, tmp_path / "dedup")["outputs"] == done[1]["outputs"]
+    assert dedup_stage(some, 0, done[0]) == done[1]
+
+
+def test_probes_are_of_an_index(options, done, monkeypatch, tmp_path):
+    """And bound with it."""
+    assert dedup_stage(replace(options, probes=3), 0, done[0]) == done[1]
+    asked, real = [], module.search_by
+    monkeypatch.setattr(
+        module,
+        "search_by",
+        lambda index, width, **how: asked.append(how["probes"]) or real(None, width, **how),
+    )
+    given = replace(options, index="IVF1,Flat", probes=3)
+    dedup_stage(given, 0, tmp_path / "dedup")
+    assert set(asked) == {3}
+    with pytest.raises(ValueError, match="is of other inputs: probes was 3 and is 4; give"):
+        dedup_stage(replace(given, probes=4), 0, tmp_path / "dedup")
 
 
 def test_a_component_of_half_the_pool_is_reported(options, tmp_path, caplog):
@@ -148,6 +197,9 @@ def test_mistakes(options, tmp_path):
         ({"threshold": 1.0}, "dedup.threshold=1.0 must lie in -1..1; use 0.6"),
         ({"reference_threshold": -2.0}, "dedup.reference_threshold=-2.0 must lie in"),
         ({"neighbours": 1}, "dedup.neighbours=1 must be at least 2"),
+        ({"chunk_rows": 0}, "dedup.chunk_rows=0 must be at least 1; use 1048576"),
+        ({"probes": 0}, "dedup.probes=0 must be at least 1; use 16"),
+        ({"index": "IFV4,Flat"}, "dedup.index='IFV4,Flat' is no index of FAISS"),
         ({"references": (narrow,)}, "has cls of width 3 and the pool of 40; embed both alike"),
         ({"references": (str(tmp_path / "x"),)}, "dedup.references[0].folder="),
     ):

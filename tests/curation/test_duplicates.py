@@ -46,6 +46,10 @@ def pairs_within(label, other=None):
     return int((count * (count - 1) // 2).sum())
 
 
+def pairs_of(found, threshold):
+    return similar_pairs(found, np.arange(len(found.index)), threshold)
+
+
 def recall_and_precision(component, source):
     both = pairs_within(component, source)
     return both / pairs_within(source), both / max(pairs_within(component), 1)
@@ -57,7 +61,7 @@ def test_planted_copies_are_found(find):
     rows, source = planted(1500, 500, 256)
     found = gathered(find(rows, rows, 16))
     for threshold, least, most in ((0.45, 1, 1), (0.6, 1, 1), (0.9, 0.05, 0.5)):
-        component = components(similar_pairs(found, threshold), len(rows))
+        component = components(pairs_of(found, threshold), len(rows))
         recall, precision = recall_and_precision(component, source)
         assert least <= recall <= most and precision == 1
 
@@ -82,7 +86,7 @@ def test_recall_and_precision_of_every_index(many, index, options, threshold, le
     pytest.importorskip("faiss")
     rows, source = many
     found = gathered(by_faiss(rows, rows, 64, index=index, **options))
-    component = components(similar_pairs(found, threshold), len(rows))
+    component = components(pairs_of(found, threshold), len(rows))
     recall, precision = recall_and_precision(component, source)
     print(f"{index} at {threshold}: recall {recall:.4f}, precision {precision:.4f}")
     assert least <= recall <= most and precision > 0.9995
@@ -97,15 +101,15 @@ def test_quantised_cosines_would_miss_copies(many):
     index.train(rows)
     index.add(rows)
     index.nprobe = 16
-    component = components(similar_pairs(Neighbours(*index.search(rows, 64)), 0.6), len(rows))
+    component = components(pairs_of(Neighbours(*index.search(rows, 64)), 0.6), len(rows))
     assert recall_and_precision(component, source)[0] < 0.8
 
 
 def test_pairs_are_above_the_threshold_and_of_two():
     similarity = np.float32([[1, 0.7, 0.6], [0.8, 0.61, -1]])
-    index = np.asarray([[0, 4, 2], [9, 1, -1]])
-    found = similar_pairs(Neighbours(similarity, index), 0.6)
-    assert [found.one.tolist(), found.other.tolist()] == [[0, 1], [4, 9]]
+    index = np.asarray([[5, 4, 2], [9, 6, -1]])
+    found = similar_pairs(Neighbours(similarity, index), np.asarray([5, 6]), 0.6)
+    assert [found.one.tolist(), found.other.tolist()] == [[5, 6], [4, 9]]
     np.testing.assert_allclose(found.similarity, [0.7, 0.8])
 
 
@@ -146,7 +150,7 @@ def test_what_hangs_together_with_evaluation_images_goes():
     further = near(variants[:10], np.full(10, 0.6), rng)
     rows = np.concatenate([pool, reference, variants, further, reference]).astype(np.float32)
     of_reference = np.arange(len(rows)) >= len(rows) - 50
-    component = components(similar_pairs(gathered(by_mesh(rows, rows, 16)), 0.45), len(rows))
+    component = components(pairs_of(gathered(by_mesh(rows, rows, 16)), 0.45), len(rows))
     gone = holding(component, of_reference)
     assert gone[2000:].all() and not gone[:2000].any()
     assert (rows[2100:2110] * rows[-50:-40]).sum(1).max() < 0.45

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from dinojax.curation.parts import Picked, chunks_of, each, place, to_host
+from dinojax.curation.parts import Joined, Picked, chunks_of, each, place, to_host
 
 ROWS = np.arange(30, dtype=np.float32).reshape(10, 3)
 
@@ -38,6 +38,19 @@ def test_picked_rows_stay_where_they_are():
     np.testing.assert_array_equal(first.rows[:3], ROWS[places[:3]])
     np.testing.assert_array_equal(second.rows[:1], ROWS[places[3:]])
     assert [part.tolist() for part in rows.asked] == [[9, 2, 5], [4]]
+
+
+def test_joined_rows_stay_where_they_are():
+    rows = Watched()
+    picked = Picked(rows, np.asarray([9, 2]))
+    every, whole = (
+        Joined((ROWS[:4], picked, ROWS[4:])),
+        np.concatenate([ROWS[:4], ROWS[[9, 2]], ROWS[4:]]),
+    )
+    assert every.shape == (12, 3) and len(every) == 12 and not rows.asked
+    some = np.asarray([11, 0, 5, 4, 4])
+    for part in (slice(3, 7), slice(0, 2), slice(5, 99), slice(7, 7), some):
+        np.testing.assert_array_equal(every[part], whole[part])
 
 
 def test_one_chunk_ahead_and_no_more():

@@ -136,14 +136,30 @@ def test_every_option_is_bound(options, clusters, tmp_path, monkeypatch, by, val
     asked = []
     real = module.search_by
     monkeypatch.setattr(
-        module, "search_by", lambda index, seed: asked.append((index, seed)) or real(None, seed)
+        module,
+        "search_by",
+        lambda index, width, **how: (
+            asked.append((index, how["seed"], how["probes"])) or real(None, width, **how)
+        ),
     )
     (name,) = values
     with pytest.raises(ValueError, match=rf"is of other inputs: {name} was .*; give another"):
         retrieve_stage(replace(given, **values), 0, tmp_path / "r", clusters)
     again = retrieve_stage(replace(given, **values), 5, tmp_path / "s", clusters)
     assert (again["outputs"] != first["outputs"]) == (name != "index")
-    assert by == "clusters" or asked[-1] == (values.get("index"), 5)
+    assert by == "clusters" or asked[-1] == (values.get("index"), 5, 16)
+    if name == "index":
+        with pytest.raises(ValueError, match="is of other inputs: probes was 16 and is 2; give"):
+            retrieve_stage(replace(given, **values, probes=2), 5, tmp_path / "s", clusters)
+
+
+@pytest.mark.parametrize("by", ["neighbours", "clusters"])
+def test_chunks_change_nothing(options, clusters, tmp_path, by):
+    given = replace(options, by=by, least_seeds=1)
+    whole = retrieve_stage(given, 0, tmp_path / "a", clusters)
+    other = replace(given, chunk_rows=2)
+    parts = retrieve_stage(other, 0, tmp_path / "b", clusters)
+    assert parts["outputs"] == whole["outputs"] and parts["inputs"] == whole["inputs"]
 
 
 def test_mistakes(options, clusters, tmp_path):
@@ -151,7 +167,9 @@ def test_mistakes(options, clusters, tmp_path):
     for values, message in (
         ({"by": "x"}, "retrieve.by='x' is unknown; use one of 'neighbours', 'clusters'"),
         ({"neighbours": 0}, "retrieve.neighbours=0 must be at least 1; use 4"),
-        ({"cap": 0}, "retrieve.cap=0 must be at least 1"),
+        ({"cap": 0}, "retrieve.cap=0 must be at least 1; use 1000000"),
+        ({"probes": 0}, "retrieve.probes=0 must be at least 1; use 16"),
+        ({"index": "IFV4,Flat"}, "retrieve.index='IFV4,Flat' is no index of FAISS"),
         ({"seeds": RowsOptions()}, "retrieve.seeds.folder=None is no folder"),
         ({"seeds": wide}, "retrieve.seeds have the width 3 and the pool 2; embed both alike"),
         ({"seeds": wide, "by": "clusters"}, "have the width 3 and the centres of"),

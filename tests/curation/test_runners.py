@@ -13,6 +13,7 @@ from divided import Divided, divide
 from dinojax.curation import dedup_stage, sample_stage, tables
 from dinojax.curation.joins import join, tally
 from dinojax.curation.runners import RunnerOptions, make_runner
+from dinojax.curation.search import by_mesh
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +89,15 @@ def test_killed_anywhere_and_run_again_by_another(inputs, done, name, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         run_dedup(inputs, tmp_path / "dedup")
     monkeypatch.undo()
-    search = dedup_stage.search_by(None, 0)
 
     def counted(*given):
         searched.append(given)
-        return search(*given)
+        return by_mesh(*given)
 
-    monkeypatch.setattr(dedup_stage, "search_by", lambda *_: counted)
+    monkeypatch.setattr(dedup_stage, "search_by", lambda *_, **__: counted)
     monkeypatch.setattr(dedup_stage, "make_runner", lambda options: Divided(3))
     assert run_dedup(inputs, tmp_path / "dedup") == done[0]
-    assert len(searched) == {"pairs": 2, "groups": 1, "reference_pairs": 1}.get(name, 0)
+    assert len(searched) == {"pairs": 3, "groups": 2, "reference_pairs": 2}.get(name, 0)
 
 
 def test_the_table_of_pairs(inputs, tmp_path):

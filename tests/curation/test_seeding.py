@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from clouds import blobs, brute_labels
-from sklearn.cluster import kmeans_plusplus
+from sklearn.cluster import KMeans, kmeans_plusplus
 
 from dinojax import mesh
-from dinojax.curation import seeding
+from dinojax.curation import kmeans, seeding
 from dinojax.curation.hierarchy import Progress
 from dinojax.curation.parallel_seeding import parallel_seeds
 from dinojax.curation.parts import place
 from dinojax.curation.progress_file import load_progress, save_progress
-from dinojax.curation.seeding import greedy_seeds, plus_plus, reach
+from dinojax.curation.seeding import greedy_seeds, on_host, plus_plus, reach
 
 each = pytest.mark.parametrize("seeds", [greedy_seeds, parallel_seeds])
 ROWS, _ = blobs(centers=30, rows=1000, spread=0.1)
@@ -86,7 +86,22 @@ def test_a_stop_may_change_the_devices(monkeypatch):
     first, *others = greedy_seeds(chunks, 30, key)
     with jax.set_mesh(mesh.make_mesh(4, 2, 1)):
         rest = list(greedy_seeds(chunks, 30, key, first))
-    jax.tree.map(np.testing.assert_array_equal, others, rest)
+
+    def known(step):
+        return step._replace(distance=step.distance[: len(ROWS)])
+
+    for one, other in zip(others, rest, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, known(one), known(other))
+
+
+@each
+def test_distances_are_gathered_to_be_stored(seeds, monkeypatch):
+    """And not in every step: there is one for each row."""
+    gathered, real = [], seeding.to_host
+    monkeypatch.setattr(seeding, "PICKS", 8)
+    monkeypatch.setattr(seeding, "to_host", lambda tree: gathered.append(0) or real(tree))
+    *_, last = seeds(lambda: [place(ROWS)], 30, jax.random.key(0))
+    assert not gathered and isinstance(on_host(last).distance, np.ndarray) and gathered
 
 
 @each
@@ -98,9 +113,10 @@ def test_too_few_different_rows_are_repeated(seeds, rows, distinct):
     assert {tuple(row) for row in found} == {tuple(row) for row in ROWS[:distinct]}
 
 
-def test_one_centre_is_any_row():
-    found = {tuple(seeded(greedy_seeds, ROWS[:4], 1, key)[0]) for key in range(30)}
-    assert found == {tuple(row) for row in ROWS[:4]}
+@each
+def test_one_centre_is_any_row(seeds):
+    found = {tuple(seeded(seeds, ROWS[:3], 1, key)[0]) for key in range(16)}
+    assert found == {tuple(row) for row in ROWS[:3]}
 
 
 def test_weights_count_as_copies_do():
@@ -124,12 +140,21 @@ def test_reach():
 @pytest.mark.slow
 @each
 def test_potential_of_many_rows_against_scikit_learn(seeds):
-    """Within 5 % after seeding (spec: and 1 % after Lloyd's iterations, which forgive more)."""
+    """Within 5 % after seeding, and within 1 % after 25 iterations from there."""
     rng = np.random.default_rng(0)
     means = 0.5 * rng.normal(size=(200, 64))
     rows = means[rng.integers(0, 200, 40_000)] + rng.normal(size=(40_000, 64))
     rows = rows.astype(np.float32)
+
+    def whole(centers):
+        return sum(potential(centers, some) for some in np.array_split(rows, 40))
+
     theirs, _ = kmeans_plusplus(rows, 200, random_state=0)
     ours = seeded(seeds, rows, 200)
-    some = rows[:5000]
-    assert potential(ours, some) < 1.05 * potential(theirs, some)
+    chunk = place(rows)
+    start = kmeans.begin(jnp.asarray(ours), kmeans.largest_coordinate(chunk))
+    *_, last = kmeans.lloyd(lambda: [chunk], start, 25)
+    after = KMeans(200, init=theirs, n_init=1, max_iter=25, tol=0).fit(rows).inertia_
+    share = whole(ours) / whole(theirs), whole(np.asarray(last.centers)) / after
+    print(f"{seeds.__name__}: {share[0]:.4f} of theirs, after 25 iterations {share[1]:.4f}")
+    assert share[0] < 1.05 and share[1] < 1.01

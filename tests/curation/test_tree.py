@@ -12,7 +12,7 @@ from clouds import blobs
 from dinojax.curation.embeddings import Embeddings
 from dinojax.curation.hierarchy import Level, Splits, cluster, settled
 from dinojax.curation.kmeans import State
-from dinojax.curation.progress_file import load_progress
+from dinojax.curation.progress_file import load_progress, split_files
 from dinojax.curation.seeding import Seeding, greedy_seeds
 from dinojax.curation.tree import centers_path, grow, read_centers, read_tree, tree_path
 from dinojax.mesh import make_mesh
@@ -87,6 +87,19 @@ def test_interrupted_after_every_step(found, whole, tmp_path):
         for path in (tree_path, centers_path):
             assert path(tmp_path, number).read_bytes() == path(folder, number).read_bytes()
     assert not list(tmp_path.glob("progress*")) and not list(folder.glob("progress*"))
+
+
+def test_splits_are_written_once(found, tmp_path):
+    """Each save leaves those before as they are."""
+    before: dict = {}
+    for number, progress in grown(found, tmp_path):
+        files = split_files(tmp_path / f"progress_l{number}.npz")
+        if isinstance(progress.state, Splits):
+            assert list(files) == list(range(1, len(progress.state.centers) + 1))
+            times = {path: path.stat().st_mtime_ns for path in files.values()}
+            assert before.items() <= times.items()
+            before = times
+    assert len(before) == 4
 
 
 def test_what_is_on_disk_is_the_step(found, tmp_path):

@@ -59,9 +59,6 @@ def test_losses(rows):
     found = rows(losses, *sizes, "--backends=whole,chunked,fused")
     assert len(found) == 5 * 3
     for row in found:
-        if row["backend"] == "fused":
-            assert "error" in row, "kernels of TPUs"
-            continue
         assert row.keys() >= FIGURES
         products = 3 * row["students"] + row["teachers"]
         flops = 2 * row["rows"] * 8 * 32 * products

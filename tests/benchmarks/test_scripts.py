@@ -53,6 +53,12 @@ def test_attention(rows, tmp_path):
     assert second["milliseconds"] == {ours[-1]["backend"]: ours[-1]["ms"]}, "with gradients"
 
 
+def test_choices_are_of_what_models_compute(rows, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        rows(attention, f"--write_choices={tmp_path / 'choices.json'}")
+    assert "add --rope" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_losses(rows):
     sizes = ("--images=2", "--prototypes=32", "--width=8", "--dtype=float32", "--chunk=16")

@@ -66,8 +66,7 @@ def correctness() -> Iterator[Chain]:
     for backend in ("Flash", "Cudnn", "Reference", "FlashMma"):
         suite = f"tests/kernels/test_attention.py::Test{backend}"
         yield [tests(f"attention-{backend.lower()}", suite)]
-    for path in ("kernels/test_golden_rope", "losses/test_golden_losses", "models/test_golden_vit"):
-        yield [tests(Path(path).name, f"tests/{path}.py")]
+    yield [tests("models", "tests/models/test_golden_vit.py")]
 
 
 def attention() -> Iterator[Chain]:

@@ -141,6 +141,11 @@ def test_compiles_for(topology, shape):
 
 
 @pytest.mark.slow
+def test_compiles_in_float32():
+    compiled((1, 64, 201, 16, 64), CHIPS[0], "tpu", "float32")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", LONGEST)
 def test_the_longest_sequences_compile(dtype):
     for tokens in LONGEST[dtype]:

@@ -9,7 +9,7 @@ call. FLOPs are those of the two products forward and the four backward, bytes t
 that go in and come out: what a kernel computes again or keeps on the way is its own affair.
 
 `--write_choices=FILE` adds what our backends take with gradients for each shape to a table like
-`dinojax/kernels/gpu_choices.json`, from which "auto" chooses; models rotate, so with `--rope`.
+`dinojax/kernels/gpu_choices.json`, from which "auto" chooses; models rotate, so only with `--rope`.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from dinojax.kernels.attention import BACKENDS, REFERENCE, attention
 from dinojax.kernels.gpu_choice import Measured, choices_json, read_choices
 from dinojax.kernels.on_device import platform
 from dinojax.kernels.rope import RopeTables, apply_rope, rope_periods, rope_tables
+from dinojax.runtime.atomic import replace_text
 
 Attend = Callable[..., jax.Array]
 """``(q, k, v, rope) -> out``, arrays ``[G, b, N, H, d]``."""
@@ -219,6 +220,8 @@ def main() -> None:
     parser.add_argument("--peers", type=names(PEERS), default=[], help=f"some of {PEERS}")
     parser.add_argument("--write_choices", type=Path, help="file for the times of ours")
     args = parser.parse_args()
+    if args.write_choices and not args.rope:
+        parser.error("--write_choices without --rope would be of another computation; add --rope")
     args.backends = [name for name in args.backends.split(",") if name]
     # Read when the device is first used: PyTorch needs some of the memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -234,7 +237,7 @@ def main() -> None:
     if args.write_choices:
         today = datetime.date.today().isoformat()
         known = read_choices(args.write_choices) if args.write_choices.exists() else ()
-        args.write_choices.write_text(choices_json(known, choices(rows, today)))
+        replace_text(args.write_choices, choices_json(known, choices(rows, today)))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,11 @@ from typing import Any, NamedTuple
 from dinojax.runtime.atomic import replace_text
 
 ROOT = Path(__file__).parents[1]
+CHOICES = "dinojax/kernels/gpu_choices.json"
+"""From which "auto" chooses; the attention item writes it, and steps that come after it read it."""
 ENVIRONMENT = {
+    # This table and no other, wherever else dinojax is installed.
+    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     "JAX_PLATFORMS": "cuda,cpu",
     # Of the tests, which otherwise compile for many CPU devices and in haste.
     "JAX_NUM_CPU_DEVICES": "1",
@@ -52,20 +56,25 @@ def script(case: str, name: str, *flags: str, **values: Any) -> Case:
     return Case(case, (f"benchmarks/{name}.py", *flags, *named))
 
 
+def tests(name: str, *selected: str) -> Case:
+    options = ("-m", "slow or not slow", "-q", "-p", "no:cacheprovider")
+    return Case(f"correctness-{name}", ("-m", "pytest", *selected, *options))
+
+
 def correctness() -> Iterator[Chain]:
-    for path in ("tests/kernels", "tests/losses", "tests/models/test_golden_vit.py"):
-        name = Path(path).stem
-        yield [Case(f"correctness-{name}", ("-m", "pytest", path, "-q", "-p", "no:cacheprovider"))]
-    suite = ("tests/kernels/test_attention.py", "-m", "slow or not slow")
-    yield [Case("correctness-attention", ("-m", "pytest", *suite, "-q", "-p", "no:cacheprovider"))]
+    """What one GPU computes, next to float64 and PyTorch: others are of CPUs, TPUs and meshes."""
+    for backend in ("Flash", "Cudnn", "Reference", "FlashMma"):
+        suite = f"tests/kernels/test_attention.py::Test{backend}"
+        yield [tests(f"attention-{backend.lower()}", suite)]
+    yield [tests("models", "tests/models/test_golden_vit.py")]
 
 
 def attention() -> Iterator[Chain]:
     shapes = {"vitl": {"heads": 16, "head_dim": 64}, "7b": {"heads": 32, "head_dim": 128}}
-    flags = {"plain": (), "rope": ("--rope",)}
+    flags = {"rope": ("--rope", f"--write_choices={CHOICES}"), "plain": ()}
     lengths = (201, 41, 1029, 261, 54, 2309)
-    for (width, sizes), (kind, given), tokens in itertools.product(
-        shapes.items(), flags.items(), lengths
+    for (kind, given), (width, sizes), tokens in itertools.product(
+        flags.items(), shapes.items(), lengths
     ):
         peers = "cudnn,tokamax,torch"
         name = f"attention-{width}-{kind}-{tokens}"

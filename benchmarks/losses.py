@@ -176,7 +176,7 @@ def measure_case(args: argparse.Namespace, case: Case, floor: Floor) -> Iterator
     row = {"case": shape.pop("name"), **shape, "dtype": args.dtype, "device": device_name()}
 
     def figures(seconds: Callable[[], float]) -> dict[str, Any]:
-        """Or why there are none: kernels are for TPUs, the memory may end."""
+        """Or why there are none: the memory may end."""
         try:
             return floor.figures(work(case, arrays), seconds())
         except Exception as error:

@@ -24,17 +24,17 @@ class Call(NamedTuple):
 
 @contextlib.contextmanager
 def recorded() -> Iterator[list[Call]]:
-    """The calls that are made meanwhile. Their results are zeros: no kernel is traced or run."""
+    """The calls that are traced meanwhile. Their results are zeros: no kernel is traced or run."""
     calls, original = [], pl.pallas_call
 
     def pallas_call(kernel, out_shape, *, grid, in_specs, out_specs, cost_estimate, name, **_):
         del kernel
 
         def call(*arrays):
-            specs, places = [*in_specs, *out_specs], [*arrays, *out_shape]
+            specs, places = map(jax.tree.leaves, ((in_specs, out_specs), (arrays, out_shape)))
             moved = sum(_moved(*pair, grid) for pair in zip(specs, places, strict=True))
             calls.append(Call(name, moved, cost_estimate.bytes_accessed))
-            return [jnp.zeros(x.shape, x.dtype) for x in out_shape]
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), out_shape)
 
         return call
 
@@ -46,7 +46,9 @@ def recorded() -> Iterator[list[Call]]:
 
 
 def _moved(spec: pl.BlockSpec, array: jax.ShapeDtypeStruct, grid: Sequence[int]) -> int:
-    assert spec.block_shape is not None and spec.index_map is not None
+    if spec.block_shape is None:  # all of it, once: scalars
+        return array.size * array.dtype.itemsize
+    assert spec.index_map is not None
     points: list[Any] = [x.reshape(-1) for x in np.indices(grid)]
     programs = len(points[0])
     index = [np.broadcast_to(i, programs) for i in spec.index_map(*points)]

@@ -12,10 +12,9 @@ from dinojax.kernels import (
     attention_tpu,
     gpu_choice,
 )
-from dinojax.kernels.on_device import gpu, per_device, platform
+from dinojax.kernels.on_device import gpu, per_device, platform, shape_on_one
 from dinojax.kernels.rope import RopeTables
 from dinojax.kernels.tiles_gpu import Hopper
-from dinojax.mesh import current_batch_shards
 from dinojax.typing import Array, Float
 
 AUTO, REFERENCE = "auto", "reference"
@@ -27,7 +26,8 @@ class Backend(NamedTuple):
 
     Attributes:
         attend: ``(q, k, v, rope) -> out``, differentiable by q, k and v.
-        unsupported: ``(shape of q, its dtype, that of the tables) -> why not``, or None.
+        unsupported: ``(shape of q on one device, its dtype, the dtype of the tables)`` -> why not,
+            or None.
     """
 
     attend: Callable[[Heads, Heads, Heads, RopeTables | None], Heads]
@@ -46,7 +46,7 @@ def _flash(machine: Hopper) -> Backend:
     def unsupported(shape: Sequence[int], dtype: DTypeLike, _) -> str | None:
         found = gpu()
         capability = None if found is None else found.capability
-        return attention_gpu.supports(_on_one(shape), dtype, capability, machine)
+        return attention_gpu.supports(tuple(shape), dtype, capability, machine)
 
     return Backend(attend, unsupported)
 
@@ -59,7 +59,7 @@ def _no_cudnn(shape: Sequence[int], dtype: DTypeLike, _) -> str | None:
     found = gpu()
     if found is None:
         return "cuDNN needs a GPU"
-    return attention_cudnn.supports(_on_one(shape), dtype, found.capability)
+    return attention_cudnn.supports(tuple(shape), dtype, found.capability)
 
 
 BACKENDS = {
@@ -83,7 +83,7 @@ def attention(q: Heads, k: Heads, v: Heads, rope: RopeTables | None, backend: st
     """
     if backend not in (AUTO, *BACKENDS):
         raise ValueError(f"attention_backend={backend!r} is unknown; use {[AUTO, *BACKENDS]}")
-    inputs = (q.shape, q.dtype, None if rope is None else rope.sin.dtype)
+    inputs = (shape_on_one(q.shape), q.dtype, None if rope is None else rope.sin.dtype)
     if backend == AUTO:
         backend = choose(*inputs)
     elif reason := BACKENDS[backend].unsupported(*inputs):
@@ -92,7 +92,7 @@ def attention(q: Heads, k: Heads, v: Heads, rope: RopeTables | None, backend: st
 
 
 def choose(shape: Sequence[int], dtype: DTypeLike, tables: DTypeLike | None) -> str:
-    """The backend that "auto" means for q of this ``[G, b, N, H, d]``.
+    """The backend that "auto" means where each device has ``[G, b, N, H, d]`` of q.
 
     On a TPU its kernel, if that can; on a GPU what was measured to be the fastest
     (`dinojax.kernels.gpu_choice`).
@@ -100,11 +100,5 @@ def choose(shape: Sequence[int], dtype: DTypeLike, tables: DTypeLike | None) -> 
     if platform() == "tpu" and BACKENDS["tpu"].unsupported(shape, dtype, tables) is None:
         return "tpu"
     if found := gpu():
-        return gpu_choice.choose(_on_one(shape), dtype, found.kind, found.capability).backend
+        return gpu_choice.choose(tuple(shape), dtype, found.kind, found.capability).backend
     return REFERENCE
-
-
-def _on_one(shape: Sequence[int]) -> tuple[int, ...]:
-    """Of the images on one device, all in one group."""
-    groups, images, *rest = shape
-    return 1, max(groups * images // current_batch_shards(), 1), *rest

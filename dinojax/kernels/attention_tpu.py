@@ -63,7 +63,7 @@ attend.defvjp(_attend_fwd, _attend_bwd)
 
 
 def unsupported(shape: Sequence[int], dtype: DTypeLike, tables: DTypeLike | None) -> str | None:
-    """Why attention of ``[G, b, N, H, d]`` cannot be computed here; None if it can be.
+    """Why attention of ``[G, b, N, H, d]``, all on one device, cannot be computed; None if it can.
 
     `tables`: the dtype of RoPE's, None without.
     """

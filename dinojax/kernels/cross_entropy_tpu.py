@@ -77,6 +77,7 @@ def cross_entropy(
         return pl.BlockSpec((height, k), lambda c, j, i: (0, c * m + j))
 
     item, all_rows = student.dtype.itemsize, n * (students + teachers) * r
+    statistics = n * (3 * students + teachers) * r
     kernel = pl.pallas_call(
         functools.partial(_kernel, pairs=pairs, inverse=1 / temperature),
         (
@@ -101,7 +102,8 @@ def cross_entropy(
         cost_estimate=pl.CostEstimate(
             flops=2 * n * (3 * students + teachers) * r * columns * width,
             transcendentals=all_rows * columns,
-            bytes_accessed=CORES * all_rows * (width * item + LANES * wide.itemsize)
+            bytes_accessed=all_rows * width * item
+            + statistics * wide.itemsize
             + CORES * n * students * r * width * wide.itemsize
             + columns * (width * (2 * item + wide.itemsize) + (1 + students) * wide.itemsize),
         ),

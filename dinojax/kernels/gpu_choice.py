@@ -7,7 +7,7 @@ them. The Pallas kernels are chosen only where they were measured.
 import functools
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,12 +38,13 @@ class Measured:
     rows: int
     """Images times heads."""
     milliseconds: dict[str, float]
-    """By backend, of those that can; "reference" always can."""
+    """By backend, of those that were measured."""
     date: str
+    """Of the latest of them."""
 
     @property
     def key(self) -> tuple[str, int, str, int, int]:
-        """What a later measurement replaces."""
+        """What measurements of the same have in common."""
         return self.chip, self.width, self.dtype, self.tokens, self.rows
 
 
@@ -64,27 +65,31 @@ def choose(
     """The backend for queries ``[G, b, N, H, d]``; by default `measured` is the table on file.
 
     The measurement with the nearest number of tokens decides (of several, the one with the nearest
-    number of images times heads) among those of this chip, head width and dtype. Without any it is
-    cuDNN, or the reference where cuDNN cannot.
+    number of images times heads) among those of this chip, head width and dtype, and of what can
+    run there. Without any it is cuDNN, or the reference where cuDNN cannot.
     """
     groups, images, tokens, heads, width = q_shape
     name, size = jnp.dtype(dtype).name, groups * images * heads
     refusals = {b: why for b, f in SUPPORTS.items() if (why := f(q_shape, dtype, capability))}
     table = read_choices() if measured is None else measured
     same = [m for m in table if (m.chip, m.width, m.dtype) == (chip, width, name)]
-    if same:
-        nearest = min(same, key=lambda m: (abs(m.tokens - tokens), abs(m.rows - size)))
+    if usable := [m for m in same if m.milliseconds.keys() - refusals]:
+        nearest = min(usable, key=lambda m: (abs(m.tokens - tokens), abs(m.rows - size)))
         times = {b: ms for b, ms in nearest.milliseconds.items() if b not in refusals}
         backend = min(times, key=times.__getitem__)
         return Choice(backend, f"ms with {nearest.tokens} tokens on {nearest.date}: {times}")
-    why = [f"{chip} with heads of {width} {name} was not measured"]
+    with_any = " with any backend that can" if same else ""
+    why = [f"{chip} with heads of {width} {name} was not measured{with_any}"]
     why += [f"{b} cannot: {reason}" for b, reason in refusals.items()]
     return Choice("reference" if "cudnn" in refusals else "cudnn", "; ".join(why))
 
 
 def choices_json(known: Iterable[Measured], new: Iterable[Measured]) -> str:
-    """The text of `TABLE`, one measurement per line; `new` ones replace those of the same shape."""
-    rows = {m.key: m for m in (*known, *new)}
+    """The text of `TABLE`, one shape per line; `new` times replace those of the same backend."""
+    rows: dict[tuple, Measured] = {}
+    for m in (*known, *new):
+        before = rows[m.key].milliseconds if m.key in rows else {}
+        rows[m.key] = replace(m, milliseconds=before | m.milliseconds)
     lines = [json.dumps(asdict(rows[key])) for key in sorted(rows)]
     return "[" + ",".join(f"\n  {line}" for line in lines) + "\n]\n"
 

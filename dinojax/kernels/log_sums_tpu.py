@@ -16,7 +16,15 @@ from jax.experimental.pallas import tpu as pltpu
 
 from dinojax.kernels import tiles_tpu as tiles
 from dinojax.kernels.on_device import platform
-from dinojax.kernels.tiles_tpu import LANES, SUBLANES, Temperature, fill, multiply, split_evenly
+from dinojax.kernels.tiles_tpu import (
+    LANES,
+    SUBLANES,
+    Temperature,
+    fill,
+    multiply,
+    passes,
+    split_evenly,
+)
 from dinojax.precision import widen
 from dinojax.typing import Array, Float
 
@@ -53,8 +61,8 @@ def row_log_sums(
         cost_estimate=pl.CostEstimate(
             flops=2 * n * r * m * k * width,
             transcendentals=n * r * m * k,
-            bytes_accessed=n * r * (width * features.dtype.itemsize + LANES * wide.itemsize)
-            + n * m * k * (width * prototypes.dtype.itemsize + wide.itemsize),
+            bytes_accessed=n * r * (width * features.dtype.itemsize + wide.itemsize)
+            + passes(n, m) * m * k * (width * prototypes.dtype.itemsize + wide.itemsize),
         ),
         interpret=platform() != "tpu",
         name="row_log_sums",
@@ -103,7 +111,7 @@ def column_log_sums(
         cost_estimate=pl.CostEstimate(
             flops=2 * n * r * m * k * width,
             transcendentals=n * r * m * k,
-            bytes_accessed=m * n * r * (width * features.dtype.itemsize + LANES * wide.itemsize)
+            bytes_accessed=passes(m, n) * n * r * (width * features.dtype.itemsize + wide.itemsize)
             + m * k * (width * prototypes.dtype.itemsize + wide.itemsize),
         ),
         interpret=platform() != "tpu",

@@ -1,10 +1,10 @@
 """Which kind of chip a computation is traced for, and kernels that run on each device's part."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from dinojax.kernels.rope import RopeTables
 from dinojax.mesh import BATCH_AXES, current_batch_shards, on_each_device
@@ -38,13 +38,33 @@ def gpu() -> Gpu | None:
 def per_device(call: Callable[..., Any], arrays: tuple[Array, ...], rope: RopeTables | None) -> Any:
     """``call(*arrays, rope)`` on each device's ``[G, b, N, H, d]``; what it returns lies likewise.
 
-    The partitioner cannot look into a kernel. Groups lie over data and fsdp or, where they do not
-    divide, images do; heads lie over tensor.
+    The partitioner cannot look into a kernel.
+    """
+    spec = _split(arrays[0].shape)
+    if spec is None:
+        return call(*arrays, rope)
+    # One table for all groups, or one for each.
+    table = PartitionSpec(spec[0] if rope is not None and len(rope.sin) > 1 else None)
+    return on_each_device(call, (*[spec] * len(arrays), table), spec)(*arrays, rope)
+
+
+def shape_on_one(shape: Sequence[int]) -> tuple[int, ...]:
+    """What `per_device` gives each device of ``[G, b, N, H, d]``."""
+    spec = _split(shape)
+    if spec is None:
+        return tuple(shape)
+    return NamedSharding(jax.sharding.get_abstract_mesh(), spec).shard_shape(tuple(shape))
+
+
+def _split(shape: Sequence[int]) -> PartitionSpec | None:
+    """Groups over data and fsdp or, where they do not divide, images; heads over tensor.
+
+    None on a single device.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return call(*arrays, rope)
-    groups, images, _, heads, _ = arrays[0].shape
+        return None
+    groups, images, _, heads, _ = shape
     shards, split = current_batch_shards(), (None, None)
     if groups % shards == 0:
         split = (BATCH_AXES, None)
@@ -52,7 +72,4 @@ def per_device(call: Callable[..., Any], arrays: tuple[Array, ...], rope: RopeTa
         split = (None, BATCH_AXES)
     # Named also where it has one part: what is not named, gradients are summed over.
     over_tensor = "tensor" if heads % mesh.shape["tensor"] == 0 else None
-    spec = PartitionSpec(*split, None, over_tensor, None)
-    # One table for all groups, or one for each.
-    table = PartitionSpec(split[0] if rope is not None and len(rope.sin) > 1 else None)
-    return on_each_device(call, (*[spec] * len(arrays), table), spec)(*arrays, rope)
+    return PartitionSpec(*split, None, over_tensor, None)

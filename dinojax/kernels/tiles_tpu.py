@@ -29,6 +29,11 @@ def split_evenly(size: int, most: int, unit: int) -> tuple[int, int]:
     return count, math.ceil(size / count / unit) * unit
 
 
+def passes(outer: int, inner: int) -> int:
+    """How often the tiles along a grid's inner axis are copied: a single one stays where it is."""
+    return outer if inner > 1 else 1
+
+
 def fill(x: Array, axis: int, size: int, value: float = 0.0) -> Array:
     """`x` with `value` up to `size` along `axis`."""
     missing = [(0, size - x.shape[axis] if i == axis else 0) for i in range(x.ndim)]

@@ -94,7 +94,7 @@ def layer_workspace(config: Config, shape: MeshShape) -> int:
     for _, kept, length in token_streams(config, shape):
         features = (7 if backbone.ffn_layer != "mlp" else 4) * item * hidden
         features += width * (2 * 4 + 6 * item)
-        if has_kernel(backbone, kept, length):
+        if has_kernel(backbone, kept, length, shape.tensor):
             features += width * 3 * item // shape.tensor
         else:
             blocks, queries = query_blocks(length)
@@ -104,13 +104,14 @@ def layer_workspace(config: Config, shape: MeshShape) -> int:
     return total
 
 
-def has_kernel(backbone: VisionTransformer, crops: int, length: int) -> bool:
+def has_kernel(backbone: VisionTransformer, crops: int, length: int, tensor: int) -> bool:
     """Whether attention is one kernel, which holds its weights and rotations in VMEM."""
     if backbone.attention_backend == "reference":
         return False
     head_dim = backbone.embed_dim // backbone.num_heads
     tables = backbone.precision.rope if backbone.pos_embed_grid is None else None
-    shape = (1, crops, length, backbone.num_heads, head_dim)
+    heads = backbone.num_heads // (1 if backbone.num_heads % tensor else tensor)
+    shape = (1, crops, length, heads, head_dim)
     return attention_tpu.unsupported(shape, backbone.precision.compute, tables) is None
 
 
@@ -127,7 +128,7 @@ def teacher_workspace(config: Config, shape: MeshShape) -> int:
         item, tokens = np.dtype(backbone.precision.compute).itemsize, padded(length, SUBLANES)
         inputs = 2 if backbone.ffn_layer != "mlp" else 1
         attend = tokens * backbone.embed_dim * 3 * item
-        if not has_kernel(backbone, crops, length):
+        if not has_kernel(backbone, crops, length, shape.tensor):
             attend += tokens * backbone.embed_dim * 4 * 4
             attend += backbone.num_heads * query_blocks(length)[1] * padded(length) * 4
         feed_forward = tokens * (inputs + 1) * hidden_features(backbone) * item

@@ -6,6 +6,8 @@ import re
 import gpu
 import pytest
 
+from dinojax.kernels import gpu_choice
+
 ROW = '{"ms": 1.5}'
 
 
@@ -58,6 +60,21 @@ def test_nothing_is_begun_with_too_little_time(case, tmp_path, capsys):
     gpu.run_item(iter([[case("a")]]), tmp_path, gpu.LEAST_S - 1)
     assert "no time left" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_correctness_is_of_tests_that_there_are():
+    for (case,) in gpu.correctness():
+        path, *suite = case.command[2].split("::")
+        source = (gpu.ROOT / path).read_text()
+        assert all(f"class {name}(" in source for name in suite)
+
+
+def test_steps_come_after_the_choices_of_the_table_that_they_read():
+    items = list(gpu.ITEMS)
+    assert items.index("attention") < min(map(items.index, ("vitl", "largest", "rest")))
+    wrote = [f"--write_choices={gpu.CHOICES}" in case.command for (case,) in gpu.attention()]
+    assert wrote == ["--rope" in case.command for (case,) in gpu.attention()]
+    assert any(wrote) and (gpu.ROOT / gpu.CHOICES).samefile(gpu_choice.TABLE)
 
 
 def test_every_case_has_a_name_of_its_own_and_known_flags():

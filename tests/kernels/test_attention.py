@@ -1,15 +1,25 @@
 """The entry point, and every backend through it."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from attention_suite import AttentionSuite, Case, inputs
+from collectives import collectives
+from jax.sharding import NamedSharding, PartitionSpec
 
-from dinojax.kernels.attention import attention, choose
-from dinojax.mesh import make_mesh
+from dinojax.kernels.attention import BACKENDS, attention, choose
+from dinojax.mesh import BATCH_AXES, make_mesh
 
 SHAPE = (1, 2, 37, 2, 64)
+
+
+def runs_here(backend: str) -> pytest.MarkDecorator:
+    """Skips what is for other GPUs than this one; on a CPU all kernels are interpreted."""
+    why = BACKENDS[backend].unsupported(SHAPE, jnp.bfloat16, None)
+    return pytest.mark.skipif(why is not None, reason=str(why))
 
 
 class TestReference(AttentionSuite):
@@ -23,6 +33,7 @@ class TestTpu(AttentionSuite):
 
 
 @pytest.mark.slow
+@runs_here("flash")
 class TestFlash(AttentionSuite):
     """Interpreted on other devices, which takes long: quick cases are in `test_attention_gpu`."""
 
@@ -31,9 +42,7 @@ class TestFlash(AttentionSuite):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    jax.default_backend() == "gpu" and jax.__version_info__ < (0, 12), reason="needs jax 0.12"
-)
+@runs_here("flash_mma")
 class TestFlashMma(AttentionSuite):
     """Interpreted on other devices: `test_attention_ampere` also runs what is compiled."""
 
@@ -43,6 +52,7 @@ class TestFlashMma(AttentionSuite):
 
 if jax.default_backend() == "gpu":
 
+    @runs_here("cudnn")
     class TestCudnn(AttentionSuite):
         backend = "cudnn"
         dtypes = ("bfloat16",)
@@ -69,6 +79,15 @@ def test_what_the_tpu_kernel_cannot_do_is_said(case, dtype, reason):
         jax.eval_shape(lambda q: attention(q, q, q, None, "tpu"), q)
 
 
+@pytest.mark.parametrize(("tensor", "fits"), [(1, True), (2, False), (4, True)])
+def test_vector_memory_is_asked_for_what_one_device_computes(tensor, fits):
+    """3 of 6 heads of 64 are no whole lanes but together; 4 parts do not divide 6 heads."""
+    q = jax.ShapeDtypeStruct((1, 8, 2309, 6, 64), jnp.bfloat16)
+    refused = pytest.raises(ValueError, match="'tpu' cannot do this: 2309 tokens take 56 of 48 MiB")
+    with jax.set_mesh(make_mesh(tensor=tensor)), contextlib.nullcontext() if fits else refused:
+        jax.eval_shape(lambda q: attention(q, q, q, None, "tpu"), q)
+
+
 def test_rounding_tables_are_left_to_the_reference(monkeypatch):
     monkeypatch.setattr("dinojax.kernels.attention.platform", lambda: "tpu")
     assert choose(SHAPE, jnp.bfloat16, jnp.float32) == "tpu"
@@ -88,7 +107,7 @@ def test_a_cpu_takes_the_reference():
     ids=str,
 )
 def test_a_mesh_changes_nothing(case, sizes):
-    """Values and gradients of the Pallas kernel on 8 devices, without a gather."""
+    """Values and gradients of the Pallas kernel on 8 devices, to which nothing has to be sent."""
     q, k, v, grad, rope = inputs(case, "float32")
 
     @jax.jit
@@ -98,6 +117,12 @@ def test_a_mesh_changes_nothing(case, sizes):
 
     alone = run(q, k, v, grad)
     jax.clear_caches()
-    with jax.set_mesh(make_mesh(*sizes)):
-        for ours, theirs in zip(run(q, k, v, grad), alone, strict=True):
+    with jax.set_mesh(mesh := make_mesh(*sizes)):
+        groups, tensor = case.groups > 1, case.heads > 1
+        spec = (BATCH_AXES, None) if groups else (None, BATCH_AXES)
+        layout = NamedSharding(mesh, PartitionSpec(*spec, None, "tensor" if tensor else None))
+        placed = jax.device_put((q, k, v, grad), layout)
+        program = run.lower(*placed).compile()
+        for ours, theirs in zip(program(*placed), alone, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-6)
+    assert not collectives(program.as_text())

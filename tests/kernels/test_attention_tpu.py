@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pallas_traffic import Call, recorded
 
 from dinojax.kernels.attention import attention
+from dinojax.kernels.attention_tpu import unsupported
 from dinojax.kernels.attention_tpu_body import LOGITS_BYTES, tiling
 from dinojax.kernels.rope import RopeTables
 
@@ -33,7 +34,12 @@ RECIPES = [  # groups, images of each, tokens, heads, head_dim
 CHIPS = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2")
 
 
-def both_ways(shape, backend="tpu", rotated=True):
+LONGEST = {"bfloat16": (3248, 3560), "float32": (2368, 2560)}
+"""Up to so many tokens all fit VMEM, and up to so many some, as `docs/kernels.md` says: of heads of
+128 and of one or an even number of 64."""
+
+
+def both_ways(shape, backend="tpu", rotated=True, dtype="bfloat16"):
     """Forward and backward pass, and shapes of its inputs: heads side by side, as products are."""
     groups, images, tokens, heads, head_dim = shape
     flat = (groups, images, tokens, heads * head_dim)
@@ -45,7 +51,7 @@ def both_ways(shape, backend="tpu", rotated=True):
         out, backwards = jax.vjp(attend, q, k, v)
         return out, *backwards(grad)
 
-    x = jax.ShapeDtypeStruct(flat, jnp.bfloat16)
+    x = jax.ShapeDtypeStruct(flat, dtype)
     table: Any = jax.ShapeDtypeStruct((groups, tokens, head_dim), jnp.float32)
     return run, (x, x, x, x, RopeTables(table, table) if rotated else None)
 
@@ -92,6 +98,15 @@ def test_tiles_are_all_rows_once(tokens):
     assert (cut.queries - 16) * cut.rows * 4 <= LOGITS_BYTES  # tiles are whole sublanes
 
 
+@pytest.mark.parametrize("dtype", LONGEST)
+@pytest.mark.parametrize("heads", [(1, 64), (2, 64), (16, 64), (1, 128), (32, 128)], ids=str)
+def test_longest_sequences(heads, dtype):
+    lengths = range(1, 2 * LONGEST[dtype][1])
+    fits = [unsupported((2, 4, n, *heads), dtype, jnp.float32) is None for n in lengths]
+    last = len(fits) - fits[::-1].index(True)
+    assert (fits.index(False), last) == LONGEST[dtype]
+
+
 @functools.cache
 def device(topology: str):
     """Needs libtpu (``pip install -e '.[tpu]'``) and no TPU."""
@@ -103,8 +118,8 @@ def device(topology: str):
     return Mesh([found.devices[0]], ("data",))
 
 
-def compiled(shape, topology: str, backend: str):
-    run, inputs = both_ways(shape, backend)
+def compiled(shape, topology: str, backend: str, dtype: str = "bfloat16"):
+    run, inputs = both_ways(shape, backend, dtype=dtype)
     mesh = device(topology)
     layout = NamedSharding(mesh, PartitionSpec())
     placed = [
@@ -123,6 +138,18 @@ def test_compiles_for(topology, shape):
     memory = compiled(shape, topology, "tpu").memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes <= 1.2 * 7 * math.prod(shape) * 2
+
+
+@pytest.mark.slow
+def test_compiles_in_float32():
+    compiled((1, 64, 201, 16, 64), CHIPS[0], "tpu", "float32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", LONGEST)
+def test_the_longest_sequences_compile(dtype):
+    for tokens in LONGEST[dtype]:
+        compiled((1, 2, tokens, 4, 64), CHIPS[0], "tpu", dtype)
 
 
 @pytest.mark.slow

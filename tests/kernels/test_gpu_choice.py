@@ -76,13 +76,24 @@ def test_without_a_measurement(width, dtype, chip, capability, choice, monkeypat
     assert choose((2, 4, 201, 8, width), dtype, chip, capability, ROWS) == choice
 
 
-def test_json_comes_back_and_newer_rows_replace_older_ones(tmp_path):
-    newer = measured(201, date="2026-12-24", cudnn=0.5, reference=3.0)
+def test_what_was_measured_alone_does_not_win_because_others_are_refused():
+    """Nor does a table without anything that can run here stop the choice."""
+    alone = measured(201, flash=1.0)
+    shape = ((2, 4, 201, 8, 64), jnp.bfloat16, H100)
+    assert choose(*shape, "10.0", [alone, ROWS[0]]).backend == "cudnn"
+    why = f"{H100} with heads of 64 bfloat16 was not measured with any backend that can"
+    assert choose(*shape, "10.0", [alone]).why.startswith(f"{why}; flash cannot: compute capabil")
+    assert choose(*shape, "10.0", [alone]).backend == "cudnn"
+
+
+def test_json_comes_back_and_newer_times_replace_those_of_the_same_backend(tmp_path):
+    newer = measured(201, date="2026-12-24", cudnn=0.5, reference=2.5)
+    merged = measured(201, date="2026-12-24", cudnn=0.5, flash=2.0, reference=2.5)
     path = tmp_path / "choices.json"
     path.write_text(choices_json(ROWS, [newer]))
     back = read_choices(path)
     assert [m.key for m in back] == sorted(m.key for m in ROWS)
-    assert set(map(str, back)) == {str(m) for m in (ROWS[0], newer, ROWS[2], ROWS[3])}
+    assert set(map(str, back)) == {str(m) for m in (ROWS[0], merged, ROWS[2], ROWS[3])}
     assert choices_json([], back) == path.read_text()
 
 

@@ -1,10 +1,13 @@
-"""The losses by kernels on eight devices: what is summed where, and that nothing else travels."""
+"""The losses by kernels: what is summed where on eight devices, that nothing else travels, and what
+the kernels move."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from collectives import collectives
 from jax.sharding import NamedSharding, PartitionSpec
+from pallas_traffic import recorded
 
 from dinojax import mesh as meshes
 from dinojax.losses.chunked import Rows, TeacherRows
@@ -52,3 +55,36 @@ def test_eight_devices():
     sums_of_rows = {(crops * rows,) for crops in (1, 2, 3)}
     gradients = {(F, columns), (3, rows, F), (rows, F)}
     assert {shape for _, shape in moved} == {(), (3,), (columns,), *sums_of_rows, *gradients}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("images", "patches", "columns", "width"),
+    [
+        (64, 3771, 65_536, 256),  # ViT-L on IN-1k
+        (64, 3771, 32_768, 256),  # half of the prototypes on each device
+        (32, 1886, 98_304, 384),  # 7B
+        (2, 30, 1_000, 64),  # one tile of each kind
+    ],
+)
+def test_declared_bytes_are_those_of_the_blocks(images, patches, columns, width, dtype):
+    prototypes = jax.ShapeDtypeStruct((width, columns), dtype)
+    cls = jax.ShapeDtypeStruct((10, images, width), dtype)
+    masked = jax.ShapeDtypeStruct((1, patches, width), dtype)
+
+    def losses(cls, masked, prototypes):
+        def teacher(features):
+            rows = features.reshape(1, -1, width)
+            center = fused_sinkhorn_center(rows, prototypes, TEMPERATURE)
+            return TeacherRows(features, prototypes, center, TEMPERATURE)
+
+        both, weights = teacher(cls[:2]), jnp.ones(masked.shape[:2])
+        dino, _ = fused_dino_loss(Rows(cls, prototypes), both, jnp.ones(10), ignore_diagonal=True)
+        ibot = fused_ibot_loss(Rows(masked, prototypes), teacher(masked), weights, images=images)
+        return dino + ibot
+
+    with recorded() as calls:
+        jax.eval_shape(jax.grad(losses, argnums=(0, 1, 2)), cls, masked, prototypes)
+    assert {call.name for call in calls} == {"column_log_sums", "row_log_sums", "cross_entropy"}
+    for call in calls:
+        assert call.declared == pytest.approx(call.moved, rel=0.01), call.name

@@ -15,7 +15,7 @@ from dinojax.losses.fused import fused_dino_loss, fused_ibot_loss, fused_sinkhor
 from dinojax.planning.topologies import parse_topology
 from dinojax.planning.tpu_compiler import tpu_devices
 
-F, K, CROPS, IMAGES, PATCHES = 128, 16_384, 10, 64, 1000
+F, K, CROPS, IMAGES, PATCHES = 128, 16_384, 10, 256, 1000
 """Rows per device. Prototypes are fewer numbers than the logits of any one kind of rows."""
 SHARDS = TENSOR = 2
 ARRAY = re.compile(r"\b(?:f32|bf16)\[([\d,]+)\]")
@@ -80,7 +80,7 @@ def test_nothing_is_as_large_as_logits(chip, dtype, precision):
         program = program.compile()
     text, memory = program.as_text(), program.memory_analysis()
     assert text.count('"tpu_custom_call"') >= 15
-    logits = (CROPS - 2) * IMAGES * K // TENSOR
+    logits = 2 * IMAGES * K // TENSOR  # of the teacher's CLS tokens, the smallest of all
     found = {tuple(map(int, dims.split(","))) for dims in ARRAY.findall(text)}
     assert max(map(math.prod, found)) < logits
     assert memory is not None and memory.temp_size_in_bytes < jnp.dtype(dtype).itemsize * logits

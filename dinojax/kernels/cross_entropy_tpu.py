@@ -77,7 +77,7 @@ def cross_entropy(
         return pl.BlockSpec((height, k), lambda c, j, i: (0, c * m + j))
 
     item, all_rows = student.dtype.itemsize, n * (students + teachers) * r
-    statistics = n * (3 * students + teachers) * r
+    statistics = n * (2 * students + teachers) * r
     kernel = pl.pallas_call(
         functools.partial(_kernel, pairs=pairs, inverse=1 / temperature),
         (

@@ -11,7 +11,7 @@ rows of ``dedup.parquet``. All that follows is done by a runner, from these tabl
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,14 @@ from dinojax.curation.copies import GROUPS, ROWS, VERDICT, groups, references, v
 from dinojax.curation.duplicates import ALARM_SHARE, Pairs
 from dinojax.curation.embeddings import RowsOptions
 from dinojax.curation.joins import tally
-from dinojax.curation.pairs import count_full, full_lists, similar_pairs, write_pairs
+from dinojax.curation.pairs import found_pairs, full_lists, write_pairs
 from dinojax.curation.parts import Joined, Picked, Rows
-from dinojax.curation.progress_bar import progress_bar, tracked
+from dinojax.curation.progress_bar import progress_bar
 from dinojax.curation.row_sets import RowSet, claim_rows, drop_sets, list_set
 from dinojax.curation.runners import Runner, RunnerOptions, Tables, make_runner
 from dinojax.curation.search import PROBES, Search, search_by
 from dinojax.curation.stage_folder import finish
 from dinojax.curation.tables import write_parts
-from dinojax.evaluation.nearest import Neighbours
 from dinojax.runtime.fingerprints import hash_bytes
 
 
@@ -194,7 +193,7 @@ class _Stage:
         every = Joined((*self.known.parts, own))
         among, full = self._pairs(self.search, every, number, threshold)
         parts = self.exact(self.known, own, 1)
-        direct, _ = self._found(parts, number[: len(self.known)], places, threshold)
+        direct, _ = found_pairs(parts, number[: len(self.known)], places, threshold)
         both = Pairs(*map(np.concatenate, zip(among, direct, strict=True)))
         write_pairs(self.path("reference_pairs"), both, full)
 
@@ -202,25 +201,7 @@ class _Stage:
         self, search: Search, rows: Rows, number: Int[np.ndarray, " n"], threshold: float
     ) -> tuple[Pairs, int]:
         """Of rows with each other."""
-        return self._found(search(rows, rows, self.options.neighbours), number, number, threshold)
-
-    def _found(
-        self,
-        parts: Iterable[Neighbours],
-        bank: Int[np.ndarray, " n"],
-        queries: Int[np.ndarray, " m"],
-        threshold: float,
-    ) -> tuple[Pairs, int]:
-        """(pairs by the numbers of rows, how many lists are full); no more is kept of `parts`."""
-        found, full, done = [], 0, 0
-        with progress_bar("dedup: search", len(queries), "records") as bar:
-            for part in tracked(parts, bar, lambda part: len(part.index)):
-                numbered = Neighbours(part.similarity, bank[part.index])
-                stop = done + len(part.index)
-                found.append(similar_pairs(numbered, queries[done:stop], threshold))
-                full += count_full(part, threshold, len(bank))
-                done = stop
-        return Pairs(*map(np.concatenate, zip(*found, strict=True))), full
+        return found_pairs(search(rows, rows, self.options.neighbours), number, number, threshold)
 
     def full_lists(self) -> dict[str, int]:
         """Lists of neighbours that end above the threshold, by search."""

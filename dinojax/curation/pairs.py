@@ -5,6 +5,7 @@ with ``one < other``, in the order of these. The file also says how many lists o
 full (`full_lists`): pairs may be missing behind their ends.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,34 @@ import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from dinojax.curation.duplicates import Pairs
+from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.tables import write_parts
 from dinojax.evaluation.nearest import Neighbours
 
 SCHEMA = pa.schema([("one", pa.int64()), ("other", pa.int64()), ("similarity", pa.float32())])
 FULL = b"full_lists"
+
+
+def found_pairs(
+    parts: Iterable[Neighbours],
+    bank: Int[np.ndarray, " n"],
+    queries: Int[np.ndarray, " m"],
+    threshold: float,
+) -> tuple[Pairs, int]:
+    """(pairs of a search, how many lists of neighbours are full); no more is kept of `parts`.
+
+    Args:
+        bank, queries: numbers of the rows that were searched, and searched for.
+    """
+    found, full, done = [], 0, 0
+    with progress_bar("dedup: search", len(queries), "records") as bar:
+        for part in tracked(parts, bar, lambda part: len(part.index)):
+            numbered = Neighbours(part.similarity, bank[part.index])
+            stop = done + len(part.index)
+            found.append(similar_pairs(numbered, queries[done:stop], threshold))
+            full += count_full(part, threshold, len(bank))
+            done = stop
+    return Pairs(*map(np.concatenate, zip(*found, strict=True))), full
 
 
 def similar_pairs(

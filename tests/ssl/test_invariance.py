@@ -284,11 +284,12 @@ def test_only_weights_travel_between_devices():
     assert {(64, 256), (256, 64)} <= gathered, "no layer's weights are gathered: wrong pattern?"
     assert group <= gathered <= weights | group, gathered - weights
 
-    # Gradients (of CLS and register tokens in one), metrics, and Sinkhorn-Knopp's column sums.
-    tokens = {(5, 64)}
+    # Gradients (of CLS and register tokens in one), metrics, DINO's losses of the student's crops,
+    # and Sinkhorn-Knopp's column sums.
+    tokens, crops = {(5, 64)}, {(2 + given.crops.local_crops_number,)}
     prototypes = {(given.dino.head.n_prototypes,), (given.ibot.head.n_prototypes,)}
     reduced = {shape for kind, shape in found if kind in ("all-reduce", "reduce-scatter")}
     assert prototypes <= reduced
-    allowed = weights | prototypes | tokens | group | {()}
+    allowed = weights | prototypes | tokens | crops | group | {()}
     assert reduced <= allowed, reduced - allowed
     assert {kind for kind, _ in found} <= {"all-gather", "all-reduce", "reduce-scatter"}

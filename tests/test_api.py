@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 from small_models import add_presets, small_model
 from trained_runs import make_run, small_config
 
@@ -34,7 +35,7 @@ def normalised(given: np.ndarray) -> np.ndarray:
     return (x / np.array([0.229, 0.224, 0.225])).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", slow_but(["small16"], KINDS))
 def test_features(models, name):
     """Of pixels as of normalised floats; by number of the layer; patches in their places."""
     model, given = models[name], images(models[name])

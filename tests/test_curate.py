@@ -130,9 +130,13 @@ def test_what_is_done_is_not_done_again(done, config, monkeypatch):
     assert curate("sample", config, work) == sample
 
 
+@pytest.mark.slow
 def test_devices_may_share_the_centres(done, config, tmp_path):
     given = dataclasses.replace(config, tensor=4)
     assert curate("cluster", given, tmp_path)["outputs"] == done[1]["outputs"]
+
+
+def test_centres_for_other_numbers_of_devices_are_refused(config, tmp_path):
     with pytest.raises(ValueError, match=r"tensor=3 does not divide the 8 devices; use 1"):
         curate("cluster", dataclasses.replace(config, tensor=3), tmp_path)
 

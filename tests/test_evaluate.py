@@ -225,6 +225,7 @@ def test_scores_by_other_truths_are_not_comparable():
     assert len({one["train"]["fingerprint"] for one in found}) == 1
 
 
+@pytest.mark.slow
 def test_new_labels_are_seen(tmp_path, monkeypatch):
     """Of the same ids and images: nothing is taken from what was stored for others.
 
@@ -280,6 +281,7 @@ def test_options_of_the_images(run, tmp_path):
             evaluate(str(run[0]), ["knn"], options=with_images(**changes))
 
 
+@pytest.mark.slow
 def test_fewer_records(run, tmp_path):
     options = dataclasses.replace(EvalConfig(), records=RecordsConfig(max_train=12, max_test=0))
     found = evaluate(str(run[0]), ["knn"], data="scenes:60", workdir=str(tmp_path), options=options)

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from layouts import LAYOUTS, random_params, write_layout
+from marks import slow_but
 from safetensors.numpy import load_file, save_file
 from small_models import SMALL, add_presets
 
@@ -51,6 +52,7 @@ def read(opened):
         return opened.read(mesh)
 
 
+@pytest.mark.slow
 def test_a_snapshot(tmp_path):
     """Bit for bit, with the same features, images and computation as the file."""
     path, params = file_of(tmp_path, rgb_mean="[0.1, 0.2, 0.3]", rgb_std="[1, 1, 1]", licence="L")
@@ -85,7 +87,7 @@ def test_configurations_say_every_backbone(preset):
             backbone_config(dataclasses.replace(opened, backbone=odd))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", slow_but(["official"], LAYOUTS))
 def test_missing_and_left_over(tmp_path, layout):
     """Told, and refused unless each is allowed by name; then initialised, or left out."""
     path, params = file_of(tmp_path, layout=layout)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 from recipe_files import ROOT, recipe
 
 from dinojax import trees
@@ -86,10 +87,13 @@ def test_shrunk_recipes_are_possible(name):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *(name for name in DEBUG if "dinov2" in name),
-        *(f"small_vit:vits16_{stage}" for stage in ("gram", "high_res", "distilled")),
-    ],
+    slow_but(
+        ["dinov2_vitl16_short", "small_vit:vits16_distilled"],
+        [
+            *(name for name in DEBUG if "dinov2" in name),
+            *(f"small_vit:vits16_{stage}" for stage in ("gram", "high_res", "distilled")),
+        ],
+    ),
 )
 def test_shrunk_recipes_trace(name):
     """The step of the last of their resolutions, in shapes only."""

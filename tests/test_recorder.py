@@ -46,12 +46,7 @@ def statistics(channels: int) -> dict[str, object]:
 OTHER_RUNS = ("one channel, two resolutions", "five channels", "mixture")
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(name, marks=() if name == "mixture" else pytest.mark.slow)
-        for name in OTHER_RUNS
-    ]
-)
+@pytest.fixture(params=OTHER_RUNS)
 def other_run(request, tmp_path) -> Trained:
     """Of every other kind of images, order and step; with unreadable records where files are."""
     folder = str(write_folder(tmp_path / "images", FILES | BAD))
@@ -70,6 +65,7 @@ def other_run(request, tmp_path) -> Trained:
     return train(tmp_path, config(**keys), inputs_only)
 
 
+@pytest.mark.slow
 def test_other_kinds_of_runs(other_run):
     parts, sizes = [], []
     for step in range(STEPS):

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from images import encode, smooth
+from marks import slow_but
 from PIL import Image
 from trained_runs import make_run, small_config
 
@@ -40,7 +41,7 @@ def files(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", slow_but(["pca"], COMMANDS))
 @pytest.mark.parametrize("ending", ["png", "html"])
 def test_every_kind(run, files, tmp_path, command, ending):
     out = tmp_path / "sub" / f"x.{ending}"

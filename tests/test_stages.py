@@ -112,6 +112,7 @@ def test_a_stage_starts_from_the_teacher(earlier, mesh):
     assert not any(leaf.any() for leaf in jax.tree.leaves(named.teacher))
 
 
+@pytest.mark.slow
 def test_a_stage_goes_on_with_the_whole_state(earlier, mesh):
     """And a Gram teacher, which there was none of, is a copy of the EMA teacher or comes along."""
     workdir, saved = earlier
@@ -219,6 +220,7 @@ def test_what_cannot_be_taken_over(earlier, mesh, keys, error, words):
         initial(config(**keys), mesh)
 
 
+@pytest.mark.slow
 def test_with_checkpoints_of_its_own_a_run_needs_no_earlier_one(
     earlier, mesh, tmp_path, monkeypatch
 ):

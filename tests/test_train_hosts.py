@@ -130,6 +130,7 @@ def test_the_first_process_speaks_and_writes(one_and_two):
     assert len(list((root / "two" / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_hosts_with_different_configurations_refuse(tmp_path):
     for done in toy(tmp_path / "run", {"train__seed": 0}, {"train__seed": 1}):
         assert done.code == 2

@@ -132,6 +132,7 @@ def build_gram_step(config: Config):
     return step
 
 
+@pytest.mark.slow
 def test_gram_sizes_are_compiled_ahead_too(monkeypatch):
     """Also of resolutions that differ in nothing else; each step runs the program of its own."""
     sizes = {

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from marks import slow_but
 from safetensors.numpy import load_file, save_file
 from small_models import add_presets
 from trained_runs import make_run, small_config
@@ -67,7 +68,7 @@ def test_an_exported_file_says_what_it_is(run, tmp_path):
         path = renamed
 
 
-@pytest.mark.parametrize("preset", ["small16", "small14_reg"])
+@pytest.mark.parametrize("preset", slow_but(["small16"], ["small16", "small14_reg"]))
 def test_official_files(tmp_path, preset):
     """By entries, by a name behind it, and by a name beside it."""
     path = tmp_path / "x.safetensors"

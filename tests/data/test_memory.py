@@ -26,7 +26,7 @@ MORE_DESCRIPTORS = 8
     ("num_workers", "count"),
     [
         (0, 400),
-        (1, 400),
+        pytest.param(1, 400, marks=pytest.mark.slow),
         *(pytest.param(n, 10_000, marks=pytest.mark.slow, id=f"{n}-10000") for n in (0, 1, 2)),
     ],
 )

@@ -126,6 +126,7 @@ def test_shapes_dtypes_and_ids():
         assert source[np.int64(0)].id == source[0].id
 
 
+@pytest.mark.slow
 def test_the_mask_holds_objects_of_one_class_and_they_are_in_front(train):
     for r in train:
         inside = r.segmentation > 0

@@ -42,6 +42,7 @@ def test_the_shipped_sweep(monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_the_ablations_of_dinov2(monkeypatch):
     """From iBOT to the recipe in rows that each change something, four datasets, three losses."""
     monkeypatch.chdir(ROOT)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from einops import rearrange
+from marks import slow_but
 from reference import atol_of, check_gradients, features_dict, is_dinov2, vit_from_options
 
 from dinojax.export.names import from_torch
@@ -23,6 +24,11 @@ VIT3 = goldens.files("vit3/", ".state.safetensors")
 DINOV2 = [
     p for p in goldens.files("dinov2/", ".state.safetensors") if "class_" in goldens.options(p)
 ]
+COMMON = [
+    f"{name}.state.safetensors"
+    for name in ("vit3/base", "vit3/released", "dinov2/reg_antialias", "dinov2/swiglu_chunks")
+]
+"""What runs by default; the others are variants of these."""
 
 
 def load(path: str):
@@ -46,7 +52,7 @@ def projected(named: dict, proj: dict[str, np.ndarray]) -> jax.Array:
     return sum(jnp.vdot(named[name], value) for name, value in proj.items())
 
 
-@pytest.mark.parametrize("state", VIT3 + DINOV2)
+@pytest.mark.parametrize("state", slow_but(COMMON, VIT3 + DINOV2))
 def test_eval_forward_and_gradients(state):
     model, params = load(state)
     registers = "x_norm_regtokens" if is_dinov2(goldens.options(state)) else "x_storage_tokens"

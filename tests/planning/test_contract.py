@@ -18,6 +18,7 @@ from dinojax.kernels import linear
 from dinojax.planning import hlo
 from dinojax.training.compiled_step import compile_step
 
+pytestmark = pytest.mark.slow  # by default `tests/ssl/test_invariance.py` looks at what travels
 BUDGET = Path(__file__).with_name("communication_budget.json")
 LAYERS = 2
 WEIGHTS = 4

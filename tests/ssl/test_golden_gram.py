@@ -58,6 +58,7 @@ def test_patches(case):
         case.check(f"{case.prefix(0)}/inter/{name}_patches", found[0])
 
 
+@pytest.mark.slow
 def test_losses_and_gradients(case):
     _, metrics = case.steps()(case.state(), case.inputs(0))
     case.check_metrics(0, metrics)

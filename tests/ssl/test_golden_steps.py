@@ -27,8 +27,8 @@ first_by_default = pytest.mark.parametrize(
 """What takes minutes for all of them."""
 
 
-VARIANTS = ("pretrain_bf16rope", "pretrain_v1sched")
-"""Of other schedules, or of another rounding, which have tests of their own as well."""
+VARIANTS = ("pretrain_bf16rope", "pretrain_v1sched", "distill_convnext")
+"""Of other schedules, rounding or students, which have tests of their own as well."""
 
 
 @pytest.fixture(
@@ -42,6 +42,7 @@ def case(request) -> Case:
     return Case(goldens.read_json(f"{folder}/config.json"), f"{folder}/results.npz")
 
 
+@first_by_default
 def test_forward_outputs(case):
     inputs = case.inputs(0)
     model = case.loss.model

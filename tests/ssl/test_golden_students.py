@@ -66,6 +66,7 @@ def test_each_student_takes_its_own_step(name):
     np.testing.assert_allclose(moved("faster"), OTHER_LR * moved("recorded"), rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_summary(name):
     _, before, after, metrics, _ = run(name)

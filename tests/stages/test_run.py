@@ -244,6 +244,7 @@ def test_killed_anywhere_between_two_steps_of_it(tmp_path):
     assert operation > 20
 
 
+@pytest.mark.slow
 def test_real_signals(tmp_path):
     """SIGTERM to the pipeline alone reaches the stage, which leaves; SIGKILL makes it an orphan.
 

@@ -83,6 +83,7 @@ def test_segmentation_in_closed_form(scenes):
     assert set(chosen) == {"miou", "iou_1", "iou_2"}
 
 
+@pytest.mark.slow
 def test_segmentation_with_a_trained_head(scenes):
     training = SegmentationTraining(learning_rate=0.05, test_flip=True, **TRAINING)
     protocol = SegmentationProtocol("linear", linear=training, seeds=(0, 1))

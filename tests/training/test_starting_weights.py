@@ -99,6 +99,7 @@ def test_names_of_dinov2_and_half_precision(tmp_path):
     assert same(found, rounded) and found["norm"]["scale"].dtype == np.float32
 
 
+@pytest.mark.slow
 def test_a_snapshot_has_no_heads_either(tmp_path):
     state = jax.device_get(initial(config()))
     with Checkpoints(

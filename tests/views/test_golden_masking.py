@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 from dinojax.views.masks import (
     fill_at_random,
@@ -98,7 +99,7 @@ def max_patches(grid: str) -> int:
     return int(limit)
 
 
-@pytest.fixture(scope="module", params=GRIDS)
+@pytest.fixture(scope="module", params=slow_but(["14x14"], GRIDS))
 def drawn(request):
     """Of many keys, by target: masks before and after the fill, block counts, and first blocks."""
     grid_hw = tuple(map(int, request.param.split("x")))

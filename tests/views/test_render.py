@@ -219,7 +219,9 @@ def test_local_crops_out_of_global_ones(gram_px):
             np.testing.assert_allclose(crops.local_crops[view, image], window, atol=1e-4)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 7])
+@pytest.mark.parametrize(
+    "channels", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 7))]
+)
 def test_bands(channels):
     """Brightness, contrast, blur and solarize on any number of channels, and nothing else."""
     statistics = {"rgb_mean": (0.4,) * channels, "rgb_std": (0.2,) * channels}

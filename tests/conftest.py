@@ -1,5 +1,6 @@
 """Eight CPU devices for every test, exact float32 products, and parsed flags for Grain."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -27,6 +28,14 @@ from absl import flags
 jax.config.update("jax_default_matmul_precision", "highest")
 # Grain's workers read absl flags, which pytest never parses.
 flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def old_objects() -> None:
+    """What the modules before have left, compiled programs above all, is not looked through again
+    by every collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -175,6 +175,7 @@ def test_what_is_finished_is_not_lost(counted, tmp_path):
     assert (killed / "scores.json").read_bytes() == (whole / "scores.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_of_one_evaluation(counted, tmp_path, monkeypatch):
     """Of the same protocol, records, preparation, checkpoint and code."""
     done, _ = counted

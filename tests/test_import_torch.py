@@ -176,6 +176,7 @@ def test_metadata_that_describes_no_model(tmp_path):
             open_backbone(str(path))
 
 
+@pytest.mark.slow
 def test_a_changed_file_of_ours(tmp_path):
     """A transposed square matrix shows by the fingerprint alone, in every reader."""
     path, params = file_of(tmp_path)

@@ -105,6 +105,7 @@ def judge(head, **changes):
     return make_depth_judge(encode, **given)(PARAMS, head, depth_batches(Slopes(), 8, 24))
 
 
+@pytest.mark.slow
 def test_learns_what_features_tell(head):
     errors = judge(head)
     constant = LinearHead(jnp.zeros((6, 32)), jnp.zeros(32))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 from dinojax.models.block import KeptRows
 from dinojax.models.features import CropDraws
@@ -68,7 +69,7 @@ def test_none_keeps_more():
     assert kept_numbers("none") > kept_numbers("dots")
 
 
-@pytest.mark.parametrize("remat", sorted(set(REMAT_POLICIES) - {"none"}))
+@pytest.mark.parametrize("remat", slow_but(["full"], sorted(set(REMAT_POLICIES) - {"none"})))
 def test_gradients_are_the_same(remat):
     of, init = loss("none")
     params = jax.jit(init)()["params"]

@@ -53,7 +53,10 @@ def step(model, student, teacher, inputs):
     return jax.grad(total)(student), teacher_forward(model, teacher, inputs)
 
 
-@pytest.mark.parametrize("ffn", [{}, {"ffn_layer": "swiglu64", "ffn_ratio": 6.0}])
+@pytest.mark.parametrize(
+    "ffn",
+    [{}, pytest.param({"ffn_layer": "swiglu64", "ffn_ratio": 6.0}, marks=pytest.mark.slow)],
+)
 def test_train_step_is_what_xla_counts(ffn):
     model = make_model(**ffn)
     params = jax.eval_shape(model.init, jax.random.key(0))

@@ -11,7 +11,8 @@ from golden_steps import Case
 
 from dinojax.ssl.students import Learner, Students, make_students_step
 
-pytestmark = pytest.mark.golden
+# By default `test_golden_steps` has each student's steps.
+pytestmark = [pytest.mark.golden, pytest.mark.slow]
 
 CASES = [
     path.split("/")[1]
@@ -66,7 +67,6 @@ def test_each_student_takes_its_own_step(name):
     np.testing.assert_allclose(moved("faster"), OTHER_LR * moved("recorded"), rtol=1e-3, atol=1e-7)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_summary(name):
     _, before, after, metrics, _ = run(name)

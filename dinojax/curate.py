@@ -89,11 +89,10 @@ def curate(stage: str, config: CurationConfig, workdir: Path) -> dict[str, Any]:
 
 
 def _mesh(tensor: int) -> Mesh:
-    try:
-        return make_mesh(tensor=tensor)
-    except ValueError as error:
-        count = jax.device_count()
-        raise ValueError(f"tensor={tensor} does not divide the {count} devices; use 1") from error
+    count = jax.device_count()
+    if tensor < 1 or count % tensor:
+        raise ValueError(f"tensor={tensor} does not divide the {count} devices; use 1")
+    return make_mesh(tensor=tensor)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ from dinojax.curation.parts import Joined, Picked, Rows
 from dinojax.curation.progress_bar import progress_bar
 from dinojax.curation.row_sets import RowSet, claim_rows, drop_sets, list_set
 from dinojax.curation.runners import Runner, RunnerOptions, Tables, make_runner
-from dinojax.curation.search import PROBES, Search, search_by
+from dinojax.curation.search import CHUNK_ROWS, PROBES, Search, search_by
 from dinojax.curation.stage_folder import finish
 from dinojax.curation.tables import write_parts
 from dinojax.runtime.fingerprints import hash_bytes
@@ -55,7 +55,7 @@ class DedupOptions:
     """Of FAISS, as "IVF4096,Flat". None: exact, on all devices."""
     probes: int = PROBES
     """Lists of the index that are looked at; more find more, and take longer."""
-    chunk_rows: int = 2**20
+    chunk_rows: int = CHUNK_ROWS
     """That are searched at a time; the devices hold twice as many, and the host as many. The result
     does not depend on it."""
 
@@ -90,12 +90,12 @@ def dedup_stage(
     inputs = {"seed": seed, "pixels": hash_bytes(pool.listing.pixels.tobytes())}
     inputs |= {name: getattr(options, name) for name in names}
     inputs |= {} if options.index is None else {"probes": options.probes}
+    sets = [pool, *others]
     report, (own, *known) = claim_rows(
-        folder, inputs, [pool, *others], lambda keys: {"rows": keys[0], "references": keys[1:]}
+        folder, inputs, sets, lambda keys: {"rows": keys[0], "references": keys[1:]}
     )
     if report is not None:
         return report
-    sets = [pool, *others]
     stage = _Stage(options, search, exact, folder, sets, own, Joined(tuple(known)))
     with runner:
         stage.search_pool()

@@ -21,7 +21,7 @@ from dinojax.curation.parts import Rows
 from dinojax.curation.progress_bar import progress_bar, tracked
 from dinojax.curation.retrieve import Retrieved, retrieve_clusters, retrieve_nearest
 from dinojax.curation.row_sets import RowSet, claim_rows, drop_sets, list_set
-from dinojax.curation.search import PROBES, gathered, search_by
+from dinojax.curation.search import CHUNK_ROWS, PROBES, gathered, search_by
 from dinojax.curation.stage_folder import SELECTION, finish, read_report
 from dinojax.curation.tables import write_table
 from dinojax.curation.tree import read_centers, read_tree
@@ -47,7 +47,7 @@ class RetrieveOptions:
     """Of FAISS, as "IVF4096,Flat". None: exact, on all devices."""
     probes: int = PROBES
     """Lists of the index that are looked at; more find more, and take longer."""
-    chunk_rows: int = 2**20
+    chunk_rows: int = CHUNK_ROWS
     """That are computed with at a time; the devices hold twice as many, and the host as many. The
     result does not depend on it."""
     least_seeds: int = 4

@@ -81,11 +81,10 @@ def _of_chunk(
     chunk: Chunk, parts: Iterable[np.ndarray], k: int, first: int
 ) -> Iterator[Neighbours]:
     """On the host, for each part of queries; rows of the chunk are numbered from `first` on."""
-    pending = None
+    pending, count = None, int(chunk.count)
     for part in [*parts, None]:
         following = None
         if part is not None:
-            count = int(chunk.count)
             following = nearest.search(chunk.rows, part, k=min(k, count), count=count)
         if pending is not None:  # dealt with while the devices compute the following
             index = np.asarray(pending.index).astype(np.int64) + first
